@@ -1,0 +1,98 @@
+# RealMaster reproducibility kit. `make help` lists the targets; PROFILE=mini is the default of all of them.
+PROFILE ?= mini
+ARGS ?=
+TORCH_ARGS ?=
+SPLIT ?= pretrain
+COUNT ?= 320
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The environment: an activated venv or conda environment if there is one (conda's `base` does not count), else
+# .venv, made here. The stamp in it says which lock was installed, and for which clone.
+ifneq ($(wildcard $(VIRTUAL_ENV)/bin/python),)
+ENV := $(VIRTUAL_ENV)
+else ifneq ($(and $(CONDA_PREFIX),$(filter-out base,$(CONDA_DEFAULT_ENV))),)
+ENV := $(CONDA_PREFIX)
+else
+ENV := $(CURDIR)/.venv
+endif
+PY := "$(ENV)/bin/python"
+RMKIT := $(PY) -m rmkit
+LOCK_KEY := $(shell { cat requirements.lock; pwd; } | cksum | tr -d ' ')
+STAMP := $(ENV)/.rmkit-setup-$(LOCK_KEY)
+TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
+PIP := $(PY) -m pip --disable-pip-version-check --no-input
+PIP_INSTALL := $(PIP) install --quiet --root-user-action=ignore
+
+.PHONY: help setup doctor plan reproduce tables test lab lint format lock clean pretrain-data bundle
+
+help: ## this list
+	@echo "make TARGET [PROFILE=mini|smoke|consumer|paper|path/to/profile.yaml]"
+	@echo
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) \
+	| while IFS=$$'\t' read -r target text; do printf '  %-14s %s\n' "$$target" "$$text"; done
+	@echo
+	@echo "Times are of two laptop cores with PROFILE=mini. On a machine without a GPU, a CPU build of torch is"
+	@echo "smaller: make setup TORCH_ARGS=\"--index-url ADDRESS\", with the address PyTorch's install page gives."
+
+setup: ## the environment, once and after a changed lock; 2-10 min of download; writes .venv (or the activated one)
+	@if [ -e "$(STAMP)" ]; then exit 0; fi; \
+	if [ "$(ENV)" = "$(CURDIR)/.venv" ] && ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	  for candidate in python3.11 python3.12 python3.13 python3 python; do \
+	    if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$candidate; break; fi; \
+	  done; \
+	  if [ -z "$${found:-}" ]; then echo "setup: no Python 3.11 or later on the PATH; install one, then run make again." >&2; exit 2; fi; \
+	  echo "setup: making .venv with $$($$found --version)"; \
+	  $$found -m venv --clear "$(ENV)" || { echo "setup: $$found cannot make a venv; on Debian and Ubuntu install python3-venv." >&2; exit 2; }; \
+	fi; \
+	$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: the Python of $(ENV) is older than 3.11." >&2; exit 2; }; \
+	rm -f "$(ENV)"/.rmkit-setup-*; \
+	echo "setup: $(TORCH) (kept if it is there; its CUDA packages come with it where there are any)"; \
+	$(PIP_INSTALL) $(TORCH_ARGS) "$(TORCH)"; \
+	echo "setup: the packages of requirements.lock"; \
+	$(PIP_INSTALL) --no-deps -r requirements.lock; \
+	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .; \
+	$(PY) -c 'import torch, cv2, diffusers, av, rmkit'; \
+	touch "$(STAMP)"; echo "setup: done"
+
+doctor: setup ## what this machine has and what the profile needs; 10 s; writes nothing
+	@$(RMKIT) doctor --profile "$(PROFILE)"
+
+plan: setup ## what would run, what is done, how long the rest takes; 2 s; writes nothing
+	@$(RMKIT) plan --profile "$(PROFILE)"
+
+reproduce: setup ## all notebooks in order; about 20 min; writes results/PROFILE/ (start with report.md); resumable
+	@$(RMKIT) notebooks --profile "$(PROFILE)"
+
+tables: setup ## tables, figures and report again from metrics.csv; 10 s; writes results/PROFILE/{tables,figures,report.md}
+	@$(RMKIT) report --profile "$(PROFILE)"
+
+test: setup ## every stage on tiny clips, bad inputs, notebooks at smoke size; under 10 min; ARGS="-k video" for some
+	@$(PY) -m pytest $(ARGS)
+
+lab: setup ## JupyterLab in notebooks/, to step through the stages; writes what you run
+	@cd notebooks && $(PY) -m jupyterlab
+
+lint: setup ## ruff check and format check; 1 s; writes nothing
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+format: setup ## ruff's formatter and safe fixes; 1 s; writes the sources
+	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+
+lock: setup ## requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions); 10 s
+	@$(PIP_INSTALL) uv
+	@$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet \
+	  --no-emit-index-url --no-emit-find-links --no-annotate \
+	  --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+
+pretrain-data: setup ## the diorama rendered again with Blender (Python 3.11; SPLIT=, COUNT=); hours, resumable; writes data/diorama/work/
+	@$(PIP_INSTALL) "bpy==5.0.0"
+	@$(PY) data/diorama/render.py --out data/diorama/work/rendered --split $(SPLIT) --count $(COUNT) $(ARGS)
+
+bundle: setup ## the shipped clips from the rendered ones; 2 min; writes data/diorama/clips/
+	@$(PY) data/diorama/bundle.py $(ARGS)
+
+clean: ## caches and .venv; spares results/ and everything rendered or trained
+	@rm -rf .venv .pytest_cache .ruff_cache rmkit.egg-info build notebooks/.ipynb_checkpoints
+	@find . -name __pycache__ -type d -not -path './results/*' -prune -exec rm -rf {} +

@@ -1,0 +1,160 @@
+"""Makes the bundle the repository ships from rendered sequences: good video, few bytes, checksums.
+
+Reads `<rendered>/<split>/<sequence>/{render.mp4,truth.mp4,depth.npy,visible.npy,meta.json}` (render.py); writes
+`<out>/<split>/<split>_<sequence>/` and SHA256SUMS, which rmkit/diorama.py unpacks. Truth only where metrics use it.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from rmkit import diorama, video
+from rmkit.errors import InputError
+from rmkit.paths import REPOSITORY
+
+HERE = Path(__file__).resolve().parent
+COUNTS = {"train": 24, "validation": 12, "road": 4}  # sequences of two shots each
+WITH_TRUTH = ("validation", "road")  # the truth of train is never shipped: nothing may learn from it
+CRFS = range(6, 26, 2)  # x264's quality scale; 6 cannot be told from lossless
+LIMIT_MIB = 8.0
+
+
+def main() -> None:
+    """Read the arguments, build the bundle, say how large it is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rendered", type=Path, default=HERE / "work" / "rendered")
+    parser.add_argument("--out", type=Path, default=HERE / "clips")
+    parser.add_argument("--limit-mib", type=float, default=LIMIT_MIB)
+    for split, count in COUNTS.items():
+        parser.add_argument(f"--{split}", type=int, default=count, help=f"sequences (default {count})")
+    arguments = parser.parse_args()
+    counts = {split: getattr(arguments, split) for split in COUNTS}
+    try:
+        crf = build(arguments.rendered, arguments.out, counts, arguments.limit_mib)
+    except InputError as error:
+        sys.exit(f"bundle: {error}")
+    total = size(arguments.out) / 2**20
+    shown = arguments.out.resolve()
+    shown = shown.relative_to(REPOSITORY) if shown.is_relative_to(REPOSITORY) else shown
+    print(f"{shown}: {sum(counts.values())} sequences, {total:.2f} MiB, crf {crf}")
+
+
+def build(rendered: Path, out: Path, counts: dict[str, int], limit_mib: float = LIMIT_MIB) -> int:
+    """Write the bundle at the best quality that stays under the limit; returns the crf chosen.
+
+    Raises InputError when sequences are missing, splits share a seed or a person, or nothing fits.
+    """
+    chosen = {split: choose(rendered, split, count) for split, count in counts.items()}
+    check_disjoint({split: [diorama.read_meta(f) for f in folders] for split, folders in chosen.items()})
+    work = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(work, ignore_errors=True)
+    for split, folders in chosen.items():
+        for folder in folders:
+            _pack_lossless(folder, work / split / f"{split}_{folder.name}")
+    for crf in CRFS:
+        for split, folders in chosen.items():
+            for folder in folders:
+                for look in ("render", "truth") if split in WITH_TRUTH else ("render",):
+                    target = work / split / f"{split}_{folder.name}" / f"{look}.mp4"
+                    write_high_quality(target, video.read(folder / f"{look}.mp4"), crf)
+        _write_checksums(work)
+        if size(work) <= limit_mib * 2**20:
+            shutil.rmtree(out, ignore_errors=True)
+            work.rename(out)
+            return crf
+    shutil.rmtree(work)
+    raise InputError(f"the sequences do not fit into {limit_mib} MiB even at crf {CRFS[-1]}; take fewer.")
+
+
+def choose(rendered: Path, split: str, count: int) -> list[Path]:
+    """The first `count` finished sequences of a split, by seed."""
+    folders = [path.parent for path in (rendered / split).glob("*/meta.json")]
+    folders.sort(key=lambda folder: diorama.read_meta(folder)["seed"])
+    if len(folders) < count:
+        raise InputError(
+            f"{rendered / split} holds {len(folders)} rendered sequences and {count} are asked for; "
+            "render more with data/diorama/render.py."
+        )
+    return folders[:count]
+
+
+def check_disjoint(metas: dict[str, list[dict[str, Any]]]) -> None:
+    """Raise InputError when two splits share a scene seed or a person."""
+    for first, second in combinations(metas, 2):
+        for what, of in (("scene seed", _seeds), ("identity", _people)):
+            shared = of(metas[first]) & of(metas[second])
+            if shared:
+                raise InputError(f"{first} and {second} share the {what} {min(shared)}; they must not.")
+
+
+def write_high_quality(path: Path, frames: np.ndarray, crf: int) -> None:
+    """uint8 [F, H, W, 3] as H.264 in RGB: no chroma subsampling, no colour conversion to differ by machine."""
+    with av.open(str(path), "w", format="mp4") as container:
+        # x264's lookahead reads memory nobody wrote (seen: 1 file in 50 differs); without it bytes repeat.
+        # tune psnr: close to the render's values, which is what counts here, not what flatters an eye.
+        options = {"crf": str(crf), "preset": "veryslow", "tune": "psnr"}
+        options["x264-params"] = "rc-lookahead=0:mbtree=0"
+        stream = container.add_stream("libx264rgb", rate=diorama.FPS, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "rgb24"
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _pack_lossless(source: Path, target: Path) -> None:
+    """Depth, object ids and meta.json, none of which the quality setting touches."""
+    target.mkdir(parents=True)
+    disparity, scale = diorama.encode_disparity(np.load(source / "depth.npy", allow_pickle=False))
+    diorama.write_grey(target / "depth.mp4", disparity, diorama.FPS)
+    visible = np.load(source / "visible.npy", allow_pickle=False)
+    np.savez_compressed(target / "visible.npz", visible=visible)
+    # Names count the worlds of one split; with the split in front they are unique in the kit.
+    meta = diorama.read_meta(source) | {"sequence": target.name, "depth_scale": scale}
+    (target / "meta.json").write_text(json.dumps(_rounded(meta), separators=(",", ":")) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    return [_rounded(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _write_checksums(folder: Path) -> None:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != diorama.CHECKSUMS)
+    lines = [
+        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}" for p in files
+    ]
+    (folder / diorama.CHECKSUMS).write_text("\n".join(lines) + "\n")
+
+
+def _seeds(metas: list[dict[str, Any]]) -> set[int]:
+    return {meta["seed"] for meta in metas}
+
+
+def _people(metas: list[dict[str, Any]]) -> set[int]:
+    return {
+        person["id"] if isinstance(person, dict) else person
+        for meta in metas
+        for person in meta["identities"]
+    }
+
+
+if __name__ == "__main__":
+    main()

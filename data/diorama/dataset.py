@@ -1,0 +1,108 @@
+"""Rendered sequences as arrays for training: both looks, depth, captions, face boxes.
+
+Reads `<rendered>/<split>/<sequence>/{render,truth}.mp4, depth.npy, meta.json` as render.py wrote them; writes
+nothing. Only the pretrain split is for training; validation is for the held-out figures on the cards.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rmkit import structure, video
+
+CANNY = (100, 200)  # thresholds of the mini profile
+GREY = 128  # nearest to the 0 that VACE puts where nothing is known
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One clip of 17 distinct frames, each array uint8 [17, 96, 144, 3], and what the engine knows."""
+
+    sequence: str
+    render: np.ndarray
+    truth: np.ndarray
+    depth: np.ndarray  # grey, near is white
+    edges: np.ndarray  # black lines on white
+    caption: str
+    weather: str
+    faces: tuple[tuple[tuple[float, float, float, float], ...], ...]  # boxes by frame
+
+
+def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
+    """All finished shots of a split, in order of their sequences."""
+    shots: list[Shot] = []
+    for folder in sorted(p for p in (rendered / split).iterdir() if (p / "meta.json").exists()):
+        meta = json.loads((folder / "meta.json").read_text())
+        render, truth = (video.read(folder / f"{look}.mp4") for look in ("render", "truth"))
+        metres = np.load(folder / "depth.npy", allow_pickle=False).astype(np.float32)
+        for shot in meta["shots"]:
+            frames = slice(shot["first_frame"], shot["first_frame"] + shot["frames"])
+            boxes = tuple(
+                tuple(tuple(face["box"]) for face in faces if face["visibility"] > 0.5)
+                for faces in meta["faces"][frames]
+            )
+            shots.append(
+                Shot(
+                    meta["sequence"],
+                    render[frames],
+                    truth[frames],
+                    structure.disparity_video(structure.disparity_of(metres[frames])),
+                    structure.edges(render[frames], CANNY),
+                    shot["caption"],
+                    shot["weather"],
+                    boxes,
+                )
+            )
+        if limit and len(shots) >= limit:
+            break
+    return shots
+
+
+def repeated(frames: np.ndarray) -> np.ndarray:
+    """8 fps to 16 fps as the pipeline does it: [D, ...] -> [2D - 1, ...], the last frame once."""
+    return frames.repeat(2, axis=0)[:-1]
+
+
+def known_frames(kind: str, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Which of `frames` (16 fps, repeated) are anchors: bool [frames], twins always together.
+
+    Kinds: 'ends' and 'multi' are the pipeline's; 'random' any subset of the distinct frames.
+    """
+    distinct = (frames + 1) // 2
+    known = np.zeros(distinct, bool)
+    if kind == "ends":
+        known[[0, -1]] = True
+    elif kind == "multi":
+        known[[*range(0, distinct, 4), distinct - 1]] = True  # every half second at 8 fps
+    else:
+        known[rng.random(distinct) < rng.uniform(0, 0.6)] = True
+    return repeated(known)
+
+
+def crop(
+    shot: Shot, kind: str, frame: int, size: tuple[int, int], rng: np.random.Generator
+) -> tuple[int, int]:
+    """Top left of a crop; half of the time it is centred near a face, which are hard and matter."""
+    height, width = size
+    top = int(rng.integers(0, 96 - height + 1))
+    left = int(rng.integers(0, 144 - width + 1))
+    boxes = shot.faces[frame]
+    if boxes and kind in ("truth", "render") and rng.random() < 0.5:
+        x0, y0, x1, y1 = boxes[int(rng.integers(len(boxes)))]
+        top = int(np.clip((y0 + y1) / 2 - height / 2 + rng.uniform(-8, 8), 0, 96 - height))
+        left = int(np.clip((x0 + x1) / 2 - width / 2 + rng.uniform(-8, 8), 0, 144 - width))
+    return top, left
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of two uint8 arrays."""
+    return float(10 * np.log10(255**2 / np.mean((a.astype(np.float32) - b.astype(np.float32)) ** 2)))
+
+
+def sharpness(frames: np.ndarray) -> float:
+    """Mean variance of the Laplacian over frames, grey levels squared."""
+    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    return float(np.mean([cv2.Laplacian(grey, cv2.CV_32F).var() for grey in greys]))

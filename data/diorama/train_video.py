@@ -1,0 +1,251 @@
+"""Train the video models of the miniature: both text-to-video experts with UMT5, then VACE.
+
+Reads rendered sequences of the pretrain split and `<out>/wan_vae/`; writes `<out>/{low,high,vace}/` and at the
+end the pipeline folders `<out>/checkpoints/{wan,vace}`. Low noise first, on all noise levels and jointly with
+the text encoder; the other two start from it.
+
+    python data/diorama/train_video.py --rendered DIR --out DIR --stage low
+"""
+
+import argparse
+from pathlib import Path
+
+import architectures
+import dataset
+import loop
+import numpy as np
+import torch
+from architectures import BOUNDARY, SHIFT, TEXT_TOKENS
+from dataset import GREY, Shot
+from diffusers import AutoencoderKLWan
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.functional import interpolate
+
+CAPTION_DROPOUT = 0.1
+LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4, "vace": 1e-3}
+# Control layouts a VACE clip is trained with: structure and anchors, as the pipeline will ask for them.
+LAYOUTS = (("edges", "ends"), ("depth", "ends"), ("edges", "multi"), ("edges", "random"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rendered", type=Path, required=True, help="folder that render.py wrote")
+    parser.add_argument("--out", type=Path, required=True, help="where states and results go")
+    parser.add_argument("--stage", choices=("low", "high", "vace", "save"), required=True)
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--batch", type=int, default=8, help="clips a step")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="compile the transformer's blocks")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    out, stage = arguments.out, arguments.stage
+    if stage == "save":
+        return save(out)
+    shots = dataset.load(arguments.rendered, "pretrain")
+    captions = [shot.caption for shot in shots]
+    vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(arguments.device).eval()
+    truth = truth_latents(vae, shots, out / "latents" / "truth.safetensors")
+    control = control_latents(vae, shots, out / "latents" / "control.safetensors") if stage == "vace" else None
+    text = Text(out, captions, trained=stage == "low")
+    model = start(stage, out).to(arguments.device)
+    text.encoder.to(arguments.device)
+    if arguments.compile:
+        for block in model.blocks:
+            block.compile()
+    loss = objective(model, text, truth, control, stage, arguments.batch, arguments.device)
+    modules = {"model": model, "text_encoder": text.encoder} if stage == "low" else {"model": model}
+    rate = LEARNING_RATE[stage]
+    loop.train(out / stage, modules, [loop.Phase(stage, arguments.steps, rate, loss, warmup=0.03)])
+
+
+class Text:
+    """Captions to embeddings the way WanPipeline makes them: [B] -> [B, 48, 96], zeros after the end."""
+
+    def __init__(self, out: Path, captions: list[str], trained: bool) -> None:
+        self.captions = captions
+        folder = out / "tokenizer"
+        if not folder.exists():
+            architectures.caption_tokenizer(sorted(set(captions))).save_pretrained(folder)
+        self.tokenizer = architectures.PreTrainedTokenizerFast.from_pretrained(folder)
+        self.encoder = architectures.text_encoder(self.tokenizer).requires_grad_(trained)
+        if not trained:
+            self.encoder.load_state_dict(load_file(out / "low" / "state" / "text_encoder.safetensors"))
+
+    def of(self, clip: int) -> str:
+        """Caption of a clip; the second half of the clips are mirror images of the first."""
+        return self.captions[clip % len(self.captions)]
+
+    def __call__(self, captions: list[str]) -> torch.Tensor:
+        tokens = self.tokenizer(
+            captions, padding="max_length", max_length=TEXT_TOKENS, truncation=True, return_tensors="pt"
+        ).to(self.encoder.device)
+        embedded = self.encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
+        return embedded * tokens.attention_mask[..., None]
+
+
+def start(stage: str, out: Path) -> nn.Module:
+    """A fresh low-noise expert, or a model that continues from the trained one."""
+    if stage == "low":
+        return architectures.wan_transformer()
+    trained = load_file(out / "low" / "state" / "model.safetensors")
+    if stage == "high":
+        model = architectures.wan_transformer()
+        model.load_state_dict(trained)
+        return model
+    model = architectures.vace_transformer()
+    missing, unexpected = model.load_state_dict(trained, strict=False)
+    if unexpected or not all(name.startswith("vace_") for name in missing):
+        raise ValueError("VACE and the text-to-video model differ in more than the VACE blocks")
+    for number, layer in enumerate(model.config.vace_layers):
+        block, origin = model.vace_blocks[number], model.blocks[layer]
+        # Each VACE block starts as the block it stands beside; its output projection starts at zero.
+        block.load_state_dict(origin.state_dict(), strict=False)
+        nn.init.zeros_(block.proj_out.weight)
+        nn.init.zeros_(block.proj_out.bias)
+    return model
+
+
+def objective(
+    model: nn.Module,
+    text: Text,
+    truth: torch.Tensor,
+    control: tuple[torch.Tensor, torch.Tensor] | None,
+    stage: str,
+    batch: int,
+    device: str,
+):
+    """Flow matching on latents: predict noise minus data at sigma drawn with shift 3."""
+
+    def loss(rng: np.random.Generator, generator: torch.Generator):
+        chosen = rng.integers(len(truth), size=batch)
+        x0 = truth[chosen].to(device).float()  # [B, C, F, H, W]
+        captions = [text.of(i) if rng.random() >= CAPTION_DROPOUT else "" for i in chosen]
+        u = torch.rand(batch, generator=generator)
+        low_end = 0.0
+        if stage == "high":  # the part of u whose shifted sigma lies above the boundary
+            low_end = BOUNDARY / (SHIFT - (SHIFT - 1) * BOUNDARY)
+        u = low_end + (1 - low_end) * u
+        sigma = (SHIFT * u / (1 + (SHIFT - 1) * u)).to(device)
+        noise = torch.randn(x0.shape, generator=generator).to(device)
+        s = sigma.view(-1, 1, 1, 1, 1)
+        arguments = {}
+        if control is not None:
+            layouts = rng.integers(len(LAYOUTS), size=batch)
+            arguments["control_hidden_states"] = assemble(control, chosen, layouts).to(device).float()
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+            predicted = model(
+                hidden_states=(1 - s) * x0 + s * noise,
+                timestep=sigma * 1000,
+                encoder_hidden_states=text(captions),
+                **arguments,
+            ).sample
+        error = (predicted.float() - (noise - x0)).square().mean((1, 2, 3, 4))
+        near = error.detach()[sigma < 0.5]
+        return error.mean(), {"near": near.mean().item()} if len(near) else {}
+
+    return loss
+
+
+@torch.no_grad()
+def truth_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torch.Tensor:
+    """Normalised latents of all truth clips, then of their mirror images: float16 [2N, C, F, H, W]."""
+
+    def compute() -> dict[str, torch.Tensor]:
+        clips = [shot.truth for shot in shots] + [shot.truth[:, :, ::-1] for shot in shots]
+        return {"truth": torch.stack([encode(vae, dataset.repeated(clip)) for clip in clips])}
+
+    return cached(cache, compute)["truth"]
+
+
+@torch.no_grad()
+def control_latents(
+    vae: AutoencoderKLWan, shots: list[Shot], cache: Path
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inactive and reactive latents of every layout, and the masks, as WanVACEPipeline makes them.
+
+    Returns float16 [N, layouts, 2C, F, H, W] and bool [N, layouts, F] (true: generate).
+    """
+
+    def compute() -> dict[str, torch.Tensor]:
+        latents, masks = [], []
+        for number, shot in enumerate(shots):
+            rng = np.random.default_rng((1, number))
+            row, row_masks, inactive = [], [], {}
+            for structure_name, anchors in LAYOUTS:
+                known = dataset.known_frames(anchors, 33, rng)
+                where = known[:, None, None, None]
+                if anchors not in inactive:
+                    truth = dataset.repeated(shot.truth)
+                    inactive[anchors] = encode(vae, np.where(where, truth, np.uint8(GREY)))
+                structure = dataset.repeated(getattr(shot, structure_name))
+                reactive = encode(vae, np.where(where, np.uint8(GREY), structure))
+                row.append(torch.cat([inactive[anchors], reactive]))
+                # Sampled in time by nearest-exact, as the pipeline does it.
+                mask = torch.from_numpy(~known).float()[None, None]
+                row_masks.append(interpolate(mask, size=9, mode="nearest-exact")[0, 0] > 0.5)
+            latents.append(torch.stack(row))
+            masks.append(torch.stack(row_masks))
+            if (number + 1) % 50 == 0:
+                print(f"control latents {number + 1} of {len(shots)}", flush=True)
+        return {"control": torch.stack(latents), "mask": torch.stack(masks)}
+
+    found = cached(cache, compute)
+    return found["control"], found["mask"]
+
+
+def assemble(
+    control: tuple[torch.Tensor, torch.Tensor], chosen: np.ndarray, layouts: np.ndarray
+) -> torch.Tensor:
+    """VACE's control states of some clips: [B, 2C + 64, F, H, W]."""
+    latents, masks = control
+    clips = chosen % len(latents)
+    states = latents[clips, layouts]
+    mirrored = torch.from_numpy(chosen >= len(latents)).view(-1, 1, 1, 1, 1)
+    states = torch.where(mirrored, states.flip(-1), states)
+    mask = masks[clips, layouts].to(states.dtype)  # [B, F]
+    shape = (len(clips), 64, *states.shape[2:])
+    return torch.cat([states, mask[:, None, :, None, None].expand(shape)], dim=1)
+
+
+def encode(vae: AutoencoderKLWan, frames: np.ndarray) -> torch.Tensor:
+    """uint8 [F, H, W, 3] -> normalised latents, float16 [C, (F-1)/4+1, H/8, W/8]."""
+    device = next(vae.parameters()).device
+    x = torch.from_numpy(np.ascontiguousarray(frames)).to(device).float() / 127.5 - 1
+    x = x.permute(3, 0, 1, 2)[None].contiguous(memory_format=torch.channels_last_3d)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        z = vae.encode(x).latent_dist.mode()[0].float().cpu()
+    mean, std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+    return ((z - mean) / std).half()
+
+
+def cached(path: Path, compute) -> dict[str, torch.Tensor]:
+    """Tensors from a file, made first where it is missing."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous() for k, v in compute().items()}, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").rename(path)
+    return load_file(path)
+
+
+def save(out: Path) -> None:
+    """Write the pipeline folders from the trained parts; VACE where it is trained already."""
+    text = Text(out, [], trained=False)
+    vae = AutoencoderKLWan.from_pretrained(out / "wan_vae")
+    experts = {}
+    for stage in ("low", "high"):
+        state = out / stage / "state" / "model.safetensors"
+        experts[stage] = architectures.wan_transformer()
+        experts[stage].load_state_dict(load_file(state if state.exists() else out / "low/state/model.safetensors"))
+    folder = out / "checkpoints"
+    architectures.save_wan(
+        folder / "wan", vae, text.encoder, text.tokenizer, experts["high"], experts["low"]
+    )
+    if (out / "vace" / "state" / "model.safetensors").exists():
+        vace = architectures.vace_transformer()
+        vace.load_state_dict(load_file(out / "vace" / "state" / "model.safetensors"))
+        architectures.save_vace(folder / "vace", vace)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Methods to compare with. Each writes `enhanced/<name>/<clip>.mp4`, one clip after another."""

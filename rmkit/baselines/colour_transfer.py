@@ -1,0 +1,93 @@
+"""Colour transfer: one affine colour map for all clips, what mere grading achieves (ours; not in the paper).
+
+Fitted on the training pairs (render to generated target), so it has seen no truth. Reads pairs/pairs.json,
+pairs and validation clips; writes enhanced/colour_transfer/map.json and <clip>.mp4.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rmkit import clips, identity, store, video
+from rmkit.clips import Clip
+from rmkit.errors import InputError
+from rmkit.profile import Profile
+from rmkit.progress import track
+
+NAME = "colour_transfer"
+VERSION = 1
+
+
+def transfer(profile: Profile, clips_: Sequence[Clip]) -> Path:
+    """Map the clips' colours by the pairs' affine map; returns the folder of results."""
+    folder = profile.layout.enhanced / NAME
+    colour_map = load_map(fit(profile))
+    for clip in track(clips_, "colour transfer"):
+        source, target = clips.path(profile, clip), folder / f"{clip.id}.mp4"
+        recipe = store.Recipe(
+            stage=NAME,
+            version=VERSION,
+            settings={},
+            inputs={"clip": store.fingerprint(source), "map": store.fingerprint(folder / "map.json")},
+        )
+        if store.is_done(target, recipe):
+            continue
+        with store.writing(target, recipe) as temporary:
+            video.write(temporary, apply(colour_map, video.read(source)), profile.clips.fps)
+    return folder
+
+
+def fit(profile: Profile) -> Path:
+    """Fit the map on all kept training pairs and store it; returns its path."""
+    pairs = _pairs(profile)
+    target = profile.layout.enhanced / NAME / "map.json"
+    inputs = {
+        f"{i:05d}/{side}": store.fingerprint(pair[side])
+        for i, pair in enumerate(pairs)
+        for side in ("render", "target")
+    }
+    recipe = store.Recipe(stage=f"{NAME}.fit", version=VERSION, settings={}, inputs=inputs)
+    if not store.is_done(target, recipe):
+        colour_map = least_squares((video.stream(p["render"]), video.stream(p["target"])) for p in pairs)
+        with store.writing(target, recipe) as temporary:
+            # Rounded, so that the last digits of a machine's linear algebra move no pixel.
+            temporary.write_text(json.dumps({"map": colour_map.round(6).tolist()}, indent=1) + "\n")
+    return target
+
+
+def load_map(path: Path) -> np.ndarray:
+    """The stored map, float64 [3, 4]."""
+    return np.array(json.loads(path.read_text())["map"])
+
+
+def least_squares(pairs: Iterable[tuple[Iterable[np.ndarray], Iterable[np.ndarray]]]) -> np.ndarray:
+    """Affine map [3, 4] with the smallest squared error over all pixels: target = M[:, :3] x + M[:, 3].
+
+    pairs: (source frames, target frames), uint8 [H, W, 3]. From normal equations, in constant memory.
+    """
+    left, right = np.zeros((4, 4)), np.zeros((4, 3))
+    for sources, targets in pairs:
+        for source, target in zip(sources, targets, strict=True):
+            x = np.ones((source.shape[0] * source.shape[1], 4))
+            x[:, :3] = source.reshape(-1, 3)
+            left += x.T @ x
+            right += x.T @ target.reshape(-1, 3).astype(np.float64)
+    # lstsq rather than solve: pictures of one colour leave the map underdetermined.
+    return np.linalg.lstsq(left, right, rcond=None)[0].T
+
+
+def apply(colour_map: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Mapped frames, uint8 [..., 3]; values beyond 0..255 are clipped."""
+    mapped = frames.astype(np.float64) @ colour_map[:, :3].T + colour_map[:, 3]
+    return np.clip(mapped.round(), 0, 255).astype(np.uint8)
+
+
+def _pairs(profile: Profile) -> list[dict[str, Path]]:
+    """Render and target of every kept training pair."""
+    kept = [entry for entry in identity.load(profile) if entry["kept"]]
+    if not kept:
+        raise InputError(f"{profile.layout.pairs} keeps no pair, so there is nothing to fit a colour map on.")
+    root = profile.layout.root
+    return [{side: root / entry[side] for side in ("render", "target")} for entry in kept]

@@ -1,0 +1,110 @@
+"""What the paper claims on its ablation (4.5), and what the miniature must show: each checked by a number.
+
+Reads metrics.csv; writes nothing (tables.py writes the outcome). A claim that fails is stated as plainly as one
+that holds.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from rmkit import metrics, statistics
+from rmkit.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement: `method` against `other` on a metric, by difference or ratio, within bounds."""
+
+    id: str
+    source: str
+    statement: str
+    metric: str
+    method: str
+    other: str
+    kind: Literal["difference", "ratio"] = "difference"
+    least: float = 0.0
+    most: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    claim: Claim
+    found: Estimate
+    verdict: Literal["holds", "does not hold", "not run"]
+    clear: bool  # the whole interval lies on the verdict's side
+
+    @property
+    def words(self) -> str:
+        if self.verdict == "not run":
+            return self.verdict
+        return self.verdict if self.clear else f"{self.verdict} (interval crosses the bound)"
+
+
+_PAPER, _KIT = "paper, 4.5", "this kit"
+_BETTER = [m for m in metrics.ALL if m.better]
+CLAIMS = (
+    Claim("gain_over_grading", _KIT, "RealMaster is at least 1 dB nearer to the truth than a colour transfer",
+          "psnr_truth", "realmaster", "colour_transfer", least=1.0),
+    Claim("edges_over_grading", _KIT, "Edges are nearer to the truth than a colour transfer",
+          "psnr_truth", "edges", "colour_transfer"),
+    Claim("sharp_realmaster", _KIT, "RealMaster is 0.7 to 1.2 times as sharp as the VAE ceiling",
+          "sharpness", "realmaster", "vae_ceiling", "ratio", 0.7, 1.2),
+    Claim("sharp_edges", _KIT, "Edges are 0.7 to 1.2 times as sharp as the VAE ceiling",
+          "sharpness", "edges", "vae_ceiling", "ratio", 0.7, 1.2),
+    Claim("sharp_ceiling", _KIT, "The VAE ceiling is at least 0.6 times as sharp as the truth",
+          "sharpness", "vae_ceiling", "truth", "ratio", 0.6),
+    Claim("edges_over_depth", _PAPER, "Edges are better than Depth", "psnr_truth", "edges", "depth"),
+    Claim("edges_over_multi_anchor", _PAPER, "Edges are better than Multiple Anchors",
+          "psnr_truth", "edges", "multi_anchor"),
+    Claim("anchors_flicker", _PAPER, "Multiple Anchors flicker more than Edges",
+          "temporal_flickering", "edges", "multi_anchor"),
+    *(
+        Claim(f"realmaster_over_edges_{m.name}", _PAPER, f"RealMaster improves on Edges: {m.label}",
+              m.name, "realmaster", "edges")
+        for m in _BETTER
+    ),
+)  # fmt: skip
+NOT_MEASURED = (
+    "The paper makes its claims on ArcFace, DINO and GPT-RS, which need face, feature and judge models that "
+    "this run does not have: not run. PSNR and SSIM to the truth stand in for them here; the paper has no truth."
+)
+ORDER = ("realmaster", "edges", "depth", "multi_anchor")
+
+
+def check(frame: pd.DataFrame) -> list[Outcome]:
+    """Outcome of every claim, in the order of CLAIMS."""
+    return [_check(frame, claim) for claim in CLAIMS]
+
+
+def observed_order(frame: pd.DataFrame, metric: str = "psnr_truth") -> list[tuple[str, float]]:
+    """The ablation's methods from best to worst on a metric, with their means."""
+    means = [(method, statistics.mean(frame, method, metric)) for method in ORDER]
+    better = metrics.BY_NAME[metric].better
+    known = [(method, found.value) for method, found in means if found.known]
+    return sorted(known, key=lambda entry: -better * entry[1])
+
+
+def _check(frame: pd.DataFrame, claim: Claim) -> Outcome:
+    if claim.kind == "ratio":
+        found = statistics.ratio(frame, claim.metric, claim.method, claim.other)
+    else:
+        found = statistics.difference(frame, claim.metric, claim.method, claim.other)
+    if not found.known:
+        return Outcome(claim, found, "not run", False)
+
+    def inside(value: float) -> bool:
+        # "better than" asks for more than a tie; bounds of a ratio and "at least 1 dB" include themselves.
+        enough = value > 0 if claim.least == 0 else value >= claim.least
+        return enough and (claim.most is None or value <= claim.most)
+
+    holds = inside(found.value)
+    ends = [inside(found.low), inside(found.high)]
+    clear = all(ends) if holds else not any(ends) and not _spans(claim, found)
+    return Outcome(claim, found, "holds" if holds else "does not hold", clear)
+
+
+def _spans(claim: Claim, found: Estimate) -> bool:
+    """Whether the interval is so wide that it has the claim's whole range inside."""
+    return claim.most is not None and found.low < claim.least and found.high > claim.most

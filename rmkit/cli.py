@@ -1,0 +1,170 @@
+"""The command line: `python -m rmkit COMMAND --profile NAME`, one command a stage, each resumable.
+
+Reads and writes what the stage does. What a user can mend is said in one line on standard error, exit code 2;
+everything finished before that is kept.
+"""
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rmkit import profile as profiles
+from rmkit.errors import InputError
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    from rmkit.clips import Clip
+
+Command = Callable[[Profile], object]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (0 done, 1 failed, 2 something to mend, 130 interrupted)."""
+    # Progress lines must come out when they happen, also through a pipe.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)
+    options = _parser().parse_args(arguments)
+    command, _ = COMMANDS[options.command]
+    try:
+        result = command(profiles.load(options.profile))
+    except InputError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("rmkit: interrupted; run it again to go on from here.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `rmkit plan | head`
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _refuse(f"the disk is full ({error}); free some space and run again, what is done is kept.")
+    return result if isinstance(result, int) else 0
+
+
+def _data(profile: Profile) -> None:
+    from rmkit import clips, diorama
+
+    diorama.unpack(profile)
+    clips.sample(profile)
+
+
+def _anchors(profile: Profile) -> None:
+    from rmkit import anchors
+
+    train, validation = _clips(profile)
+    anchors.edit(profile, train, "ends")
+    multi = "multi_anchor" in profile.propagation.variants
+    anchors.edit(profile, validation, "every" if multi else "ends")
+
+
+def _structure(profile: Profile) -> None:
+    from rmkit import structure
+
+    train, validation = _clips(profile)
+    structure.extract(profile, train, ["edges"])  # pairs come from edges only
+    structure.extract(profile, validation)
+
+
+def _propagate(profile: Profile) -> None:
+    from rmkit import propagate
+
+    train, validation = _clips(profile)
+    for variant in profile.propagation.variants:
+        propagate.propagate(profile, validation, variant)
+    propagate.propagate(profile, train, "edges")
+
+
+def _filter(profile: Profile) -> None:
+    from rmkit import clips, identity
+
+    identity.filter_pairs(profile, clips.load(profile, "train"))
+
+
+def _train(profile: Profile) -> None:
+    from rmkit import train
+
+    train.train(profile)
+
+
+def _enhance(profile: Profile) -> None:
+    from rmkit import clips, enhance
+
+    enhance.enhance(profile, clips.load(profile, "validation"))
+
+
+def _evaluate(profile: Profile) -> None:
+    from rmkit import evaluate
+
+    evaluate.evaluate(profile)
+
+
+def _report(profile: Profile) -> None:
+    from rmkit import report
+
+    report.write(profile)
+
+
+def _notebooks(profile: Profile) -> int:
+    from rmkit import doctor, notebooks
+
+    doctor.require(profile)
+    try:
+        notebooks.run(profile)
+    except notebooks.NotebookError as error:
+        print(f"rmkit: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _doctor(profile: Profile) -> int:
+    from rmkit import doctor
+
+    return doctor.show(profile)
+
+
+def _plan(profile: Profile) -> None:
+    from rmkit import plan
+
+    plan.show(profile)
+
+
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "notebooks": (_notebooks, "all of the below in order, as notebooks, with a report at the end"),
+    "data": (_data, "unpack the diorama (or read your dataset) and sample the clips"),
+    "anchors": (_anchors, "edit the anchor frames"),
+    "structure": (_structure, "edge and depth videos"),
+    "propagate": (_propagate, "VACE: anchors and structure to clips, every variant"),
+    "filter": (_filter, "decide which pairs are kept for training"),
+    "train": (_train, "the in-context LoRA, one adapter an expert"),
+    "enhance": (_enhance, "RealMaster on the validation clips"),
+    "evaluate": (_evaluate, "every metric of every method, to metrics.csv"),
+    "report": (_report, "tables, figures and report from metrics.csv"),
+    "doctor": (_doctor, "what this machine has and what the profile needs"),
+    "plan": (_plan, "what would run, what is done, how long the rest takes"),
+}
+
+
+def _clips(profile: Profile) -> tuple[list["Clip"], list["Clip"]]:
+    """Training and validation clips, all checked before the first is worked on."""
+    from rmkit import clips
+
+    every = clips.load(profile)
+    clips.check(profile, every)
+    return tuple([clip for clip in every if clip.split == split] for split in ("train", "validation"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rmkit", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--profile", default="mini", help="name or path of a .yaml file (default: mini)")
+    return parser
+
+
+def _refuse(sentence: str) -> int:
+    print("rmkit: " + " ".join(sentence.split()), file=sys.stderr)
+    return 2

@@ -1,0 +1,46 @@
+"""What a Wan transformer is fed: normalised latents of clips and embeddings of prompts (paper, 3.3).
+
+The same for training and enhancing, and the inverse of what `WanPipeline` does when it decodes. Reads and
+writes nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rmkit import models, video
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import WanPipeline
+
+
+def latents(pipeline: "WanPipeline", frames: np.ndarray) -> "torch.Tensor":
+    """Clip uint8 [F, H, W, 3] to float32 latents [1, C, (F-1)/4+1, H/8, W/8] of mean 0 and spread 1.
+
+    The mode of the encoder's distribution: a reference is clean, so no noise is added to it.
+    """
+    import torch
+
+    vae = pipeline.vae
+    pixels = torch.from_numpy(video.to_unit(frames)).permute(3, 0, 1, 2)[None]  # [1, 3, F, H, W]
+    with torch.no_grad():
+        mode = vae.encode(pixels.to(pipeline._execution_device, vae.dtype)).latent_dist.mode()
+    mean, spread = (
+        torch.tensor(values, device=mode.device).view(1, -1, 1, 1, 1)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return (mode.float() - mean) / spread
+
+
+def text(pipeline: "WanPipeline", prompt: str) -> "torch.Tensor":
+    """Prompt to the embeddings [1, T, D] that `WanPipeline` would compute itself."""
+    import torch
+
+    with torch.no_grad():
+        embeddings, _ = pipeline.encode_prompt(
+            prompt,
+            do_classifier_free_guidance=False,
+            max_sequence_length=models.text_length(pipeline),
+        )
+    return embeddings

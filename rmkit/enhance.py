@@ -1,0 +1,146 @@
+"""Enhancing: a clip made realistic by the stock Wan pipeline with the render in context (paper, 3.3).
+
+Reads `clips/` and `adapters/<name>/`; writes `enhanced/<name>/<clip_id>.mp4`. No anchors and no edges: the
+render's own latents are all the model sees besides the prompt.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rmkit import adapter, clips, encode, models, progress, store, train, video
+from rmkit.clips import Clip
+from rmkit.incontext import in_context
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import WanPipeline
+
+VERSION = 1
+
+
+def enhance(profile: Profile, clips_: Sequence[Clip], name: str = train.NAME) -> list[Path]:
+    """Enhance clips with a trained adapter; returns the videos, in order, finished ones untouched.
+
+    Raises InputError, before a model is loaded, on a missing, foreign or unfit adapter and on clips of
+    another size or length than the profile's.
+    """
+    clips.check(profile, clips_)
+    models.check(profile, "wan")
+    experts = adapter.experts(profile)
+    folder = profile.layout.adapters / name
+    for expert in experts:
+        adapter.check(profile, folder / expert.name, expert, train.MODE)
+    targets = {clip: profile.layout.enhanced / name / f"{clip.id}.mp4" for clip in clips_}
+    recipes = {clip: _recipe(profile, clip, experts, folder) for clip in clips_}
+    todo = [clip for clip in clips_ if not store.is_done(targets[clip], recipes[clip])]
+    if not todo:
+        return list(targets.values())
+    bytes_ = profile.clips.frames * profile.clips.height * profile.clips.width * 3
+    store.require_space(profile.layout.enhanced, len(todo) * bytes_ / 1e9)
+    pipeline = load(profile, name)
+    texts = {text: encode.text(pipeline, text) for text in {_prompt(profile, clip) for clip in todo}}
+    negative = encode.text(pipeline, profile.enhance.negative_prompt) if _is_guided(profile) else None
+    for clip in progress.track(todo, "enhance"):
+        frames = run(
+            profile,
+            pipeline,
+            video.read(clips.path(profile, clip)),
+            texts[_prompt(profile, clip)],
+            negative,
+            recipes[clip].seed,
+        )
+        with store.writing(targets[clip], recipes[clip], device=str(models.device(profile))) as temporary:
+            video.write(temporary, frames, profile.clips.fps)
+    return list(targets.values())
+
+
+def load(profile: Profile, name: str = train.NAME) -> "WanPipeline":
+    """The Wan pipeline with the adapter in every expert and the profile's flow shift."""
+    from diffusers import UniPCMultistepScheduler
+
+    pipeline = models.load_wan(profile)
+    for expert in adapter.experts(profile):
+        adapter.load(pipeline, profile.layout.adapters / name / expert.name, expert, name)
+    pipeline.scheduler = UniPCMultistepScheduler.from_config(
+        pipeline.scheduler.config,
+        flow_shift=profile.enhance.shift,
+        use_flow_sigmas=True,
+        prediction_type="flow_prediction",
+    )
+    return pipeline
+
+
+def run(
+    profile: Profile,
+    pipeline: "WanPipeline",
+    render: np.ndarray,
+    text: "torch.Tensor",
+    negative: "torch.Tensor | None",
+    seed: int,
+) -> np.ndarray:
+    """One clip through the pipeline: uint8 [F, H, W, 3] in and out; text and negative [1, T, D]."""
+    reference = encode.latents(pipeline, render)
+    with ExitStack() as contexts:
+        for transformer in (pipeline.transformer, pipeline.transformer_2):
+            if transformer is not None:
+                contexts.enter_context(in_context(transformer, reference, train.MODE))
+        result = pipeline(
+            prompt_embeds=text,
+            negative_prompt_embeds=negative,
+            height=render.shape[1],
+            width=render.shape[2],
+            num_frames=render.shape[0],
+            num_inference_steps=profile.enhance.steps,
+            generator=models.generator(seed),
+            output_type="np",
+            **_guidance(profile, pipeline),
+        )
+    return video.to_uint8(result.frames[0])
+
+
+def _guidance(profile: Profile, pipeline: "WanPipeline") -> dict[str, float]:
+    """Guidance by expert, in the pipeline's arguments; 1 for all experts costs no second pass.
+
+    A model with one expert takes the low-noise value, because most of its steps are there (ours).
+    """
+    low, high = profile.enhance.guidance_low, profile.enhance.guidance_high
+    if pipeline.transformer_2 is None:
+        return {"guidance_scale": low}
+    if _is_guided(profile):
+        # The pipeline asks the high-noise value alone whether guidance is on at all.
+        high = max(high, math.nextafter(1.0, 2.0))
+    return {"guidance_scale": high, "guidance_scale_2": low}
+
+
+def _is_guided(profile: Profile) -> bool:
+    return max(profile.enhance.guidance_low, profile.enhance.guidance_high) > 1
+
+
+def _prompt(profile: Profile, clip: Clip) -> str:
+    return clip.caption.strip() or profile.train.prompt
+
+
+def _recipe(profile: Profile, clip: Clip, experts: list[adapter.Expert], folder: Path) -> store.Recipe:
+    inputs = {"clip": store.fingerprint(clips.path(profile, clip))}
+    for expert in experts:
+        inputs[expert.name] = store.fingerprint(folder / expert.name / adapter.WEIGHTS)
+    return store.Recipe(
+        stage="enhance",
+        version=VERSION,
+        settings={
+            **profile.enhance.model_dump(),
+            "prompt": _prompt(profile, clip),
+            "mode": train.MODE,
+            "fps": profile.clips.fps,
+            "dtype": profile.models.dtype,
+        },
+        inputs=inputs,
+        seed=store.seed_for(profile.seed, "enhance", clip.id),
+        model=models.fingerprint(profile, "wan"),
+    )

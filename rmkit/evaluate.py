@@ -1,0 +1,170 @@
+"""Evaluation: every method on every validation clip by every metric (paper, 4.1 and 4.5).
+
+Reads clips, propagated, enhanced and the truth; writes metrics/<method>/<clip>.json (so that it resumes) and
+metrics.csv: one row a clip, method and metric, with provenance. Values are rounded to six decimals.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from rmkit import anchors, clips, metrics, store, video
+from rmkit.baselines import colour_transfer, vae_ceiling
+from rmkit.clips import Clip
+from rmkit.errors import InputError
+from rmkit.metrics import truth
+from rmkit.profile import Profile
+from rmkit.progress import track
+
+VERSION = 1
+METHODS = {
+    "render": "Render (input)",
+    "colour_transfer": "Colour transfer",
+    "multi_anchor": "Multiple Anchors",
+    "depth": "Depth",
+    "edges": "Edges",
+    "realmaster": "RealMaster",
+    "vae_ceiling": "VAE ceiling",
+    "truth": "Truth",
+}
+VARIANTS = ("multi_anchor", "depth", "edges")
+COLUMNS = ["profile", "method", "clip", "metric", "value"]
+PROVENANCE = ["sequence", "subsets", "options", "artefact", "commit"]
+
+
+def evaluate(profile: Profile) -> Path:
+    """Make the two reference methods, measure everything, and write metrics.csv; returns its path.
+
+    Raises InputError before measuring when a method's clip is missing or has another size than the profile's.
+    """
+    validation = clips.load(profile, "validation")
+    jobs = [(method, clip) for method in METHODS for clip in validation if _applies(profile, method, clip)]
+    made_here = (colour_transfer.NAME, vae_ceiling.NAME)
+    _check(profile, [(method, clip) for method, clip in jobs if method not in made_here])
+    colour_transfer.transfer(profile, validation)
+    vae_ceiling.round_trip(profile, validation)
+    rows: list[dict] = []
+    for method, clip in track(jobs, "metrics"):
+        rows += measure(profile, method, clip)
+    return _write(profile, rows)
+
+
+def why_not(profile: Profile, method: str) -> str:
+    """Why a method has no row in metrics.csv: 'not run' or 'n/a', a colon, and the reason."""
+    if method in VARIANTS and method not in profile.propagation.variants:
+        return f"not run: propagation.variants of this profile leaves {method} out."
+    if method in VARIANTS:
+        return "not run: every clip has a refused anchor."
+    if method in ("vae_ceiling", "truth"):
+        return "n/a: this data has no truth."
+    return "not run: metrics.csv has no row of it; run 05_evaluation again."
+
+
+def path_of(profile: Profile, method: str, clip: Clip) -> Path:
+    """The video of a method for a clip (for `truth`: of the whole sequence)."""
+    if method == "render":
+        return clips.path(profile, clip)
+    if method == "truth":
+        return truth.path(profile, clip)
+    root = profile.layout.propagated if method in VARIANTS else profile.layout.enhanced
+    return root / method / f"{clip.id}.mp4"
+
+
+def stream(profile: Profile, method: str, clip: Clip) -> Iterator[np.ndarray]:
+    """Frames of a method for a clip, one by one, uint8 [H, W, 3]."""
+    if method == "truth":
+        return truth.stream(profile, clip)
+    return video.stream(path_of(profile, method, clip))
+
+
+def measure(profile: Profile, method: str, clip: Clip) -> list[dict]:
+    """Rows of one clip and method, from the store when nothing they depend on has changed."""
+    chosen = [m for m in metrics.ALL if _has(profile, method, clip, m)]
+    artefact = store.fingerprint(path_of(profile, method, clip))
+    inputs = {"video": artefact}
+    if truth.exists(profile, clip):
+        inputs["truth"] = store.fingerprint(truth.path(profile, clip))
+    recipe = store.Recipe(
+        stage="metrics",
+        version=VERSION,
+        settings={
+            "metrics": {m.name: dict(m.options) for m in chosen},
+            "source_frames": clip.source_frames,
+            "frames": profile.clips.frames,
+        },
+        inputs=inputs,
+    )
+    target = profile.layout.root / "metrics" / method / f"{clip.id}.json"
+    if not store.is_done(target, recipe):
+        with store.writing(target, recipe) as temporary:
+            values = [_value(profile, method, clip, m) for m in chosen]
+            temporary.write_text(json.dumps(values, indent=1) + "\n")
+    common = {
+        "profile": profile.name,
+        "method": method,
+        "clip": clip.id,
+        "sequence": clip.sequence,
+        "subsets": ";".join(clip.subsets),
+        "artefact": artefact,
+        "commit": store.read_sidecar(target).get("commit", "unknown"),
+    }
+    return [common | value for value in json.loads(target.read_text())]
+
+
+def _value(profile: Profile, method: str, clip: Clip, metric: metrics.Metric) -> dict:
+    target = truth.stream(profile, clip) if metric.needs_truth else None
+    value = metric.of(stream(profile, method, clip), target, clips.repeats(clip, profile.clips.frames))
+    options = ";".join(f"{key}={option}" for key, option in metric.options.items())
+    return {"metric": metric.name, "value": round(value, 6), "options": options}
+
+
+def _applies(profile: Profile, method: str, clip: Clip) -> bool:
+    """Whether a method has a video of the clip; variants leave clips with a refused anchor out."""
+    if method in VARIANTS:
+        wanted = method in profile.propagation.variants
+        return wanted and not anchors.refused(profile, clip, anchors.indices(profile, method))
+    return truth.exists(profile, clip) if method in ("vae_ceiling", "truth") else True
+
+
+def _has(profile: Profile, method: str, clip: Clip, metric: metrics.Metric) -> bool:
+    """Truth against itself says nothing; without a truth there is nothing to be near."""
+    return not metric.needs_truth or (method != "truth" and truth.exists(profile, clip))
+
+
+def _check(profile: Profile, jobs: list[tuple[str, Clip]]) -> None:
+    size = (profile.clips.frames, profile.clips.height, profile.clips.width)
+    for method, clip in jobs:
+        if method == "truth":
+            continue  # its frames are counted and cropped as they are read
+        path = path_of(profile, method, clip)
+        if not path.is_file():
+            raise InputError(
+                f"{path} does not exist: {method} has not been run on clip {clip.id}; run the notebooks "
+                "before 05_evaluation (or `make reproduce`) first."
+            )
+        info = video.probe(path)
+        if (info.frames, info.height, info.width) != size:
+            raise InputError(
+                f"{path} has {info.frames} frames of {info.height}x{info.width} and the profile asks for "
+                f"{size[0]} of {size[1]}x{size[2]}: delete it and run its stage again."
+            )
+
+
+def _write(profile: Profile, rows: list[dict]) -> Path:
+    """metrics.csv in a fixed order; left alone when nothing in it changes."""
+    methods, names = list(METHODS), list(metrics.BY_NAME)
+    rows.sort(key=lambda row: (methods.index(row["method"]), row["clip"], names.index(row["metric"])))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS + PROVENANCE, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    target = profile.layout.metrics
+    if not (target.is_file() and target.read_text() == text.getvalue()):
+        temporary = target.with_name(f".{target.name}.tmp")
+        temporary.write_text(text.getvalue())
+        temporary.rename(target)
+    return target

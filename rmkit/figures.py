@@ -1,0 +1,221 @@
+"""Figures of a run, made from files under results/<profile>/ and never from live tensors (DESIGN, rule 2).
+
+Reads metrics.csv, the anchors' sidecars and the learning curves; writes figures/*.{png,pdf}. Each figure is a
+plain function of the profile, so that a notebook can show it and a widget can call it again.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from rmkit import adapter, clips, evaluate, metrics, statistics, store, train, video
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart under every common colour blindness; markers say the same once more.
+COLOURS = {
+    "render": "#000000",
+    "colour_transfer": "#E69F00",
+    "multi_anchor": "#CC79A7",
+    "depth": "#56B4E9",
+    "edges": "#0072B2",
+    "realmaster": "#D55E00",
+    "vae_ceiling": "#009E73",
+    "truth": "#999999",
+}
+MARKERS = dict(zip(COLOURS, "sDv^oP*X", strict=True))
+DPI = 144
+ANCHOR_COLUMNS = ["clip", "split", "frame", "drift_pixels", "residual_pixels", "attempts", "accepted"]
+
+
+def draw(profile: Profile) -> list[Path]:
+    """Draw and save every figure of the evaluation; returns the paths."""
+    made: dict[str, Callable[[Profile], Figure]] = {
+        "fidelity": fidelity,
+        "temporal": temporal,
+        "gain_by_clip": gain_by_clip,
+        "training": training,
+        "anchors": anchor_residuals,
+    }
+    return [path for name, figure in made.items() for path in save(profile, name, figure(profile))]
+
+
+def save(profile: Profile, name: str, figure: "Figure") -> list[Path]:
+    """Write a figure as png and pdf, without a date, so that the same data gives the same bytes."""
+    folder = profile.layout.figures
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
+    figure.savefig(paths[0], dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(paths[1], bbox_inches="tight", metadata={"CreationDate": None})
+    return paths
+
+
+def fidelity(profile: Profile) -> "Figure":
+    """Nearness to the truth and sharpness of every method, with 95 % intervals."""
+    return _intervals(profile, ["psnr_truth", "ssim_truth", "sharpness"])
+
+
+def temporal(profile: Profile) -> "Figure":
+    """Temporal metrics at 16 fps (the paper's) and on the source's distinct frames."""
+    names = [m.name for m in metrics.ALL if m.name.startswith(("temporal", "motion"))]
+    return _intervals(profile, names, columns=2)
+
+
+def gain_by_clip(profile: Profile) -> "Figure":
+    """What each method gains over a colour transfer on each clip, in decibels of PSNR to the truth."""
+    frame = statistics.load(profile)
+    table = frame[frame.metric == "psnr_truth"].pivot(index="clip", columns="method", values="value")
+    figure, ax = _subplots(1, width=7.5, height=3.2)
+    if "realmaster" not in table or table.dropna(subset="realmaster").empty:
+        return _nothing(figure, ax, "no truth, so no PSNR to it")
+    gains = table.sub(table["colour_transfer"], axis=0).sort_values("realmaster")
+    for method in ("edges", "realmaster"):
+        if method in gains:
+            ax.plot(range(len(gains)), gains[method], linestyle="none", **_style(method))
+    ax.axhline(0, color=COLOURS["colour_transfer"], linewidth=1, label="Colour transfer")
+    ax.axhline(1, color="#999999", linewidth=0.8, linestyle=":", label="1 dB")
+    ax.set(xlabel="validation clips, by RealMaster's gain", ylabel="PSNR gain (dB)")
+    ax.set_xticks([])
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def training(profile: Profile) -> "Figure":
+    """Loss by step of both experts, and a running mean: single steps are noise."""
+    curve = pd.DataFrame(train.curve(profile)).astype({"step": int, "loss": float, "sigma": float})
+    figure, ax = _subplots(1, width=6.5, height=3.2)
+    for (expert, rows), method in zip(curve.groupby("expert"), ("depth", "realmaster"), strict=False):
+        window = max(1, len(rows) // 20)
+        ax.plot(rows.step, rows.loss, color=COLOURS[method], alpha=0.2, linewidth=0.8)
+        mean = rows.loss.rolling(window, min_periods=1).mean()
+        ax.plot(rows.step, mean, color=COLOURS[method], label=f"{expert} noise, mean of {window} steps")
+    ax.set(xlabel="optimiser step", ylabel="loss (squared error of velocity)", yscale="log")
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def anchor_residuals(profile: Profile) -> "Figure":
+    """Drift of the edited anchors before the gate and what was left after it, in pixels."""
+    facts = anchor_facts(profile)
+    figure, ax = _subplots(1, width=6.5, height=3.2)
+    if facts.empty:
+        return _nothing(figure, ax, "no anchors")
+    limit = profile.anchors.max_shift * float(np.hypot(profile.clips.height, profile.clips.width))
+    top = max(limit * 1.2, facts.drift_pixels.max() * 1.05)
+    bins = np.linspace(0, top, 31).tolist()
+    ax.hist(facts.drift_pixels, bins, color=COLOURS["colour_transfer"], alpha=0.7, label="as edited")
+    ax.hist(
+        facts.residual_pixels.dropna(),
+        bins,
+        histtype="step",
+        color=COLOURS["edges"],
+        linewidth=1.5,
+        label="after the gate",
+    )
+    ax.axvline(limit, color="black", linestyle="--", linewidth=1, label="refused beyond")
+    ax.set(xlabel="shift against the render (pixels)", ylabel="anchors")
+    ax.set_title(f"{(~facts.accepted).sum()} of {len(facts)} anchors refused", fontsize=9)
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def anchor_facts(profile: Profile) -> pd.DataFrame:
+    """One row an anchor, from the sidecars: clip, frame, drift, residual, attempts, accepted."""
+    rows = []
+    for clip in clips.load(profile):
+        for picture in sorted((profile.layout.anchors / clip.id).glob("*.png")):
+            facts = store.read_sidecar(picture)
+            if "accepted" not in facts:
+                continue
+            row = {"clip": clip.id, "split": clip.split, "frame": int(picture.stem)}
+            for key in ("drift_pixels", "residual_pixels", "attempts", "accepted"):
+                row[key] = facts.get(key)
+            rows.append(row)
+    frame = pd.DataFrame(rows, columns=ANCHOR_COLUMNS)
+    types = {"drift_pixels": float, "residual_pixels": float, "accepted": bool}
+    return frame.astype(types)
+
+
+
+def frame_changes(profile: Profile, clip: clips.Clip) -> "Figure":
+    """Change from each frame of a clip to the next: zero wherever a source frame is shown again."""
+    frames = video.read(clips.path(profile, clip)).astype(np.float32)
+    change = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3))
+    figure, ax = _subplots(1, width=6.5, height=2.4)
+    ax.bar(np.arange(1, len(frames)), change, color=COLOURS["edges"])
+    ax.set(xlabel=f"frame ({profile.clips.fps} a second)", ylabel="mean change (grey levels)")
+    return figure
+
+
+def noise_levels(profile: Profile, draws: int = 20_000) -> "Figure":
+    """Noise levels that the training draws for each expert, as densities."""
+    import torch
+
+    figure, ax = _subplots(1, width=6.5, height=2.8)
+    uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0))
+    for expert, method in zip(adapter.experts(profile), ("depth", "realmaster"), strict=False):
+        sigma = train.sample_sigma(uniform, *expert.sigma, profile.train.shift).numpy()
+        ax.hist(
+            sigma,
+            np.linspace(0, 1, 81).tolist(),
+            density=True,
+            color=COLOURS[method],
+            alpha=0.7,
+            label=f"{expert.name} noise, {expert.steps} steps",
+        )
+    ax.set(xlabel="noise level sigma (0: clean, 1: noise)", ylabel="density", xlim=(0, 1))
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure":
+    """One panel a metric: a row a method, mean and interval."""
+    frame = statistics.load(profile)
+    figure, axes = _subplots(len(names), columns=columns)
+    shown = [method for method in evaluate.METHODS if method in set(frame.method)]
+    for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        metric = metrics.BY_NAME[name]
+        for y, method in enumerate(reversed(shown)):
+            found = statistics.mean(frame, method, name)
+            if found.known:
+                spread = np.nan_to_num([[found.value - found.low], [found.high - found.value]])
+                # A ratio's bounds can round to a hair on the wrong side of its value.
+                ax.errorbar(found.value, y, xerr=spread.clip(min=0), capsize=3, **_style(method))
+        first = i % columns == 0
+        labels = [evaluate.METHODS[method] for method in reversed(shown)] if first else [""] * len(shown)
+        ax.set_yticks(range(len(shown)), labels)
+        better = {1: "higher is better", -1: "lower is better", 0: "nearest the truth's"}[metric.better]
+        ax.set_xlabel(f"{metric.label} ({', '.join(filter(None, [metric.unit, better]))})", fontsize=8)
+        ax.tick_params(labelsize=8)
+        ax.grid(axis="x", color="#dddddd", linewidth=0.6)
+    return figure
+
+
+def _style(method: str) -> dict[str, str]:
+    return {"color": COLOURS[method], "marker": MARKERS[method], "label": evaluate.METHODS[method]}
+
+
+def _subplots(count: int, columns: int = 3, width: float = 10.0, height: float = 2.6) -> tuple:
+    """A figure outside pyplot, so that nothing stays open: (figure, axes or the one axis)."""
+    from matplotlib.figure import Figure
+
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    if count == 1:
+        return figure, figure.subplots()
+    axes = figure.subplots(rows, min(count, columns), squeeze=False).ravel()
+    for ax in axes[count:]:
+        ax.remove()
+    return figure, axes[:count]
+
+
+def _nothing(figure: "Figure", ax: "Axes", why: str) -> "Figure":
+    ax.text(0.5, 0.5, f"n/a: {why}", ha="center", va="center")
+    ax.set_axis_off()
+    return figure

@@ -1,0 +1,71 @@
+"""The metrics: one file each, from a stream of frames to a number; here, the list of those in use.
+
+A metric's options are part of its name (`temporal_flickering_distinct`) or written beside its values.
+Reads and writes nothing.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from rmkit.metrics.fidelity import psnr, ssim
+from rmkit.metrics.motion_smoothness import INTERPOLATOR, motion_smoothness
+from rmkit.metrics.sharpness import sharpness
+from rmkit.metrics.temporal_flickering import temporal_flickering
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of the tables: how it is computed, and how it reads."""
+
+    name: str
+    label: str
+    unit: str
+    better: int  # 1: higher is better, -1: lower, 0: neither (compare with a reference)
+    compute: Callable[..., float]
+    needs_truth: bool = False
+    distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, frames: Iterator[np.ndarray], truth: Iterator | None, times: int) -> float:
+        """Value for one clip; `times`: how often each source frame is shown in it."""
+        if self.distinct:
+            return self.compute(every(frames, times))
+        return self.compute(frames, truth) if self.needs_truth else self.compute(frames)
+
+
+def every(frames: Iterable[np.ndarray], times: int) -> Iterator[np.ndarray]:
+    """Every `times`-th frame, the first included."""
+    return islice(frames, 0, None, times)
+
+
+_FLOW = {"interpolator": INTERPOLATOR}
+ALL = (
+    Metric("psnr_truth", "PSNR to truth", "dB", 1, psnr, needs_truth=True),
+    Metric("ssim_truth", "SSIM to truth", "", 1, ssim, needs_truth=True, options={"window": "gauss"}),
+    Metric("temporal_flickering", "Temporal Flickering", "", 1, temporal_flickering),
+    Metric(
+        "temporal_flickering_distinct",
+        "Temporal Flickering, distinct frames",
+        "",
+        1,
+        temporal_flickering,
+        distinct=True,
+    ),
+    Metric(
+        "motion_smoothness", "Motion Smoothness (flow)", "", 1, motion_smoothness, options=_FLOW
+    ),
+    Metric(
+        "motion_smoothness_distinct",
+        "Motion Smoothness (flow), distinct frames",
+        "",
+        1,
+        motion_smoothness,
+        distinct=True,
+        options=_FLOW,
+    ),
+    Metric("sharpness", "Sharpness", "grey levels squared", 0, sharpness),
+)
+BY_NAME = {metric.name: metric for metric in ALL}

@@ -1,0 +1,32 @@
+"""Temporal Flickering, with VBench's arithmetic on the same decoded frames (paper, 4.1; FACTS of VBench).
+
+Reads frames one by one, so that the length of a clip costs no memory. Writes nothing.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def temporal_flickering(frames: Iterable[np.ndarray]) -> float:
+    """Score of one clip, 0..1, higher is steadier: (255 - mean |difference of neighbours|) / 255.
+
+    frames: uint8 [H, W, 3] RGB, two or more. Rounds where VBench (`vbench/temporal_flickering.py`)
+    rounds: every pair's mean, and the mean over pairs, are float32.
+    """
+    differences: list[np.float32] = []
+    before: np.ndarray | None = None
+    for frame in frames:
+        # VBench decodes to BGR; a float32 sum depends on the order of its terms.
+        frame = np.ascontiguousarray(frame[..., ::-1])
+        if before is not None:
+            differences.append(_absolute_difference(before, frame).astype(np.float32).mean())
+        before = frame
+    if not differences:
+        raise ValueError("temporal flickering needs two frames or more")
+    return (255.0 - np.mean(np.array(differences)).item()) / 255.0
+
+
+def _absolute_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|a - b| of uint8 pictures in uint8: the same values as in float32, at a quarter of the memory."""
+    return np.maximum(a, b) - np.minimum(a, b)

@@ -1,0 +1,332 @@
+"""Loading: the pipelines of a profile, from folders or hub names, on its device and in its type.
+
+Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2). Reads model folders; writes
+nothing. A VACE folder may hold its own transformer only: the parts it lacks are those of the Wan folder.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rmkit import store
+from rmkit.errors import InputError
+from rmkit.paths import resolve
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import QwenImageEditPipeline, WanPipeline, WanVACEPipeline
+
+Which = Literal["wan", "vace", "editor"]
+SHARED = ("vae", "text_encoder", "tokenizer")  # of VACE with Wan
+TEXT_TOKENS = 512  # Wan's text length
+DEFAULT_AREA = 1024 * 1024  # pixels at which QwenImageEditPipeline works
+
+
+def device(profile: Profile) -> "torch.device":
+    """The device the profile asks for; 'auto' is CUDA when there is one."""
+    import torch
+
+    wanted = profile.models.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "models.device is 'cuda' and this machine has no CUDA GPU that torch can see: "
+            "set it to 'auto' or 'cpu'."
+        )
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def dtype(profile: Profile) -> "torch.dtype":
+    """The type the transformers and text encoders compute in; the VAEs of video stay in float32."""
+    import torch
+
+    return getattr(torch, profile.models.dtype)
+
+
+def generator(seed: int) -> "torch.Generator":
+    """Random numbers drawn on the CPU, so that a seed means the same on every device."""
+    import torch
+
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def check(profile: Profile, which: Which) -> None:
+    """Raise InputError unless the model is complete on disk (or on the hub, and the hub is reachable).
+
+    Reads headers only: every part of model_index.json is there, no weight file missing or truncated.
+    """
+    device(profile)
+    _root(profile, which)
+    if which == "vace" and _lacking(profile):
+        _root(profile, "wan")
+
+
+def fingerprint(profile: Profile, which: Which) -> str:
+    """Content hash of all that loading `which` reads; for a hub name its commit."""
+    root, commit = _root(profile, which)
+    own = commit or store.fingerprint(root)
+    if which == "vace" and _lacking(profile):
+        wan_root, wan_commit = _root(profile, "wan")
+        parts = [wan_commit or store.fingerprint(wan_root / part) for part in _lacking(profile)]
+        return "+".join([own, *parts])
+    return own
+
+
+def load_wan(profile: Profile) -> "WanPipeline":
+    """The text-to-video pipeline of the IC-LoRA (paper, 3.3)."""
+    check(profile, "wan")
+    from diffusers import WanPipeline
+
+    return _place(profile, WanPipeline.from_pretrained(**_arguments(profile, "wan")))
+
+
+def load_vace(profile: Profile) -> "WanVACEPipeline":
+    """The VACE pipeline of the propagation (paper, 3.1)."""
+    check(profile, "vace")
+    from diffusers import WanPipeline, WanVACEPipeline
+    from diffusers.video_processor import VideoProcessor
+
+    shared: dict[str, Any] = {}
+    if lacking := _lacking(profile):
+        absent = {name: None for name in ("transformer", "transformer_2")}
+        wan = WanPipeline.from_pretrained(**_arguments(profile, "wan"), **absent)
+        shared = {name: getattr(wan, name) for name in lacking}
+    pipeline = WanVACEPipeline.from_pretrained(**_arguments(profile, "vace"), **shared)
+    # The pipeline counts the VAE's stages and overlooks its patch_size; the config knows the true stride.
+    stride = pipeline.vae.config.scale_factor_spatial
+    if stride is not None:
+        pipeline.vae_scale_factor_spatial = stride
+        pipeline.video_processor = VideoProcessor(vae_scale_factor=stride)
+    return _place(profile, pipeline)
+
+
+def load_editor(profile: Profile) -> "QwenImageEditPipeline":
+    """The image editor of the anchors (paper, 3.1): Qwen-Image-Edit, or its Plus form by class name."""
+    check(profile, "editor")
+    import diffusers
+
+    arguments = _arguments(profile, "editor")
+    root = Path(arguments["pretrained_model_name_or_path"])
+    name = _index(root)["_class_name"]
+    # One type throughout: this pipeline hands latents over in the text encoder's type.
+    arguments["dtype"] = dtype(profile)
+    if not (_has_torchvision() and (root / "processor").is_dir()):
+        arguments["processor"] = _processor(root)
+    pipeline = getattr(diffusers, name).from_pretrained(**arguments)
+    _check_template(pipeline)
+    return _place(profile, pipeline)
+
+
+@contextmanager
+def edit_area(pipeline: "QwenImageEditPipeline", area: int) -> Iterator[None]:
+    """Have the editor work at about `area` pixels instead of one megapixel, inside the block only."""
+    module = sys.modules[type(pipeline).__module__]
+    original = module.calculate_dimensions
+
+    def calculate_dimensions(target_area: int, ratio: float) -> tuple:
+        # The Plus form also asks for a smaller picture for its text encoder: never larger than the edit.
+        return original(area if target_area == DEFAULT_AREA else min(target_area, area), ratio)
+
+    module.calculate_dimensions = calculate_dimensions
+    try:
+        yield
+    finally:
+        module.calculate_dimensions = original
+
+
+def text_length(pipeline: "WanPipeline | WanVACEPipeline") -> int:
+    """Tokens a prompt is padded to: Wan's 512, or less where the tokenizer was made for less."""
+    return min(TEXT_TOKENS, pipeline.tokenizer.model_max_length)
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a model is named as on the hub (owner/name) and is no folder here."""
+    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)) and not resolve(name).exists()
+
+
+def hub_snapshot(name: str, file: str) -> tuple[Path, str]:
+    """(cached folder, commit) of a hub repository that holds `file`; InputError when out of reach."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    found = try_to_load_from_cache(name, file)
+    if not isinstance(found, str):
+        if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE") == "1":
+            raise InputError(
+                f"model {name} is not a folder, is not in the local cache, and the hub is switched off "
+                "(HF_HUB_OFFLINE): download it first, or name a folder in the profile."
+            )
+        try:
+            found = hf_hub_download(name, file)
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise InputError(
+                f"model {name} is not a folder and the hub does not give it "
+                f"({type(error).__name__}): check the name, the network and your access."
+            ) from None
+    return Path(found).parent, Path(found).parent.name
+
+
+def check_weights(folder: Path, what: str) -> None:
+    """Raise InputError unless a model's folder has a config and whole safetensors files."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{what}: {folder} has no config.json; copy the model there or correct the profile.")
+    expected = {file.name for file in folder.glob("*.safetensors")}
+    for listing in folder.glob("*.safetensors.index.json"):
+        expected |= set(json.loads(listing.read_text())["weight_map"].values())
+    if not expected:
+        raise InputError(f"{what}: {folder} has no *.safetensors file; other formats are not read.")
+    for name in sorted(expected):
+        if not _is_whole(folder / name):
+            raise InputError(f"{what}: {folder / name} is missing or truncated; copy it again.")
+
+
+def _root(profile: Profile, which: Which) -> tuple[Path, str | None]:
+    """(folder, None) of a complete model folder, or (cached snapshot, commit) of a hub name."""
+    name = getattr(profile.models, which)
+    if is_hub_name(name):
+        return hub_snapshot(name, "model_index.json")
+    root = resolve(name)
+    if not root.is_dir():
+        raise InputError(
+            f"models.{which} is {name}, and {root} does not exist: get the model or correct the profile."
+        )
+    optional = SHARED if which == "vace" else ("processor",)
+    for part, origin in _index(root).items():
+        # [null, null] marks a part that the pipeline goes without.
+        if part.startswith("_") or not isinstance(origin, list) or origin[0] is None:
+            continue
+        folder = root / part
+        if not folder.is_dir():
+            if part in optional:
+                continue
+            raise InputError(
+                f"models.{which}: {root} lacks its {part} folder, which model_index.json lists; "
+                "copy the model again."
+            )
+        if (folder / "config.json").is_file() or "Model" in origin[1] or "Encoder" in origin[1]:
+            check_weights(folder, f"models.{which}")
+    return root, None
+
+
+def _index(root: Path) -> dict[str, Any]:
+    file = root / "model_index.json"
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{root} has no model_index.json: it is not a diffusers pipeline folder.") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} is not valid JSON ({error}); copy the model again.") from None
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a safetensors file has the length its header states."""
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > file.stat().st_size:
+                return False
+            header = json.loads(stream.read(length))
+    except (OSError, ValueError):
+        return False
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return file.stat().st_size == 8 + length + max(ends, default=0)
+
+
+def _lacking(profile: Profile) -> list[str]:
+    """Parts that the VACE folder leaves to the Wan folder; a hub name is taken to have them all."""
+    if is_hub_name(profile.models.vace):
+        return []
+    return [part for part in SHARED if not (resolve(profile.models.vace) / part).is_dir()]
+
+
+def _arguments(profile: Profile, which: Which) -> dict[str, Any]:
+    """What from_pretrained is called with; a hub model is downloaded at its pinned commit first."""
+    import torch
+    from diffusers import DiffusionPipeline
+
+    _quiet()
+    root, commit = _root(profile, which)
+    if commit:
+        name = getattr(profile.models, which)
+        root = Path(DiffusionPipeline.download(name, revision=commit, use_safetensors=True))
+    return {
+        "pretrained_model_name_or_path": str(root),
+        # Wan's VAE loses detail in half precision; diffusers' own examples keep it in float32.
+        "dtype": {"vae": torch.float32, "default": dtype(profile)},
+        "use_safetensors": True,
+    }
+
+
+def _quiet() -> None:
+    """Loading shows no bars of its own: they clutter notebooks and logs."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _place(profile: Profile, pipeline: Any) -> Any:
+    """Silence the pipeline's own bars and put it where the profile computes."""
+    pipeline.set_progress_bar_config(disable=True)
+    target = device(profile)
+    if profile.models.offload and target.type == "cuda":
+        pipeline.enable_model_cpu_offload(device=target)
+        return pipeline
+    return pipeline.to(target)
+
+
+def _has_torchvision() -> bool:
+    from transformers.utils import is_torchvision_available
+
+    return is_torchvision_available()
+
+
+def _processor(root: Path) -> Any:
+    """Qwen2VLProcessor's work without torchvision, which the stock class cannot do without.
+
+    Made of the PIL image processor and a tokenizer, on the folder's settings where it has some.
+    """
+    from transformers import AutoTokenizer, BatchFeature, Qwen2VLImageProcessorPil, Qwen2VLProcessor
+
+    class PilProcessor(Qwen2VLProcessor):
+        """Text and pictures to the model's inputs; image placeholders grow to one token a patch."""
+
+        def __init__(self, image_processor: Any, tokenizer: Any):
+            self.image_processor, self.tokenizer = image_processor, tokenizer
+
+        def __call__(self, text: Any, images: Any = None, padding: Any = True, return_tensors: str = "pt"):
+            texts = [text] if isinstance(text, str) else list(text)
+            pictures = {}
+            if images is not None:
+                pictures = self.image_processor(images=images, return_tensors=return_tensors)
+                cell = self.image_processor.merge_size**2
+                counts = iter((pictures["image_grid_thw"].prod(dim=-1) // cell).tolist())
+                pad = "<|image_pad|>"
+                texts = [re.sub(re.escape(pad), lambda _: pad * next(counts), one) for one in texts]
+            tokens = self.tokenizer(texts, padding=padding, return_tensors=return_tensors)
+            return BatchFeature({**tokens, **pictures})
+
+    folder = root / "processor"
+    images = Qwen2VLImageProcessorPil.from_pretrained(folder) if folder.is_dir() else None
+    tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer")
+    return PilProcessor(images or Qwen2VLImageProcessorPil(), tokenizer)
+
+
+def _check_template(pipeline: Any) -> None:
+    """The pipeline drops a fixed number of tokens, counted for Qwen's own tokenizer, ahead of the prompt."""
+    dropped = pipeline.prompt_template_encode_start_idx
+    system = pipeline.prompt_template_encode.split("<|vision_start|>")[0].split("{}")[0]
+    count = len(pipeline.tokenizer(system)["input_ids"])
+    if count < dropped:
+        raise InputError(
+            f"the editor's tokenizer makes {count} tokens of the system prompt and the pipeline drops the "
+            f"first {dropped}, which would cut into the prompt: use a tokenizer with a smaller vocabulary."
+        )

@@ -1,0 +1,80 @@
+"""Where things are: the repository, the models, and what each stage writes under results/<profile>/.
+
+Design rule 1: a stage reads what earlier stages wrote here and nothing else. Reads and writes nothing.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def resolve(path: str | Path) -> Path:
+    """Absolute form of a path given in a profile: relative paths start at the repository."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else REPOSITORY / path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of one run, named as DESIGN's "What a run leaves" lists them."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        """Source videos, unpacked into the layouts of the real datasets."""
+        return self.root / "data"
+
+    @property
+    def truth(self) -> Path:
+        """Ground truth of the diorama's validation clips; only metrics may read it."""
+        return self.root / "truth"
+
+    @property
+    def clips(self) -> Path:
+        return self.root / "clips"
+
+    @property
+    def anchors(self) -> Path:
+        return self.root / "anchors"
+
+    @property
+    def structure(self) -> Path:
+        return self.root / "structure"
+
+    @property
+    def propagated(self) -> Path:
+        return self.root / "propagated"
+
+    @property
+    def pairs(self) -> Path:
+        return self.root / "pairs"
+
+    @property
+    def adapters(self) -> Path:
+        return self.root / "adapters"
+
+    @property
+    def enhanced(self) -> Path:
+        return self.root / "enhanced"
+
+    @property
+    def tables(self) -> Path:
+        return self.root / "tables"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "figures"
+
+    @property
+    def notebooks(self) -> Path:
+        return self.root / "notebooks"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.md"

@@ -1,0 +1,126 @@
+"""What a run will do, what of it is done, and how long the rest takes, before it starts (ours).
+
+Reads the sidecars under results/<profile>/; writes nothing. Times are the run's own where it has begun, else
+those measured with `mini` on two laptop cores; where neither applies it says so.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from rmkit import anchors, store
+from rmkit.profile import Profile
+
+# Seconds an item, measured with `mini` (33 frames of 96x144) on two laptop cores.
+MEASURED = {
+    "data": 0.3,
+    "anchors": 0.8,
+    "structure": 0.1,
+    "propagate": 4.0,
+    "train": 0.5,
+    "enhance": 4.0,
+    "evaluate": 0.5,
+}
+MINI_SIZE = 33 * 96 * 144  # samples a clip
+OTHER_METHODS = 5  # measured beside the variants: render, colour transfer, RealMaster, ceiling, truth
+ENOUGH = 3  # finished items from which an average is taken
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage: how many items of what, how many are done, and seconds an item (None: not known)."""
+
+    stage: str
+    items: str
+    count: int
+    done: int
+    seconds: float | None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds the rest takes."""
+        return None if self.seconds is None else self.seconds * (self.count - self.done)
+
+
+def steps(profile: Profile) -> list[Step]:
+    """The stages in order, with what is left of each."""
+    layout, data = profile.layout, profile.data
+    train, held = data.train_clips, data.validation_clips
+    variants = profile.propagation.variants
+    every = len(anchors.indices(profile, "multi_anchor" if "multi_anchor" in variants else "edges"))
+    kinds = 2 if "depth" in variants else 1
+    methods = len(variants) + OTHER_METHODS
+    return [
+        _step(profile, "data", "clips", train + held, layout.clips.glob("*.mp4.json")),
+        _step(profile, "anchors", "anchors", 2 * train + every * held, layout.anchors.glob("*/*.png.json")),
+        _step(profile, "structure", "videos", train + kinds * held, layout.structure.glob("*/*.mp4.json")),
+        _step(
+            profile,
+            "propagate",
+            "clips",
+            train + len(variants) * held,
+            layout.propagated.glob("*/*.mp4.json"),
+        ),
+        _training(profile),
+        _step(profile, "enhance", "clips", held, (layout.enhanced / "realmaster").glob("*.mp4.json")),
+        _step(
+            profile,
+            "evaluate",
+            "clips x methods",
+            methods * held,
+            (layout.root / "metrics").glob("*/*.json.json"),
+        ),
+    ]
+
+
+def show(profile: Profile) -> None:
+    """Print the plan as a table with the total."""
+    rows = steps(profile)
+    print(f"profile {profile.name}: {profile.data.train_clips} training and ", end="")
+    print(f"{profile.data.validation_clips} validation clips, results in {profile.layout.root}")
+    print(f"{'stage':12}{'to do':>7}{'done':>7}  {'of':20}{'about':>10}")
+    for row in rows:
+        print(f"{row.stage:12}{row.count:7}{row.done:7}  {row.items:20}{duration(row.left):>10}")
+    known = [row.left for row in rows if row.left is not None]
+    if len(known) == len(rows):
+        print(f"about {duration(sum(known))} to go")
+    else:
+        print("time not known: nothing of this size has been measured; it shows once a stage has begun")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them."""
+    if seconds is None:
+        return "not known"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _step(profile: Profile, stage: str, items: str, count: int, sidecars: Iterable[Path]) -> Step:
+    found = [_seconds(path) for path in sidecars]
+    each = median(found) if len(found) >= ENOUGH else _expected(profile, stage)
+    return Step(stage, items, count, min(len(found), count), each)
+
+
+def _training(profile: Profile) -> Step:
+    """Counted in optimiser steps; an adapter of an unfinished expert counts as nothing."""
+    done = 0
+    for name, expert in (("low", profile.train.low), ("high", profile.train.high)):
+        folder = profile.layout.adapters / "realmaster" / name
+        done += expert.steps if store.sidecar_of(folder).is_file() else 0
+    count = profile.train.low.steps + profile.train.high.steps
+    return Step("train", "optimiser steps", count, done, _expected(profile, "train"))
+
+
+def _expected(profile: Profile, stage: str) -> float | None:
+    """Seconds an item by our measurement, scaled to the clip size; None for other models than mini's."""
+    if not profile.models.wan.startswith("data/diorama/"):
+        return None
+    size = profile.clips
+    return MEASURED[stage] * size.frames * size.height * size.width / MINI_SIZE
+
+
+def _seconds(sidecar: Path) -> float:
+    return float(store.read_sidecar(sidecar.with_suffix("")).get("seconds", 0.0))

@@ -1,0 +1,177 @@
+"""One validated, frozen configuration: every size, count, step and model folder of a run.
+
+A profile is a YAML file in rmkit/profiles/ or a path of the user's; unknown keys are refused.
+Fields the paper does not state carry "(ours)" in their description; the report lists them.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rmkit.errors import InputError
+from rmkit.paths import REPOSITORY, Layout, resolve
+
+PROFILES = Path(__file__).parent / "profiles"
+
+
+class Settings(BaseModel):
+    """Base of all groups: frozen, and a misspelt key is an error rather than a silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Settings):
+    source: Literal["sailvos"] = Field("sailvos", description="dataset reader")
+    root: str | None = Field(None, description="dataset folder; null: the unpacked diorama")
+    bundle: str | None = Field(None, description="diorama bundle that 01_data_prep unpacks")
+    train_clips: int = Field(ge=0, description="clips sampled for training (paper: 3,050)")
+    validation_clips: int = Field(ge=1, description="benchmark clips (paper: 100)")
+    cut_score: float = Field(27.0, description="PySceneDetect content score of a cut (ours)")
+
+
+class Clips(Settings):
+    fps: int = Field(16, description="frame rate after repetition (paper: 16)")
+    frames: int = Field(81, description="frames a clip, 4k+1 (paper: 81)")
+    height: int = Field(800, description="pixels, a multiple of 16 (paper: 800)")
+    width: int = Field(1200, description="pixels, a multiple of 16 (paper: 1200)")
+
+    @model_validator(mode="after")
+    def _sizes(self) -> "Clips":
+        if self.frames % 4 != 1:
+            raise ValueError(f"clips.frames must be 4k+1 for the Wan VAE, not {self.frames}")
+        if self.height % 16 or self.width % 16:
+            raise ValueError(
+                f"clips.height and clips.width must be multiples of 16, not {self.height}x{self.width}"
+            )
+        return self
+
+
+class Models(Settings):
+    wan: str = Field(description="folder or hub name of the text-to-video pipeline")
+    vace: str = Field(description="folder or hub name of the VACE pipeline")
+    editor: str = Field(description="folder or hub name of the image editing pipeline")
+    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="compute type (ours)")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA when present")
+    offload: bool = Field(False, description="move models to the GPU one by one (ours)")
+
+
+class Anchors(Settings):
+    prompt: str = Field("make it look photorealistic", description="paper, B.1")
+    # One step is a division by zero in the scheduler that Qwen-Image-Edit ships.
+    steps: int = Field(40, ge=2, description="denoising steps (ours)")
+    true_cfg_scale: float = Field(4.0, description="1 switches guidance off (ours)")
+    edit_area: int = Field(1024 * 1024, description="pixels at which the editor works")
+    max_shift: float = Field(0.02, description="largest drift undone, of the image's diagonal (ours)")
+    attempts: int = Field(3, ge=1, description="seeds tried before an anchor is refused (ours)")
+
+
+class Structure(Settings):
+    canny: tuple[int, int] = Field((100, 200), description="Canny thresholds, 0-255 (ours)")
+    depth: Literal["engine", "depth_anything"] = Field("engine", description="depth source (ours)")
+    depth_model: str | None = Field(None, description="checkpoint of the depth estimator")
+
+
+Variant = Literal["edges", "depth", "multi_anchor"]
+
+
+class Propagation(Settings):
+    variants: tuple[Variant, ...] = Field(("edges", "depth", "multi_anchor"), description="4.5")
+    anchor_seconds: float = Field(0.5, gt=0, description="spacing of multi-anchor (paper: 0.5)")
+    steps: int = Field(50, ge=1, description="denoising steps (ours)")
+    guidance: float = Field(5.0, description="1 switches guidance off (ours)")
+    shift: float = Field(5.0, description="flow shift: 5 at 720p, 3 at 480p")
+    prompt: str = Field("a photorealistic video", description="of clips without a caption (ours)")
+    negative_prompt: str = Field("", description="used with guidance only (ours)")
+
+
+class Identity(Settings):
+    model_pack: str | None = Field(None, description="insightface pack; null: filter not applied")
+    threshold: float = Field(0.4, description="ArcFace cosine (paper: 0.4)")
+    over: Literal["mean", "minimum"] = Field("mean", description="B.1 says mean, 3.3 minimum")
+
+
+class Expert(Settings):
+    steps: int = Field(ge=1, description="optimiser steps (ours)")
+    sigma: tuple[float, float] = Field(description="range of noise levels it is trained on")
+
+
+class Train(Settings):
+    rank: int = Field(32, description="LoRA rank (paper: 32)")
+    alpha: int = Field(32, description="LoRA alpha (ours)")
+    learning_rate: float = Field(1e-4, gt=0, description="(ours)")
+    weight_decay: float = Field(0.0, ge=0, description="(ours)")
+    gradient_clip: float = Field(1.0, gt=0, description="(ours)")
+    batch: int = Field(1, ge=1, description="pairs a step (ours)")
+    warmup: int = Field(20, ge=0, description="steps of linear warm-up (ours)")
+    shift: float = Field(3.0, description="shift of the timestep sampler (ours)")
+    checkpoint_every: int = Field(50, ge=1, description="steps between resumable checkpoints")
+    gradient_checkpointing: bool = Field(False, description="less memory, more time (ours)")
+    prompt: str = Field("a photorealistic video", description="of clips without a caption (ours)")
+    low: Expert
+    high: Expert
+
+
+class Enhance(Settings):
+    steps: int = Field(40, ge=1, description="denoising steps (Wan2.2: 40)")
+    guidance_low: float = Field(3.0, description="low-noise expert (Wan2.2: 3)")
+    guidance_high: float = Field(4.0, description="high-noise expert (Wan2.2: 4)")
+    shift: float = Field(12.0, description="flow shift (Wan2.2: 12)")
+    negative_prompt: str = Field("", description="used with guidance only (ours)")
+
+
+class Profile(Settings):
+    """All settings of a run. `Profile.layout` is where its results go."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    seed: int = 0
+    data: Data
+    clips: Clips
+    models: Models
+    anchors: Anchors = Anchors()
+    structure: Structure = Structure()
+    propagation: Propagation = Propagation()
+    identity: Identity = Identity()
+    train: Train
+    enhance: Enhance = Enhance()
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(REPOSITORY / "results" / self.name)
+
+    @property
+    def data_root(self) -> Path:
+        """Folder of the source dataset: the user's, or the diorama unpacked by 01_data_prep."""
+        return resolve(self.data.root) if self.data.root else self.layout.data / "sailvos"
+
+
+def load(name: str | Path) -> Profile:
+    """Read a profile by name (a file in rmkit/profiles/) or by path.
+
+    Raises InputError naming the file, the key and what was expected.
+    """
+    path = Path(name) if str(name).endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
+        raise InputError(f"unknown profile '{name}': no file {path.name}; known are {known}.")
+    try:
+        return Profile.model_validate(yaml.safe_load(path.read_text()))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "profile"
+        said = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise InputError(f"{path.name}: '{key}': {said.removeprefix('Value error, ')}.") from None
+
+
+def ours(profile: Profile) -> list[tuple[str, Any, str]]:
+    """Every setting the paper leaves open: (dotted key, value, description), for the report."""
+    rows = []
+    for group, settings in profile:
+        if isinstance(settings, Settings):
+            for key, field in type(settings).model_fields.items():
+                if "(ours)" in (field.description or ""):
+                    rows.append((f"{group}.{key}", getattr(settings, key), field.description))
+    return rows

@@ -1,0 +1,30 @@
+"""Progress for people: a bar on a terminal, one line a milestone under papermill, make or CI.
+
+Every loop over clips or steps that may take more than two seconds goes through `track`. Reads and writes
+nothing but standard output and error.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+T = TypeVar("T")
+MILESTONES = 5  # lines a loop prints where there is no terminal
+
+
+def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items while showing how many are done and how long the rest will take."""
+    total = len(items) if total is None and isinstance(items, Sized) else total
+    if sys.stderr.isatty():
+        from tqdm.auto import tqdm
+
+        yield from tqdm(items, desc=label, total=total)
+        return
+    started, step = time.time(), max(1, (total or 0) // MILESTONES)
+    for done, item in enumerate(items, start=1):
+        yield item
+        if done == total or (total and done % step == 0):
+            elapsed = time.time() - started
+            left = elapsed / done * (total - done)
+            print(f"{label}: {done} of {total}, {elapsed:.0f} s, {left:.0f} s to go", flush=True)

@@ -1,0 +1,198 @@
+"""The report of a run: what came out, beside what the paper claims, with pictures (paper, 4.5 and beyond).
+
+Reads metrics.csv and what the stages left under results/<profile>/; writes tables/, figures/, sheets/, viewing/ and
+report.md. A claim that does not hold is stated as plainly as one that does.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rmkit import claims, clips, environment, evaluate, figures, identity, notebooks, sheets, statistics, tables
+from rmkit.clips import Clip
+from rmkit.profile import Profile, ours
+from rmkit.tables import Table
+
+SHEETS = 8  # clips shown
+CAPTIONS = {
+    "fidelity": "Nearness to the truth, and sharpness. A good method is far right in the first two panels "
+    "and level with the VAE ceiling in the third. Bars: 95 % intervals.",
+    "temporal": "Temporal metrics. The render's own score is the one to compare with: repeating frames "
+    "(left) flatters flicker and punishes smoothness; distinct frames (right) do neither.",
+    "gain_by_clip": "PSNR gained over a colour transfer, clip by clip: grading alone is the zero line.",
+    "training": "Learning curves of the two LoRA experts.",
+    "anchors": "Drift of the edited anchors against their renders, as edited and after the gate.",
+}
+
+
+def write(profile: Profile) -> Path:
+    """Make tables, figures, sheets and report.md from metrics.csv; returns the report's path."""
+    frame = statistics.load(profile)
+    tables.write(profile)
+    figures.draw(profile)
+    shown = choose(clips.load(profile, "validation"), SHEETS)
+    sheets.save(profile, shown)
+    made = {table.name: table for table in tables.build(profile)}
+    parts = [
+        _opening(profile, frame),
+        _outcome(frame, made["claims"]),
+        _section("Table 2", tables.markdown(made["table2"])),
+        _section("Paired differences", tables.markdown(made["differences"])),
+        _figures(profile),
+        _sheets(profile, shown),
+        _generated(profile),
+        _settings(profile),
+        _times(profile),
+        _environment(profile),
+    ]
+    target = profile.layout.report
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.write_text("\n".join(parts))
+    temporary.rename(target)
+    return target
+
+
+def choose(clips_: Sequence[Clip], count: int) -> list[Clip]:
+    """Clips to show: the first of every labelled subset, then others evenly, in the manifest's order."""
+    firsts: dict[str, Clip] = {}
+    for clip in clips_:
+        for subset in clip.subsets:
+            firsts.setdefault(subset, clip)
+    chosen = {clip.id for clip in firsts.values()}
+    for clip in clips_[:: max(1, len(clips_) // count)]:
+        if len(chosen) < count:
+            chosen.add(clip.id)
+    return [clip for clip in clips_ if clip.id in chosen][:count]
+
+
+def _opening(profile: Profile, frame: pd.DataFrame) -> str:
+    clip_count = frame["clip"].nunique()  # `frame.clip` is a method of pandas
+    outcomes = claims.check(frame)
+    counts = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in VERDICTS}
+    gain = statistics.difference(frame, "psnr_truth", "realmaster", "colour_transfer")
+    lines = [
+        f"# RealMaster, profile `{profile.name}`",
+        "",
+        "A reproduction of *RealMaster: Lifting Rendered Scenes into Photorealistic Video* (arXiv 2603.23462), "
+        f"measured on {clip_count} validation clips of {frame.sequence.nunique()} sequences. "
+        "These numbers come from this profile's data and models; they are not the paper's and do not stand "
+        "beside them.",
+        "",
+        f"**In short:** of {len(outcomes)} statements checked, "
+        + ", ".join(f"{count} {VERDICTS[verdict]}" for verdict, count in counts.items() if count)
+        + ".",
+    ]
+    if gain.known:
+        where = "nearer to" if gain.value > 0 else "further from"
+        lines += [
+            "",
+            f"RealMaster's clips are {abs(gain.value):.2f} dB {where} the truth than a colour transfer's "
+            f"(mean over {gain.clips} clips; 95 % interval of the difference {gain.low:+.2f} to "
+            f"{gain.high:+.2f} dB).",
+        ]
+    return "\n".join([*lines, ""])
+
+
+VERDICTS = {"holds": "hold", "does not hold": "do not hold", "not run": "were not run"}
+
+
+def _outcome(frame: pd.DataFrame, table: Table) -> str:
+    """Claims, verdicts, and the order that came out beside the paper's."""
+    lines = [tables.markdown(table)]
+    for metric, label in (("psnr_truth", "PSNR to truth"), ("ssim_truth", "SSIM to truth")):
+        order = claims.observed_order(frame, metric)
+        if not order:
+            lines.append(f"Order by {label}: not run (no truth).")
+            continue
+        names = " > ".join(f"{evaluate.METHODS[method]} ({value:.3g})" for method, value in order)
+        lines.append(f"Order by {label}: {names}. {_against_paper([method for method, _ in order])}")
+        lines.append("")
+    return _section("What the paper claims on the ablation, and what came out", "\n".join(lines))
+
+
+def _against_paper(order: Sequence[str]) -> str:
+    if len(order) < len(claims.ORDER):
+        return "Not all methods of the paper's ablation were run."
+    if order[:2] == ["realmaster", "edges"]:
+        return "This is the paper's order (RealMaster, then Edges, then Depth and Multiple Anchors)."
+    return "The paper's order (RealMaster, then Edges, then Depth and Multiple Anchors) did not come out."
+
+
+def _figures(profile: Profile) -> str:
+    parts = [f"![{name}](figures/{name}.png)\n\n*{caption}*\n" for name, caption in CAPTIONS.items()]
+    return _section("Figures", "\n".join(parts))
+
+
+def _sheets(profile: Profile, shown: Iterable[Clip]) -> str:
+    parts = [
+        "The same moments of a clip from every method, ends included. Look for the light and materials of the "
+        "truth on the figures, faces and props of the render. Grey: not an anchor of this clip.",
+        "",
+    ]
+    for clip in shown:
+        labels = f" ({', '.join(clip.subsets)})" if clip.subsets else ""
+        parts += [
+            f"### {clip.id}{labels}",
+            "",
+            clip.caption,
+            "",
+            f"![{clip.id}](sheets/{clip.id}.png)",
+            "",
+            f"[Video: render, RealMaster, truth](viewing/{clip.id}.mp4)",
+            "",
+        ]
+    return _section("Contact sheets", "\n".join(parts))
+
+
+def _generated(profile: Profile) -> str:
+    """What the pipeline made on the way: anchors refused, pairs kept."""
+    facts, pairs = figures.anchor_facts(profile), identity.load(profile)
+    reasons = pd.Series([pair["reason"] for pair in pairs], dtype=str).value_counts().sort_index()
+    lines = [
+        f"- Anchors: {len(facts)} edited, {(~facts.accepted).sum()} refused by the alignment gate; "
+        f"median drift {facts.drift_pixels.median():.2f} pixels as edited.",
+        f"- Training pairs: {sum(pair['kept'] for pair in pairs)} of {len(pairs)} kept.",
+        *(f"  - {reason}: {count}" for reason, count in reasons.items()),
+        "- The face filter's statistic is the mean in the paper's appendix B.1 and the minimum in its 3.3; "
+        f"`identity.over` is `{profile.identity.over}` here"
+        + ("." if profile.identity.model_pack else ", without effect: there is no face model."),
+    ]
+    return _section("What was generated", "\n".join([*lines, ""]))
+
+
+def _settings(profile: Profile) -> str:
+    rows = [(f"`{key}`", _plain(value), text) for key, value, text in ours(profile)]
+    text = "The paper leaves these open; each value is ours.\n\n"
+    return _section("Settings that are ours", text + _grid(["Setting", "Value", "Meaning"], rows))
+
+
+def _times(profile: Profile) -> str:
+    times = notebooks.times(profile)
+    if not times:
+        return _section("Times", "Not recorded: the notebooks were not run by `make reproduce`.\n")
+    rows = [(name, f"{t['seconds']:.0f}", f"{t['peak_mib']:.0f}", t["device"]) for name, t in times.items()]
+    total = sum(t["seconds"] for t in times.values())
+    note = (
+        f"\nTogether {total / 60:.1f} minutes. Of the last run of each notebook that computed something; a run that "
+        "was killed and resumed counts from where it went on.\n"
+    )
+    return _section("Times", _grid(["Notebook", "Seconds", "Peak memory (MiB)", "Device"], rows) + note)
+
+
+def _environment(profile: Profile) -> str:
+    rows = list(environment.describe(profile).items())
+    return _section("Environment", _grid(["What", "Which"], rows))
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}"
+
+
+def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(c).replace("|", r"\|") for c in line) + " |" for line in lines) + "\n"
+
+
+def _plain(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

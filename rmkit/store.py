@@ -1,0 +1,194 @@
+"""Atomic, content-keyed artefacts: what makes every stage resumable clip by clip (DESIGN, rule 3).
+
+An artefact is a file or folder with a sidecar `<name>.json` beside it. The key is made of the inputs'
+content, the stage's settings and the stage's version; same key, nothing is computed twice.
+"""
+
+import errno
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from rmkit.errors import InputError
+from rmkit.paths import REPOSITORY
+
+WHOLE_FILE = 64 * 2**20  # bytes; larger model files are told apart by size and both ends
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides an artefact's content: one stage, its version and settings, its inputs."""
+
+    stage: str
+    version: int
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    seed: int | None = None
+    model: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Hexadecimal fingerprint; commit, device and time are recorded in the sidecar, not keyed."""
+        parts = [self.stage, self.version, self.settings, self.inputs, self.seed, self.model]
+        text = json.dumps(parts, sort_keys=True, default=_plain)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def seed_for(profile_seed: int, stage: str, clip_id: str) -> int:
+    """A clip's own 31-bit seed, the same whichever clips are run and in whatever order."""
+    digest = hashlib.sha256(f"{profile_seed}/{stage}/{clip_id}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
+
+
+def fingerprint(path: Path) -> str:
+    """Content hash of a file, or of a folder's files; raises InputError when it is missing."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; run the stage that writes it first.")
+    if path.is_file():
+        return _file_hash(path, path.stat().st_size, path.stat().st_mtime_ns)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(file.relative_to(path).as_posix().encode())
+        digest.update(_file_hash(file, file.stat().st_size, file.stat().st_mtime_ns).encode())
+    return digest.hexdigest()[:32]
+
+
+def is_done(path: Path, recipe: Recipe) -> bool:
+    """Whether the artefact is there and was made by exactly this recipe."""
+    sidecar = sidecar_of(path)
+    if not (path.exists() and sidecar.exists()):
+        return False
+    return read_sidecar(path).get("key") == recipe.key
+
+
+@contextmanager
+def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
+    """Yield a temporary path to write to; on success rename it into place and write the sidecar.
+
+    `record` adds facts to the sidecar (they do not enter the key); a dict passed as `facts=` is read
+    on exit, so that what is only known afterwards can be put in it. After an error nothing is left
+    behind, and an earlier artefact at `path` is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last, because writers choose a format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    started = time.time()
+    try:
+        _remove(temporary)
+        yield temporary
+        facts = {**record.pop("facts", {}), **record}
+        sidecar = {
+            "key": recipe.key,
+            "stage": recipe.stage,
+            "version": recipe.version,
+            "settings": recipe.settings,
+            "inputs": recipe.inputs,
+            "seed": recipe.seed,
+            "model": recipe.model,
+            "seconds": round(time.time() - started, 3),
+            "commit": commit(),
+            **facts,
+        }
+        # Sidecar away first, back last: a kill in between leaves an artefact that counts as undone.
+        sidecar_of(path).unlink(missing_ok=True)
+        _remove(path)
+        temporary.rename(path)
+        write_json(sidecar_of(path), sidecar)
+    except Exception as error:
+        if _disk_is_full(error, path.parent):
+            raise InputError(
+                f"the disk is full while writing {path}; free some space and run again, "
+                "finished artefacts are kept."
+            ) from error
+        raise
+    finally:
+        _remove(temporary)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON by rename, so that a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=1, default=_plain) + "\n")
+    temporary.rename(path)
+
+
+def sidecar_of(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """The sidecar of an artefact; an unreadable one counts as empty (the artefact is made again)."""
+    try:
+        return json.loads(sidecar_of(path).read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+
+
+def require_space(folder: Path, gigabytes: float) -> None:
+    """Raise InputError when less than `gigabytes` are free where results go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < gigabytes:
+        raise InputError(
+            f"{folder} has {free:.1f} GB free and this run needs about {gigabytes:.1f} GB; "
+            "free some space or move results/ to another disk."
+        )
+
+
+@functools.cache
+def commit() -> str:
+    """Short commit of the kit, with '+' when the tree has changes, or 'unknown' outside git."""
+    try:
+        run = functools.partial(
+            subprocess.run, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=10
+        )
+        head = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        dirty = run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
+        return head + ("+" if dirty else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+@functools.lru_cache(maxsize=4096)
+def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        if size <= WHOLE_FILE:
+            for block in iter(lambda: file.read(2**20), b""):
+                digest.update(block)
+        else:
+            digest.update(file.read(2**20))
+            file.seek(-(2**20), os.SEEK_END)
+            digest.update(file.read())
+    return digest.hexdigest()[:32]
+
+
+def _disk_is_full(error: Exception, folder: Path) -> bool:
+    # torch and safetensors hide the errno, so a disk without room counts too.
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return not isinstance(error, InputError) and shutil.disk_usage(folder).free < 2**16
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{type(value).__name__} cannot be part of a sidecar")
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,0 +1,116 @@
+"""What the tests share: untrained tiny checkpoints, and a profile with four clips on disk.
+
+The checkpoints are of the real classes, from data/diorama/architectures.py, and smaller still.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rmkit import clips, profile
+from rmkit.paths import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "data" / "diorama"))
+
+HEIGHT, WIDTH, FRAMES = 32, 48, 9
+PROMPT = "make it look photorealistic"
+CAPTIONS = ("a woman in a red coat walks down a street", "a man with a hat waits in a room", PROMPT)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with wan/, vace/ (transformer and scheduler only) and editor/, random weights in bf16."""
+    import architectures
+    import torch
+
+    root = tmp_path_factory.mktemp("checkpoints")
+    torch.manual_seed(0)
+    small = {"num_layers": 2, "num_attention_heads": 2, "ffn_dim": 96}
+    tokenizer = architectures.caption_tokenizer(CAPTIONS)
+    architectures.save_wan(
+        root / "wan",
+        architectures.wan_vae(base_dim=8),
+        architectures.text_encoder(tokenizer),
+        tokenizer,
+        architectures.wan_transformer(**small),
+        architectures.wan_transformer(**small),
+    )
+    architectures.save_vace(root / "vace", architectures.vace_transformer(**small, vace_layers=[0, 1]))
+    qwen_tokenizer = architectures.qwen_tokenizer(CAPTIONS)
+    architectures.save_editor(
+        root / "editor",
+        architectures.qwen_vae(base_dim=8),
+        architectures.qwen_encoder(qwen_tokenizer),
+        qwen_tokenizer,
+        architectures.qwen_transformer(num_layers=1),
+    )
+    return root
+
+
+@pytest.fixture
+def tiny_profile(tiny_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> profile.Profile:
+    """A profile of seconds, whose results and source dataset lie in a folder of the test's own."""
+    monkeypatch.setattr(profile, "REPOSITORY", tmp_path)
+    made = profile.Profile.model_validate(
+        {
+            "name": "tiny",
+            "data": {"train_clips": 2, "validation_clips": 2},
+            "clips": {"frames": FRAMES, "height": HEIGHT, "width": WIDTH},
+            "models": {
+                **{name: str(tiny_checkpoints / name) for name in ("wan", "vace", "editor")},
+                "dtype": "float32",
+                "device": "cpu",
+            },
+            "anchors": {"steps": 2, "true_cfg_scale": 1.0, "edit_area": 64 * 96, "attempts": 2},
+            "propagation": {"steps": 2, "guidance": 1.0, "shift": 3.0, "anchor_seconds": 0.25},
+            "train": {
+                "low": {"steps": 2, "sigma": [0.0, 0.875]},
+                "high": {"steps": 2, "sigma": [0.875, 1.0]},
+            },
+            "enhance": {"steps": 2, "guidance_low": 1.0, "guidance_high": 1.0, "shift": 3.0},
+        }
+    )
+    write_dataset(made.data_root)
+    return made
+
+
+@pytest.fixture
+def tiny_clips(tiny_profile: profile.Profile) -> list[clips.Clip]:
+    """The profile's two training and two validation clips, sampled and stored."""
+    return clips.sample(tiny_profile, progress=False)
+
+
+def write_dataset(root: Path, sequences: int = 2, frames: int = 5) -> None:
+    """A SAIL-VOS folder with engine depth: in each sequence a bright square crosses a textured wall."""
+    ids = {"train.json": 0, "valid.json": 100}
+    for listing, first in ids.items():
+        content: dict = {"videos": [], "images": []}
+        for number in range(sequences):
+            name = f"{listing[:5]}_{number}"
+            content["videos"].append({"id": first + number, "name": name})
+            noise = np.random.default_rng(first + number)
+            wall = np.kron(noise.integers(60, 160, (8, 12, 3)), np.ones((4, 4, 1)))
+            for i in range(frames):
+                picture, visible = wall.copy(), np.zeros((HEIGHT, WIDTH), np.uint8)
+                depth = np.full((HEIGHT, WIDTH), 10.0, np.float32)
+                square = (slice(8, 24), slice(6 + 4 * i, 20 + 4 * i))
+                picture[square], visible[square], depth[square] = (230, 200, 180), 1, 2.0
+                for kind, array in (("visible", visible), ("depth", depth)):
+                    (root / name / kind).mkdir(parents=True, exist_ok=True)
+                    np.save(root / name / kind / f"{i:06d}.npy", array)
+                file = root / name / "images" / f"{i:06d}.png"
+                file.parent.mkdir(exist_ok=True)
+                Image.fromarray(picture.astype(np.uint8)).save(file)
+                entry = {
+                    "video": first + number,
+                    "frame_id": i,
+                    "file_name": file.relative_to(root).as_posix(),
+                }
+                content["images"].append(entry)
+            caption = {"first_frame": 0, "caption": CAPTIONS[number % 2], "subsets": []}
+            (root / name / "captions.json").write_text(json.dumps([caption]))
+        (root / listing).write_text(json.dumps(content))

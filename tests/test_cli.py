@@ -1,0 +1,220 @@
+"""The command line: each kind of bad input is one sentence and exit code 2, and nothing finished is lost."""
+
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rmkit import cli, clips, doctor, plan, profile, store, video
+from rmkit.errors import InputError
+from rmkit.paths import REPOSITORY
+
+
+def refused(capsys: pytest.CaptureFixture, command: str, path: Path | str) -> str:
+    """Run a command that must exit with 2; returns the one line it prints on standard error."""
+    capsys.readouterr()
+    assert cli.main([command, "--profile", str(path)]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rmkit: ")]
+    return line
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file under a folder by its hash."""
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def saved(made: profile.Profile, folder: Path, **changes: dict) -> Path:
+    """The profile as a YAML file, some settings changed."""
+    content = made.model_dump(mode="json")
+    for group, values in changes.items():
+        content[group] |= values
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def sampled(tiny_profile: profile.Profile, tiny_clips: list[clips.Clip], tmp_path: Path) -> Path:
+    """Path of a profile whose clips are sampled."""
+    return saved(tiny_profile, tmp_path)
+
+
+def test_importing_the_command_line_is_cheap():
+    code = "import sys, rmkit, rmkit.cli; heavy = {'torch', 'diffusers', 'transformers'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def test_it_runs_as_a_module_and_exits_with_2():
+    command = [sys.executable, "-m", "rmkit", "plan", "--profile", "maxi"]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert run.returncode == 2 and run.stdout == ""
+    assert run.stderr.startswith("rmkit: unknown profile 'maxi'") and run.stderr.count("\n") == 1
+
+
+def test_an_unknown_command_is_refused():
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["paint"])
+    assert stop.value.code == 2
+
+
+def test_unknown_key(capsys, tiny_profile: profile.Profile, tmp_path: Path):
+    line = refused(capsys, "data", saved(tiny_profile, tmp_path, train={"learning_rat": 1}))
+    assert "own.yaml: 'train.learning_rat': there is no such setting" in line
+
+
+def test_missing_dataset(capsys, tiny_profile: profile.Profile, tmp_path: Path):
+    path = saved(tiny_profile, tmp_path, data={"root": str(tmp_path / "nowhere")})
+    assert "nowhere/train.json does not exist" in refused(capsys, "data", path)
+
+
+def test_stages_before_their_inputs(capsys, tiny_profile: profile.Profile, tmp_path: Path):
+    path = saved(tiny_profile, tmp_path)
+    for command in ("anchors", "structure", "propagate", "filter", "enhance", "evaluate"):
+        assert "01_data_prep" in refused(capsys, command, path)
+    assert ".json does not exist" in refused(capsys, "train", path)
+
+
+@pytest.mark.parametrize(
+    ("command", "which"), [("anchors", "editor"), ("notebooks", "vace"), ("train", "wan")]
+)
+def test_missing_checkpoint(capsys, sampled: Path, tiny_profile, tmp_path: Path, command: str, which: str):
+    before = contents(tiny_profile.layout.root)
+    root = {"root": str(tiny_profile.data_root)}
+    path = saved(tiny_profile, tmp_path, models={which: "no/such/folder"}, data=root)
+    line = refused(capsys, command, path)
+    assert f"models.{which} is no/such/folder" in line and "does not exist" in line
+    assert contents(tiny_profile.layout.root) == before
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "oddly sized", "wrong rate"])
+def test_bad_clip(capsys, sampled: Path, tiny_profile: profile.Profile, tiny_clips, kind: str):
+    bad = clips.path(tiny_profile, tiny_clips[1])
+    frames = video.read(bad)
+    if kind == "missing":
+        bad.unlink()
+    elif kind == "truncated":
+        bad.write_bytes(bad.read_bytes()[:-500])
+    elif kind == "oddly sized":
+        video.write(bad, frames[:, :31, :47], 16)
+    else:
+        video.write(bad, frames, 25)
+    before = contents(tiny_profile.layout.root)
+    for command in ("anchors", "structure", "propagate"):
+        assert bad.name in refused(capsys, command, sampled)
+    assert contents(tiny_profile.layout.root) == before
+
+
+def test_a_truncated_clip_is_made_again_by_the_first_stage(capsys, sampled: Path, tiny_profile, tiny_clips):
+    bad = clips.path(tiny_profile, tiny_clips[0])
+    before = contents(tiny_profile.layout.clips)
+    bad.unlink()
+    tiny = profile.load(sampled)
+    clips.sample(tiny, progress=False)
+    after = contents(tiny_profile.layout.clips)
+    assert after[bad.name] == before[bad.name]
+
+
+def test_full_disk(capsys, sampled: Path, tiny_profile: profile.Profile, monkeypatch: pytest.MonkeyPatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = contents(tiny_profile.layout.root)
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "write", full)
+        line = refused(capsys, "structure", sampled)
+    assert "the disk is full while writing" in line and "kept" in line
+    assert contents(tiny_profile.layout.root) == before
+    assert cli.main(["structure", "--profile", str(sampled)]) == 0
+
+
+def test_full_disk_outside_the_store(capsys, sampled: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "clips.json")
+
+    monkeypatch.setattr(clips, "load", full)
+    assert "the disk is full" in refused(capsys, "structure", sampled)
+
+
+def test_other_errors_are_not_hidden(sampled: Path, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_):
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(clips, "load", fails)
+    with pytest.raises(OSError, match="input/output"):
+        cli.main(["structure", "--profile", str(sampled)])
+
+
+def test_interrupted(capsys, sampled: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(clips, "load", interrupted)
+    assert cli.main(["structure", "--profile", str(sampled)]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_plan_counts_what_is_done(capsys, sampled: Path, tiny_profile: profile.Profile):
+    steps = {step.stage: step for step in plan.steps(tiny_profile)}
+    assert (steps["data"].count, steps["data"].done) == (4, 4)
+    assert (steps["anchors"].count, steps["anchors"].done) == (
+        2 * 2 + 2 * 3,
+        0,
+    )  # frames 0, 4, 8 in validation
+    assert cli.main(["structure", "--profile", str(sampled)]) == 0
+    structure = next(step for step in plan.steps(tiny_profile) if step.stage == "structure")
+    assert structure.done == structure.count == 6 and structure.seconds is not None and structure.left == 0
+    assert cli.main(["plan", "--profile", str(sampled)]) == 0
+    assert "not known" in capsys.readouterr().out  # models of which nothing was measured
+
+
+def test_plan_of_mini_is_within_what_the_readme_promises():
+    left = [step.seconds * step.count for step in plan.steps(profile.load("mini"))]
+    assert sum(left) < 25 * 60
+
+
+def test_doctor_says_what_is_missing(capsys, sampled: Path, tiny_profile, tmp_path: Path):
+    path = saved(
+        tiny_profile,
+        tmp_path,
+        models={"editor": "no/such/folder"},
+        data={"root": str(tiny_profile.data_root)},
+    )
+    assert cli.main(["doctor", "--profile", str(path)]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("MISSING")] == [
+        line for line in lines if "no/such/folder" in line
+    ]
+    with pytest.raises(InputError, match="model editor"):
+        doctor.require(profile.load(path))
+
+
+def test_doctor_compares_with_the_lock(tmp_path: Path):
+    lock = tmp_path / "lock"
+    lock.write_text(
+        f"# comment\nnumpy=={__import__('numpy').__version__}\ntorch==2.13.0\npyyaml==0.1\n"
+        "no-such-thing==1\ncolorama==0.4.6 ; sys_platform == 'win32'\n"
+    )
+    pyyaml, absent = doctor.versions(lock)
+    assert pyyaml.startswith("pyyaml ") and absent == "no-such-thing absent (lock: 1)"
+
+
+def test_lock_is_a_closure_of_pins_without_addresses():
+    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    names = [line.partition("==")[0] for line in pins]
+    assert all("==" in line and "/" not in line and not line.startswith("-") for line in pins)
+    assert "torch==2.13.0" in pins and "opencv-python-headless" in names and "opencv-python" not in names
+    assert not [name for name in names if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+def test_sidecars_survive_a_refusal(capsys, sampled: Path, tiny_profile: profile.Profile, tiny_clips):
+    clip = tiny_clips[0]
+    key = store.read_sidecar(clips.path(tiny_profile, clip))["key"]
+    refused(capsys, "enhance", sampled)  # no adapter yet
+    assert store.read_sidecar(clips.path(tiny_profile, clip))["key"] == key

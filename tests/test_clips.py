@@ -1,0 +1,154 @@
+"""Sampling: 4k+1 frames at 16 fps by repetition, never across a cut, cropped and never stretched."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rmkit import clips, profile, store, video
+from rmkit.errors import InputError
+from rmkit.sources import sailvos
+
+HEIGHT, WIDTH = 32, 48
+
+
+def scene(seed: int, frames: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A wall of coarse squares with a bright bar that moves: [F, H, W, 3]."""
+    random = np.random.default_rng(seed)
+    wall = np.kron(random.integers(0, 200, (height // 8, width // 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    out = wall[None].repeat(frames, axis=0)
+    for i in range(frames):
+        out[i, 4:12, i % (width - 8) : i % (width - 8) + 6] = 255
+    return out
+
+
+def dataset(root: Path, sequences: dict[str, dict[str, np.ndarray]]) -> None:
+    """A SAIL-VOS folder from {split: {name: frames}}."""
+    for split, videos in sequences.items():
+        images = []
+        for number, (name, frames) in enumerate(videos.items()):
+            folder = root / name / "images"
+            folder.mkdir(parents=True)
+            for i, frame in enumerate(frames):
+                Image.fromarray(frame).save(folder / f"{i:06d}.bmp")
+                images.append({"video": number, "frame_id": i, "file_name": f"{name}/images/{i:06d}.bmp"})
+        entries = [{"id": i, "name": name} for i, name in enumerate(videos)]
+        store.write_json(root / sailvos.SPLIT_FILES[split], {"videos": entries, "images": images})
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """make(sequences, **changes) gives a profile whose dataset holds the sequences."""
+    monkeypatch.setattr(profile, "REPOSITORY", tmp_path)
+
+    def of(sequences: dict, train: int = 0, validation: int = 1, **size) -> profile.Profile:
+        dataset(tmp_path / "source", sequences)
+        content = profile.load("smoke").model_dump()
+        content["data"] |= {
+            "root": str(tmp_path / "source"),
+            "train_clips": train,
+            "validation_clips": validation,
+        }
+        content["clips"] = {"fps": 16, "frames": 9, "height": HEIGHT, "width": WIDTH} | size
+        return profile.Profile.model_validate(content)
+
+    return of
+
+
+def test_frames_are_repeated_to_16_fps_and_stored_bit_exactly(make):
+    frames = scene(0, 5)
+    made = make({"validation": {"v": frames}})
+    (clip,) = clips.sample(made, progress=False)
+    assert clip.source_frames == (0, 1, 2, 3, 4) and clip.id == "v_000000" and clip.split == "validation"
+    stored = video.read(clips.path(made, clip))
+    assert np.array_equal(stored, frames.repeat(2, axis=0)[:9])
+    assert video.probe(clips.path(made, clip)).fps == 16
+    assert clips.load(made) == [clip] and clips.load(made, "train") == []
+    clips.check(made, [clip])
+
+
+def test_no_clip_crosses_a_cut(make):
+    frames = np.concatenate([scene(1, 7), scene(2, 12)])
+    assert clips.find_cuts(frames, 27.0, 8) == [7]
+    made = make({"validation": {"v": frames}}, validation=3)
+    starts = [clip.source_frames[0] for clip in clips.sample(made, progress=False)]
+    assert starts == [0, 7, 12]
+
+
+def test_movement_is_no_cut():
+    assert clips.find_cuts(scene(3, 20), 27.0, 8) == []
+
+
+def test_captions_are_those_of_the_shot(make, tmp_path: Path):
+    made = make({"validation": {"v": np.concatenate([scene(1, 5), scene(2, 5)])}}, validation=2)
+    entries = [
+        {"first_frame": 0, "caption": "one", "subsets": []},
+        {"first_frame": 5, "caption": "two", "subsets": ["fast"]},
+    ]
+    store.write_json(tmp_path / "source" / "v" / "captions.json", entries)
+    first, second = clips.sample(made, progress=False)
+    assert (first.caption, second.caption, second.subsets) == ("one", "two", ("fast",))
+    assert clips.load(made) == [first, second]
+
+
+def test_clips_are_spread_over_the_split(make):
+    made = make({"validation": {f"v{i}": scene(i, 10) for i in range(4)}}, validation=3)
+    chosen = clips.sample(made, progress=False)
+    assert [clip.id for clip in chosen] == ["v0_000000", "v2_000000", "v3_000005"]
+
+
+def test_the_centre_is_cropped(make):
+    frames = scene(0, 5, 48, 80)
+    made = make({"validation": {"v": frames}})
+    (clip,) = clips.sample(made, progress=False)
+    assert np.array_equal(video.read(clips.path(made, clip))[0], frames[0, 8:40, 16:64])
+
+
+def test_a_source_smaller_than_the_clip_is_refused(make):
+    made = make({"validation": {"v": scene(0, 5)}}, height=64)
+    with pytest.raises(InputError, match="source frames are 32x48 and the profile asks for 64x48"):
+        clips.sample(made, progress=False)
+
+
+def test_a_rate_that_is_no_multiple_of_the_source_is_refused(make):
+    made = make({"validation": {"v": scene(0, 5)}}, fps=20)
+    with pytest.raises(InputError, match=r"clips\.fps is 20 and the source has 8"):
+        clips.sample(made, progress=False)
+
+
+def test_too_few_clips_are_refused(make):
+    made = make({"validation": {"v": scene(0, 9)}}, validation=2)
+    with pytest.raises(InputError, match=r"gives 1 validation clips of 9 frames and the profile asks for 2"):
+        clips.sample(made, progress=False)
+
+
+def test_a_clip_of_another_profile_is_refused(make):
+    made = make({"validation": {"v": scene(0, 5)}})
+    (clip,) = clips.sample(made, progress=False)
+    video.write(clips.path(made, clip), scene(0, 9), 8)
+    with pytest.raises(InputError, match="has 9 frames of 32x48 at 8 a second"):
+        clips.check(made, [clip])
+
+
+def test_a_second_run_writes_nothing_and_a_changed_frame_its_clip_only(make, tmp_path: Path):
+    made = make({"validation": {"v": scene(0, 5), "w": scene(1, 5)}}, validation=2)
+    chosen = clips.sample(made, progress=False)
+    times = [clips.path(made, clip).stat().st_mtime_ns for clip in chosen]
+    assert clips.sample(made, progress=False) == chosen
+    assert [clips.path(made, clip).stat().st_mtime_ns for clip in chosen] == times
+    Image.fromarray(scene(1, 5)[3]).save(tmp_path / "source/w/images/000002.bmp")
+    clips.sample(made, progress=False)
+    assert clips.path(made, chosen[0]).stat().st_mtime_ns == times[0]
+    assert clips.path(made, chosen[1]).stat().st_mtime_ns != times[1]
+
+
+def test_loading_before_sampling_is_a_sentence(make):
+    with pytest.raises(InputError, match="run 01_data_prep"):
+        clips.load(make({"validation": {"v": scene(0, 5)}}))
+
+
+@pytest.mark.parametrize(("count", "times", "needed"), [(33, 2, 17), (81, 2, 41), (9, 1, 9)])
+def test_distinct_frames(count: int, times: int, needed: int):
+    assert clips.distinct(count, times) == needed
+    assert len(clips.repeat(np.arange(needed), times, count)) == count

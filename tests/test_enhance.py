@@ -1,0 +1,178 @@
+"""Enhancing: the stock pipeline under the fold, and adapters that do not belong are refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rmkit import adapter, clips, encode, enhance, incontext, models, store, train, video
+from rmkit.errors import InputError
+
+
+@pytest.fixture
+def adapted(tiny_profile, tiny_clips):
+    """The tiny profile with an adapter that does something, saved as training saves it."""
+    save_adapters(tiny_profile)
+    return tiny_profile
+
+
+def save_adapters(profile, name=train.NAME, **facts):
+    pipeline = models.load_wan(profile)
+    for expert in adapter.experts(profile):
+        transformer = getattr(pipeline, expert.part)
+        parameters = train._add_adapter(profile, transformer, seed=1)
+        for key, parameter in parameters.items():
+            if "lora_B" in key:
+                torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(2))
+        known = {"mode": "joint", "expert": expert.name, "base": adapter.base(profile, expert.part)}
+        folder = profile.layout.adapters / name / expert.name
+        folder.mkdir(parents=True, exist_ok=True)
+        adapter.save(folder, transformer, {**known, **facts})
+
+
+def with_enhance(profile, **changes):
+    return profile.model_copy(update={"enhance": profile.enhance.model_copy(update=changes)})
+
+
+def validation(profile):
+    return clips.load(profile, "validation")
+
+
+def test_enhances_every_clip_once(adapted, monkeypatch):
+    chosen = validation(adapted)
+    paths = enhance.enhance(adapted, chosen)
+    assert [path.name for path in paths] == [f"{clip.id}.mp4" for clip in chosen]
+    assert paths[0].parent == adapted.layout.enhanced / "realmaster"
+    videos = [video.read(path) for path in paths]
+    assert all(frames.shape == (9, 32, 48, 3) for frames in videos)
+    assert not np.array_equal(*videos)
+    sidecar = store.read_sidecar(paths[0])
+    assert sidecar["settings"]["prompt"] == chosen[0].caption and sidecar["settings"]["mode"] == "joint"
+
+    # Killed after the first clip and run again, in another order: the same video; the other is left alone.
+    paths[1].unlink()
+    untouched = paths[0].stat().st_mtime_ns
+    enhance.enhance(adapted, chosen[::-1])
+    assert np.array_equal(video.read(paths[1]), videos[1])
+    assert paths[0].stat().st_mtime_ns == untouched
+    monkeypatch.setattr(enhance.models, "load_wan", None)
+    assert enhance.enhance(adapted, chosen) == paths
+
+
+def test_latents_are_those_the_pipeline_decodes(tiny_profile, tiny_clips):
+    """With a mean and a spread of its own for each channel, as trained VAEs have."""
+    pipeline = models.load_wan(tiny_profile)
+    channels = pipeline.vae.config.z_dim
+    pipeline.vae.register_to_config(
+        latents_mean=[0.1 * i for i in range(channels)], latents_std=[1 + 0.1 * i for i in range(channels)]
+    )
+    frames = video.read(clips.path(tiny_profile, tiny_clips[0]))
+    latents = encode.latents(pipeline, frames)
+    assert latents.shape == (1, channels, 3, 4, 6) and latents.dtype == torch.float32
+    pixels = torch.from_numpy(video.to_unit(frames)).permute(3, 0, 1, 2)[None]
+    with torch.no_grad():
+        raw = pipeline.vae.encode(pixels).latent_dist.mode()
+    means = torch.tensor(pipeline.vae.config.latents_mean).view(1, -1, 1, 1, 1)
+    spreads = torch.tensor(pipeline.vae.config.latents_std).view(1, -1, 1, 1, 1)
+    assert torch.allclose(latents * spreads + means, raw, atol=1e-5)
+
+
+def test_embeddings_are_those_of_the_pipeline(tiny_profile):
+    pipeline = models.load_wan(tiny_profile)
+    call = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 1, "output_type": "latent"}
+    call |= {"guidance_scale": 1.0, "max_sequence_length": models.text_length(pipeline)}
+    own = pipeline("a red coat", generator=models.generator(0), **call).frames
+    text = encode.text(pipeline, "a red coat")
+    given = pipeline(prompt_embeds=text, generator=models.generator(0), **call).frames
+    assert torch.equal(own, given)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "calls"), [(1.0, 1.0, 3), (3.0, 4.0, 6), (3.0, 1.0, 6)], ids=["off", "both", "low"]
+)
+def test_guidance_one_costs_one_pass(adapted, monkeypatch, low, high, calls):
+    seen = []
+    stock = incontext._stack
+    monkeypatch.setattr(incontext, "_stack", lambda *args: seen.append(args[1]) or stock(*args))
+    profile = with_enhance(adapted, guidance_low=low, guidance_high=high, steps=3)
+    pipeline = enhance.load(profile)
+    frames = video.read(clips.path(profile, validation(profile)[0]))
+    text, negative = (encode.text(pipeline, words) for words in ("a man", ""))
+    enhance.run(profile, pipeline, frames, text, negative if max(low, high) > 1 else None, 0)
+    assert len(seen) == calls
+    assert {id(model) for model in seen} == {id(pipeline.transformer), id(pipeline.transformer_2)}
+    assert not pipeline.transformer._forward_pre_hooks  # out of context again
+
+
+def test_the_render_steers_the_result(adapted):
+    pipeline = enhance.load(adapted)
+    text = encode.text(pipeline, "a man")
+    bright, dark = np.full((9, 32, 48, 3), 230, np.uint8), np.full((9, 32, 48, 3), 20, np.uint8)
+    out = [enhance.run(adapted, pipeline, clip, text, None, 0) for clip in (bright, bright, dark)]
+    assert np.array_equal(out[0], out[1])
+    assert not np.array_equal(out[0], out[2])
+
+
+def test_foreign_and_unfit_adapters_are_refused_before_a_model_is_loaded(adapted, monkeypatch):
+    chosen = validation(adapted)
+    save_adapters(adapted, "oneway", mode="one-way")
+    save_adapters(adapted, "elsewhere", base="0123")
+    monkeypatch.setattr(enhance.models, "load_wan", None)
+    for name, words in {
+        "absent": "does not exist",
+        "oneway": "mode 'one-way' and this run needs 'joint'",
+        "elsewhere": "base '0123'",
+    }.items():
+        with pytest.raises(InputError, match=words):
+            enhance.enhance(adapted, chosen, name)
+
+    folder = adapted.layout.adapters / "realmaster"
+    file = folder / "high" / adapter.WEIGHTS
+    whole = file.read_bytes()
+    save_file(load_file(file), file)  # the same weights without a header of ours
+    with pytest.raises(InputError, match="foreign LoRA"):
+        enhance.enhance(adapted, chosen)
+    file.write_bytes(whole[:-100])
+    with pytest.raises(InputError, match="truncated"):
+        enhance.enhance(adapted, chosen)
+    shutil.copy(folder / "low" / adapter.WEIGHTS, file)
+    with pytest.raises(InputError, match="expert 'low' and this run needs 'high'"):
+        enhance.enhance(adapted, chosen)
+
+
+@pytest.mark.parametrize("change", ["renamed", "missing"])
+def test_every_module_must_load(adapted, change):
+    """A file that diffusers would load in part, with no more than a warning."""
+    folder = adapted.layout.adapters / "realmaster" / "low"
+    header = {adapter.HEADER: (folder / "adapter.json").read_text()}
+    tensors = load_file(folder / adapter.WEIGHTS)
+    lost = [key for key in tensors if "blocks.1.attn1.to_q" in key]
+    assert len(lost) == 2
+    for key in lost:
+        tensor = tensors.pop(key)
+        if change == "renamed":
+            tensors[key.replace("blocks.1", "blocks.7")] = tensor
+    if change == "missing":
+        del tensors["transformer.blocks.0.attn1.to_q.lora_B.weight"]
+    save_file(tensors, folder / adapter.WEIGHTS, header)
+    with pytest.raises(InputError, match="does not fit transformer_2"):
+        enhance.enhance(adapted, validation(adapted))
+
+
+def test_one_expert_models_are_enhanced_too(tiny_profile, tiny_clips, tmp_path):
+    wan = tmp_path / "wan21"
+    shutil.copytree(tiny_profile.models.wan, wan)
+    shutil.rmtree(wan / "transformer_2")
+    index = json.loads((wan / "model_index.json").read_text())
+    index.update(transformer_2=[None, None], boundary_ratio=None)
+    (wan / "model_index.json").write_text(json.dumps(index))
+    profile = tiny_profile.model_copy(
+        update={"models": tiny_profile.models.model_copy(update={"wan": str(wan)})}
+    )
+    profile = with_enhance(profile, guidance_low=2.0)
+    save_adapters(profile)
+    (path,) = enhance.enhance(profile, validation(profile)[:1])
+    assert video.probe(path).frames == 9

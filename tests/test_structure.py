@@ -1,0 +1,125 @@
+"""Structure: polarity, one range a clip, equal twins, and the two sources of depth."""
+
+import numpy as np
+import pytest
+
+from rmkit import clips, structure, video
+from rmkit.errors import InputError
+
+
+def with_structure(profile, **settings):
+    return profile.model_copy(update={"structure": profile.structure.model_copy(update=settings)})
+
+
+def test_edges_are_black_lines_on_white():
+    frame = np.full((1, 32, 48, 3), 40, np.uint8)
+    frame[:, 8:24, 12:36] = 220
+    lines = structure.edges(frame, (100, 200))
+    assert lines.shape == frame.shape and lines.dtype == np.uint8
+    assert set(np.unique(lines)) == {0, 255}
+    assert (lines == 255).mean() > 0.8
+    assert lines[0, 16, 11:13].min() == 0 and lines[0, 16, 24].min() == 255
+
+
+def test_depth_is_near_white_on_one_range_a_clip():
+    depth = np.full((2, 4, 4), 10.0, np.float32)
+    depth[0, :2], depth[1, :2] = 1.0, 2.0
+    depth[1, 3, 3] = np.inf
+    shown = structure.disparity_video(structure.disparity_of(depth))
+    assert shown[0, 0, 0, 0] == 255 and shown[1, 3, 3, 0] == 0
+    # The second frame's nearest is half as near as the clip's: a range a frame would show it white.
+    assert shown[1, 0, 0, 0] == round(0.5 * 255)
+    assert np.array_equal(shown[0, 2], shown[1, 2])
+
+
+def test_flat_or_empty_depth_does_not_divide_by_zero():
+    for value in (5.0, 0.0, np.inf, np.nan, -1.0):
+        shown = structure.disparity_video(structure.disparity_of(np.full((1, 2, 2), value, np.float32)))
+        assert not shown.any()
+
+
+def test_stage_writes_both_kinds_and_twins_stay_equal(tiny_profile, tiny_clips):
+    paths = structure.extract(tiny_profile, tiny_clips)
+    assert len(paths) == 2 * len(tiny_clips) and all(p.is_file() for p in paths)
+    for kind in ("edges", "depth"):
+        frames = video.read(structure.path(tiny_profile, kind, tiny_clips[0]))
+        assert frames.shape == (9, 32, 48, 3)
+        assert np.array_equal(frames[:8:2], frames[1::2])
+        assert not np.array_equal(frames[0], frames[2])
+    # The square of the test's scenes, at 2 m before a wall at 10 m, is where the depth is white.
+    depth = video.read(structure.path(tiny_profile, "depth", tiny_clips[0]))
+    assert (depth[0, 8:24, 6:20] == 255).all() and (depth[0, :8] == 0).all()
+    before = [p.stat().st_mtime_ns for p in paths]
+    structure.extract(tiny_profile, tiny_clips)
+    assert [p.stat().st_mtime_ns for p in paths] == before
+
+
+def test_settings_of_one_kind_do_not_remake_the_other(tiny_profile, tiny_clips):
+    clip = tiny_clips[0]
+    structure.extract(tiny_profile, [clip])
+    files = [structure.path(tiny_profile, kind, clip) for kind in ("edges", "depth")]
+    before = [p.stat().st_mtime_ns for p in files]
+    structure.extract(with_structure(tiny_profile, canny=(20, 60)), [clip])
+    after = [p.stat().st_mtime_ns for p in files]
+    assert after[0] != before[0] and after[1] == before[1]
+
+
+def test_depth_is_left_out_where_no_variant_wants_it(tiny_profile, tiny_clips):
+    plain = tiny_profile.propagation.model_copy(update={"variants": ("edges",)})
+    paths = structure.extract(tiny_profile.model_copy(update={"propagation": plain}), tiny_clips)
+    assert {p.parent.name for p in paths} == {"edges"}
+
+
+def test_source_without_depth_is_refused_before_anything_is_written(tiny_profile, tiny_clips):
+    sequence = clips.sequence_of(tiny_profile, tiny_clips[0])
+    sequence.depth_path(2).unlink()
+    with pytest.raises(InputError, match="no depth maps"):
+        structure.extract(tiny_profile, tiny_clips)
+    assert not structure.path(tiny_profile, "edges", tiny_clips[0]).exists()
+
+
+def test_estimator_runs_the_real_class(tiny_profile, tiny_clips, tmp_path):
+    import torch
+    from transformers import (
+        DepthAnythingConfig,
+        DepthAnythingForDepthEstimation,
+        Dinov2Config,
+        DPTImageProcessorPil,
+    )
+
+    backbone = Dinov2Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=56,
+        patch_size=14,
+        out_features=["stage1", "stage2", "stage1", "stage2"][:2],
+        reshape_hidden_states=False,
+    )
+    torch.manual_seed(0)
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=32,
+        reassemble_factors=[2, 1],
+        neck_hidden_sizes=[16, 16],
+        fusion_hidden_size=16,
+        head_hidden_size=8,
+    )
+    folder = tmp_path / "depth"
+    DepthAnythingForDepthEstimation(config).save_pretrained(folder)
+    processor = DPTImageProcessorPil(
+        size={"height": 56, "width": 56}, keep_aspect_ratio=True, ensure_multiple_of=14
+    )
+    processor.save_pretrained(folder)
+
+    estimated = with_structure(tiny_profile, depth="depth_anything", depth_model=str(folder))
+    path = structure.extract(estimated, tiny_clips[:1], kinds=["depth"])[0]
+    frames = video.read(path)
+    assert frames.shape == (9, 32, 48, 3)
+    assert frames.min() == 0 and frames.max() == 255
+    assert np.array_equal(frames[0], frames[1]) and not np.array_equal(frames[0], frames[8])
+
+    with pytest.raises(InputError, match="depth_model is empty"):
+        structure.extract(with_structure(estimated, depth_model=None), tiny_clips[:1])
+    with pytest.raises(InputError, match=r"no config\.json"):
+        structure.extract(with_structure(estimated, depth_model=str(tmp_path / "no")), tiny_clips[:1])
