@@ -31,7 +31,16 @@ COLOURS = {
 }
 MARKERS = dict(zip(COLOURS, "sDv^oP*X", strict=True))
 DPI = 144
-ANCHOR_COLUMNS = ["clip", "split", "frame", "drift_pixels", "residual_pixels", "attempts", "accepted"]
+ANCHOR_COLUMNS = [
+    "clip",
+    "split",
+    "frame",
+    "drift_pixels",
+    "residual_pixels",
+    "attempts",
+    "measured",
+    "accepted",
+]
 
 
 def draw(profile: Profile) -> list[Path]:
@@ -120,7 +129,9 @@ def anchor_residuals(profile: Profile) -> "Figure":
     )
     ax.axvline(limit, color="black", linestyle="--", linewidth=1, label="refused beyond")
     ax.set(xlabel="shift against the render (pixels)", ylabel="anchors")
-    ax.set_title(f"{(~facts.accepted).sum()} of {len(facts)} anchors refused", fontsize=9)
+    refused, unmeasured = (~facts.accepted).sum(), (~facts.measured).sum()
+    title = f"of {len(facts)} anchors {refused} refused, {unmeasured} too plain to measure"
+    ax.set_title(title, fontsize=9)
     ax.legend(frameon=False, fontsize=8)
     return figure
 
@@ -134,13 +145,12 @@ def anchor_facts(profile: Profile) -> pd.DataFrame:
             if "accepted" not in facts:
                 continue
             row = {"clip": clip.id, "split": clip.split, "frame": int(picture.stem)}
-            for key in ("drift_pixels", "residual_pixels", "attempts", "accepted"):
+            for key in ("drift_pixels", "residual_pixels", "attempts", "measured", "accepted"):
                 row[key] = facts.get(key)
             rows.append(row)
     frame = pd.DataFrame(rows, columns=ANCHOR_COLUMNS)
-    types = {"drift_pixels": float, "residual_pixels": float, "accepted": bool}
+    types = {"drift_pixels": float, "residual_pixels": float, "measured": bool, "accepted": bool}
     return frame.astype(types)
-
 
 
 def frame_changes(profile: Profile, clip: clips.Clip) -> "Figure":

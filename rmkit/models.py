@@ -147,8 +147,9 @@ def text_length(pipeline: "WanPipeline | WanVACEPipeline") -> int:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a model is named as on the hub (owner/name) and is no folder here."""
-    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)) and not resolve(name).exists()
+    """Whether a model is named as on the hub (owner/name) and cannot be meant as a folder here."""
+    named_so = bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name))
+    return named_so and not resolve(name).exists() and not resolve(name).parent.is_dir()
 
 
 def hub_snapshot(name: str, file: str) -> tuple[Path, str]:

@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from rmkit import environment, models, profile as profiles, store
+from rmkit import environment, models, store
+from rmkit import profile as profiles
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY, resolve
 from rmkit.profile import Profile
@@ -106,8 +107,10 @@ def _parameter(profile: Profile) -> str:
     if shipped.is_file() and profiles.load(profile.name) == profile:
         return profile.name
     path = profile.layout.root / "profile.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False))
+    text = yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False)
+    if not (path.is_file() and path.read_text() == text):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     return str(path)
 
 

@@ -1,7 +1,7 @@
 """What a run will do, what of it is done, and how long the rest takes, before it starts (ours).
 
 Reads the sidecars under results/<profile>/; writes nothing. Times are the run's own where it has begun, else
-those measured with `mini` on two laptop cores; where neither applies it says so.
+estimates for `mini` on two laptop cores; where neither applies it says so.
 """
 
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ from statistics import median
 from rmkit import anchors, store
 from rmkit.profile import Profile
 
-# Seconds an item, measured with `mini` (33 frames of 96x144) on two laptop cores.
-MEASURED = {
+# Seconds an item, expected of `mini` (33 frames of 96x144) on two laptop cores.
+EXPECTED = {
     "data": 0.3,
     "anchors": 0.8,
     "structure": 0.1,
@@ -115,11 +115,11 @@ def _training(profile: Profile) -> Step:
 
 
 def _expected(profile: Profile, stage: str) -> float | None:
-    """Seconds an item by our measurement, scaled to the clip size; None for other models than mini's."""
+    """Seconds an item by our estimate, scaled to the clip size; None for other models than mini's."""
     if not profile.models.wan.startswith("data/diorama/"):
         return None
     size = profile.clips
-    return MEASURED[stage] * size.frames * size.height * size.width / MINI_SIZE
+    return EXPECTED[stage] * size.frames * size.height * size.width / MINI_SIZE
 
 
 def _seconds(sidecar: Path) -> float:

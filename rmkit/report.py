@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from rmkit import claims, clips, environment, evaluate, figures, identity, notebooks, sheets, statistics, tables
+from rmkit import (
+    claims,
+    clips,
+    environment,
+    evaluate,
+    figures,
+    identity,
+    notebooks,
+    sheets,
+    statistics,
+    tables,
+)
 from rmkit.clips import Clip
 from rmkit.profile import Profile, ours
 from rmkit.tables import Table
@@ -150,7 +161,8 @@ def _generated(profile: Profile) -> str:
     facts, pairs = figures.anchor_facts(profile), identity.load(profile)
     reasons = pd.Series([pair["reason"] for pair in pairs], dtype=str).value_counts().sort_index()
     lines = [
-        f"- Anchors: {len(facts)} edited, {(~facts.accepted).sum()} refused by the alignment gate; "
+        f"- Anchors: {len(facts)} edited, {(~facts.accepted).sum()} refused by the alignment gate, "
+        f"{(~facts.measured).sum()} with too few edges to measure a drift; "
         f"median drift {facts.drift_pixels.median():.2f} pixels as edited.",
         f"- Training pairs: {sum(pair['kept'] for pair in pairs)} of {len(pairs)} kept.",
         *(f"  - {reason}: {count}" for reason, count in reasons.items()),
@@ -191,7 +203,9 @@ def _section(title: str, text: str) -> str:
 
 def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(c).replace("|", r"\|") for c in line) + " |" for line in lines) + "\n"
+    return (
+        "\n".join("| " + " | ".join(str(c).replace("|", r"\|") for c in line) + " |" for line in lines) + "\n"
+    )
 
 
 def _plain(value: object) -> str:

@@ -3,6 +3,7 @@
 The paper states no interval (4.1); all of this is ours. Reads metrics.csv; writes nothing.
 """
 
+import functools
 import math
 import warnings
 from collections.abc import Sequence
@@ -86,11 +87,12 @@ def ratio_of_sums(
         return Estimate(value, math.nan, math.nan, clips, count, "one sequence")
     if np.allclose(a / b, value, rtol=0, atol=1e-12):
         return Estimate(value, value, value, clips, count, "no spread")
-    low, high, name = _interval(a, b)
+    low, high, name = _interval(tuple(a.tolist()), tuple(b.tolist()))
     return Estimate(value, low, high, clips, count, name)
 
 
-def _interval(a: np.ndarray, b: np.ndarray) -> tuple[float, float, str]:
+@functools.lru_cache(maxsize=2048)  # tables, figures and report ask for the same ones
+def _interval(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, float, str]:
     """Bounds and the name of the method; a fixed seed, so that a table can be made twice."""
     from scipy.stats import bootstrap
 

@@ -6,6 +6,7 @@ content, the stage's settings and the stage's version; same key, nothing is comp
 
 import errno
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -85,8 +86,9 @@ def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
     # The suffix stays last, because writers choose a format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     started = time.time()
+    for left_by_a_kill in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{path.suffix}"):
+        _remove(left_by_a_kill)
     try:
-        _remove(temporary)
         yield temporary
         facts = {**record.pop("facts", {}), **record}
         sidecar = {

@@ -18,7 +18,15 @@ from rmkit.statistics import Estimate
 
 DIGITS = {"psnr_truth": 2, "sharpness": 0, "ssim_truth": 3}  # else 4
 ARROWS = {1: "↑", -1: "↓", 0: ""}
-LATEX = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "%": r"\%", "_": r"\_", "&": r"\&", "−": "$-$", "≥": r"$\geq$"}
+LATEX = {
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "%": r"\%",
+    "_": r"\_",
+    "&": r"\&",
+    "−": "$-$",
+    "≥": r"$\geq$",
+}
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,9 @@ class Table:
 
 def write(profile: Profile) -> list[Path]:
     """Write every table in its three forms; returns the paths."""
-    folder, paths = profile.layout.tables, []
+    made, folder, paths = build(profile), profile.layout.tables, []
     folder.mkdir(parents=True, exist_ok=True)
-    for table in build(profile):
+    for table in made:
         texts = {"csv": table.data.to_csv(index=False), "md": markdown(table), "tex": latex(table)}
         for suffix, text in texts.items():
             path = folder / f"{table.name}.{suffix}"
@@ -88,7 +96,10 @@ def differences(profile: Profile, frame: pd.DataFrame) -> Table:
         rows.append([label, *cells])
         data.append({"profile": profile.name, "method": method} | _columns(found))
     header = ["Method − RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in metrics.ALL)]
-    notes = [*_reasons(profile, frame), "Mean over the clips both have [95 % interval, resampled by sequence]."]
+    notes = [
+        *_reasons(profile, frame),
+        "Mean over the clips both have [95 % interval, resampled by sequence].",
+    ]
     title = f"Paired differences to RealMaster, profile {profile.name}"
     return Table("differences", title, header, rows, pd.DataFrame(data), notes)
 
@@ -99,8 +110,12 @@ def claims_table(profile: Profile, frame: pd.DataFrame) -> Table:
     for outcome in claims.check(frame):
         claim, metric = outcome.claim, metrics.BY_NAME[outcome.claim.metric]
         what = f"{claim.method} {'/' if claim.kind == 'ratio' else '−'} {claim.other}"
-        found = cell(outcome.found, metric, "not run", signed=claim.kind == "difference", ratio=claim.kind == "ratio")
-        rows.append([claim.source, claim.statement, f"{what}, {claim.metric}", bound(claim), found, outcome.words])
+        found = cell(
+            outcome.found, metric, "not run", signed=claim.kind == "difference", ratio=claim.kind == "ratio"
+        )
+        rows.append(
+            [claim.source, claim.statement, f"{what}, {claim.metric}", bound(claim), found, outcome.words]
+        )
         data.append(
             {
                 "profile": profile.name,

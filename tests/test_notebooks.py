@@ -97,7 +97,6 @@ def test_a_failing_cell_leaves_no_executed_copy(series: profile.Profile, tmp_pat
     book = json.loads((REPOSITORY / "notebooks" / "00_start_here.ipynb").read_text())
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
     monkeypatch.setattr(notebooks, "SERIES", notebooks.SERIES[:1])
-    book["cells"][3 + 2]["source"] = "pass"
 
     def write(source: str) -> None:
         book["cells"] = book["cells"][:4]
@@ -105,10 +104,10 @@ def test_a_failing_cell_leaves_no_executed_copy(series: profile.Profile, tmp_pat
         (tmp_path / "00_start_here.ipynb").write_text(json.dumps(book))
 
     write('from rmkit.errors import InputError\n\nraise InputError("the clip is upside down; turn it.")')
-    with pytest.raises(InputError, match="^the clip is upside down; turn it.$"):
+    with pytest.raises(InputError, match=r"^the clip is upside down; turn it\.$"):
         notebooks.run(series)
     write("1 / 0")
-    with pytest.raises(notebooks.NotebookError, match="ZeroDivisionError: division by zero$"):
+    with pytest.raises(notebooks.NotebookError, match=r"ZeroDivisionError: division by zero$"):
         notebooks.run(series)
     copy = notebooks.executed(series, notebooks.SERIES[0])
     assert not copy.exists() and not store.sidecar_of(copy).exists()

@@ -101,9 +101,7 @@ def caption_tokenizer(captions: Iterable[str], vocabulary: int = 512) -> PreTrai
     """Byte-level BPE trained on captions: their words become single tokens, any text still works."""
     tokenizer = _byte_level_bpe(captions, vocabulary, ["<pad>", "</s>", "<unk>"])
     end = tokenizer.token_to_id("</s>")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", end)]
-    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", end)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",

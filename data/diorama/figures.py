@@ -123,7 +123,7 @@ def build_beard(person: Identity, head: Head, solid: Solid, colour: tuple) -> No
     if person.beard == "full":
         solid.ball((0, -0.002, -0.004), (head.w * 1.05, head.d * 1.05, head.h * 1.06), "hair",
                    colour, rings=20, sides=20, shape=head.bend,
-                   keep=lambda c: c[2] < -0.058 + 0.5 * max(0, c[1]) and c[1] < 0.02
+                   keep=lambda c: (c[2] < -0.058 + 0.5 * max(0, c[1]) and c[1] < 0.02)
                    or (abs(c[0]) > head.w * 0.72 and c[2] < 0.0 and c[1] < 0.01))
     if person.beard == "goatee":
         solid.ball(head.at(0, -head.h * 0.86, -0.01), (0.042, 0.032, 0.040), "hair", colour)

@@ -5,6 +5,8 @@ Reads and writes nothing; arrays are float32 [frames, height, width, 3], linear 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image, ImageDraw
 from world import FPS, HEIGHT, SHOT_FRAMES, WIDTH
@@ -42,13 +44,15 @@ def encode_film(light: np.ndarray) -> np.ndarray:
     return np.clip(y @ OUTSET.T, 0.0, 1.0)
 
 
-def match_exposure(light: np.ndarray, target: float) -> float:
-    """Stops that give the truth the mean luminance `target` (0..1) after the film curve."""
+def match_exposure(
+    light: np.ndarray, target: float, encode: Callable[[np.ndarray], np.ndarray] = encode_film
+) -> float:
+    """Stops that give the light the mean luminance `target` (0..1) after encoding."""
     few = light[::3, ::2, ::2]
     low, high = -6.0, 6.0
     for _ in range(18):
         middle = (low + high) / 2
-        if float((encode_film(few * 2.0**middle) @ LUMA).mean()) < target:
+        if float((encode(few * 2.0**middle) @ LUMA).mean()) < target:
             low = middle
         else:
             high = middle

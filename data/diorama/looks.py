@@ -11,7 +11,7 @@ import bpy
 from meshes import KINDS
 from world import Plan
 
-SUN_RENDER, AMBIENT_RENDER = 2.35, (0.38, 0.40, 0.44)  # W/m2 and share of the base colour
+SUN_RENDER, AMBIENT_RENDER = 0.9, (0.38, 0.40, 0.44)  # W/m2 and share of the base colour
 SKY = {"clear": ((0.30, 0.50, 0.86), (0.80, 0.86, 0.92)), "rain": ((0.42, 0.46, 0.52),) * 2,
        "snow": ((0.62, 0.66, 0.72),) * 2, "fog": ((0.66, 0.69, 0.72),) * 2,
        "dusk": ((0.10, 0.14, 0.34), (0.75, 0.36, 0.22))}  # zenith, horizon of the truth
@@ -213,12 +213,13 @@ def make_light(plan: Plan, azimuth: float, elevation: float) -> None:
 
 
 def switch(look: str, plan: Plan) -> None:
-    """Set materials, light and engine to render, truth or passes."""
+    """Set materials, light and engine to render, truth or passes; `unlit` is the render without sun."""
     scene = bpy.context.scene
+    output = "render" if look == "unlit" else look
     for tree in [m.node_tree for m in bpy.data.materials] + [scene.world.node_tree]:
         for node in tree.nodes:
             if node.bl_idname in ("ShaderNodeOutputMaterial", "ShaderNodeOutputWorld"):
-                node.is_active_output = node.name == look
+                node.is_active_output = node.name == output
     cycles, sun = scene.cycles, bpy.data.objects["sun"].data
     scene.render.engine = "CYCLES"
     scene.render.use_persistent_data = True
@@ -227,10 +228,10 @@ def switch(look: str, plan: Plan) -> None:
     cycles.denoising_prefilter = "FAST"
     cycles.use_adaptive_sampling = False
     cycles.seed = 0  # still noise: what is left of it must not flicker
-    cycles.samples = {"render": 5, "truth": 5, "passes": 1}[look]
+    cycles.samples = {"render": 5, "truth": 5}.get(look, 1)
     cycles.max_bounces = 1 if look == "truth" else 0  # the ray after the last bounce sees the sky
     cycles.caustics_reflective = cycles.caustics_refractive = False
-    cycles.filter_width = {"render": 0.9, "truth": 1.2, "passes": 0.01}[look]
+    cycles.filter_width = {"passes": 0.01, "truth": 1.2}.get(look, 0.9)
     scene.camera.data.dof.use_dof = look == "truth"
     sun.energy, sun.color, sun.angle = SUN_RENDER, (1.0, 0.97, 0.92), 0.0
     if plan.world == "road" and look == "render":  # another engine: harder and bluer
@@ -238,12 +239,12 @@ def switch(look: str, plan: Plan) -> None:
     if look == "truth":
         energy, colour, angle = SUN_TRUTH[plan.weather]
         sun.energy, sun.color, sun.angle = energy, colour, math.radians(angle)
-    if look == "passes":
+    if look in ("passes", "unlit"):
         sun.energy = 0.0
     # In the game nothing lights but the sun: even with no bounce allowed Cycles would follow one
     # more ray and gather the ambient term of the surfaces it meets.
     light = look == "truth"
-    for obj in scene.objects:
+    for obj in (o for o in scene.objects if o.type == "MESH"):
         obj.visible_diffuse = obj.visible_glossy = light
     visible = scene.world.cycles_visibility
     visible.diffuse = visible.glossy = visible.transmission = visible.scatter = light

@@ -31,9 +31,7 @@ class Phase:
     warmup: float = 0.05
 
 
-def train(
-    folder: Path, modules: Mapping[str, nn.Module], phases: list[Phase], seed: int = 0
-) -> list[dict]:
+def train(folder: Path, modules: Mapping[str, nn.Module], phases: list[Phase], seed: int = 0) -> list[dict]:
     """Run the phases on the modules' trainable parameters with AdamW; returns the log's rows.
 
     The learning rate rises linearly over the warm-up share of a phase and falls by a cosine to zero.
@@ -83,9 +81,7 @@ def _one_cycle(share: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
 
 
-def _resume(
-    state: Path, log: Path, modules: Mapping[str, nn.Module]
-) -> tuple[tuple[int, int], list[dict]]:
+def _resume(state: Path, log: Path, modules: Mapping[str, nn.Module]) -> tuple[tuple[int, int], list[dict]]:
     if not (state / "position.txt").exists():
         return (0, 0), []
     for name, module in modules.items():

@@ -81,17 +81,20 @@ def render_sequence(plan: Plan, folder: Path, looks: list[str], threads: int) ->
         visible = np.rint(coded[..., 0]).astype(np.uint8)
         depth = np.where(visible == 0, SKY_DEPTH, coded[..., 1]).astype(np.float16)
         lap("passes")
-        light, _ = shoot("render", plan, takes, work)
+        # Both looks get the brightness of the scene's base colours: a bright room stays bright, and the gap
+        # between the looks is one of light and material, not of exposure.
+        unlit, light = (shoot(look, plan, takes, work)[0] for look in ("unlit", "render"))
         if plan.world == "road":  # the other engine's bluish air
-            light = haze(light, depth.astype(np.float32), (0.55, 0.66, 0.85), 170.0)
-        game = encode_render(light)
+            unlit, light = (haze(x, depth.astype(np.float32), (0.55, 0.66, 0.85), 170.0) for x in (unlit, light))
+        brightness = float((encode_render(unlit) @ LUMA).mean())
         lap("render")
         if "render" in looks:
-            write_video(work / "render.mp4", game)
+            stops = match_exposure(light, brightness, encode_render)
+            write_video(work / "render.mp4", encode_render(light * 2.0**stops))
         if "truth" in looks:
             light, _ = shoot("truth", plan, takes, work)
             light = add_weather(light, depth.astype(np.float32), plan.weather, plan.seed)
-            target = float((game @ LUMA).mean()) * BRIGHTNESS[plan.weather]
+            target = brightness * BRIGHTNESS[plan.weather]
             write_video(work / "truth.mp4", encode_film(light * 2.0**match_exposure(light, target)))
             lap("truth")
         np.save(work / "depth.npy", depth)

@@ -113,10 +113,12 @@ class Take:
             self.offset = 0.38 * float((others[0]["mark"] - self.tracks[subject]["middle"]) @ right)
         self.follow = {"close up": 0.9, "medium close up": 0.85, "medium shot": 0.6,
                        "wide shot": 0.2}[shot.shot_size]
+        if shot.actions[subject] == "run":  # else the runner is in the frame for half the shot
+            self.follow = 0.92
         amount = r.choice([-1, 1])
         self.move = {"hold": (0, 0, 0), "pan": (amount * 0.10 * frame, 0, 0),
                      "dolly": (0, amount * 0.12, 0), "orbit": (0, 0, amount * math.radians(9)),
-                     "whip": (amount * 0.75 * frame, 0, 0),
+                     "whip": (amount * 0.40 * frame, 0, 0),
                      "orbit_fast": (0, 0.1, amount * math.radians(30))}[shot.camera_move]
         return all(self.view_is_free(u) for u in (0.0, 0.5, 1.0))
 

@@ -8,6 +8,7 @@ pipeline repeats them: trained on clips at once it stays blurred, trained on sho
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import architectures
@@ -22,6 +23,7 @@ from torch import nn
 # What VACE and the IC-LoRA feed the VAE; one trained on truth alone gave 13 dB on edge maps.
 KINDS = {"truth": 0.45, "render": 0.25, "anchored_truth": 0.1, "edges": 0.08, "anchored_edges": 0.06,
          "depth": 0.06}  # fmt: skip
+LINE_WEIGHT = 0.15  # of edge maps in the loss: their errors are large, and they only guide
 LATENT_NOISE = 0.02  # keeps the decoder smooth around each latent
 LATENT_PENALTY = 1e-3  # keeps latents near unit scale without a KL term's blur
 
@@ -33,36 +35,57 @@ def main() -> None:
     parser.add_argument("--which", choices=("wan", "qwen"), required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps of all phases")
+    parser.add_argument("--start-from", type=Path, help="checkpoints folder to go on from")
+    parser.add_argument(
+        "--decoder", action="store_true", help="go on with the decoder alone: latents stay what they are"
+    )
     arguments = parser.parse_args()
     torch.manual_seed(0)
     shots = dataset.load(arguments.rendered, "pretrain")
     print(f"{len(shots)} clips", flush=True)
     wan = arguments.which == "wan"
-    vae = (architectures.wan_vae if wan else architectures.qwen_vae)().to(arguments.device)
-    channels_last(vae)
-    phases = wan_phases(vae, shots) if wan else qwen_phases(vae, shots)
-    phases = [loop.Phase(p.name, round(p.steps * arguments.scale), p.learning_rate, p.loss) for p in phases]
     folder = arguments.out / f"{arguments.which}_vae"
-    loop.train(folder, {"vae": vae}, phases)
-    measure_latents(vae, shots, frames=17 if wan else 1)
+    source = folder if arguments.decoder else None
+    if arguments.start_from:
+        source = arguments.start_from / ("wan" if wan else "editor") / "vae"
+    vae = (architectures.wan_vae if wan else architectures.qwen_vae)()
+    if source:
+        vae = type(vae).from_pretrained(source, torch_dtype=torch.float32)
+    channels_last(vae.to(arguments.device))
+    phases = wan_phases(vae, shots, arguments.decoder) if wan else qwen_phases(vae, shots)
+    phases = [replace(phase, steps=round(phase.steps * arguments.scale)) for phase in phases]
+    if arguments.decoder:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+        loop.train(arguments.out / f"{arguments.which}_vae_decoder", {"vae": vae}, phases)
+    else:
+        loop.train(folder, {"vae": vae}, phases)
+        measure_latents(vae, shots, frames=17 if wan else 1)
     vae.save_pretrained(folder)
 
 
-def wan_phases(vae: nn.Module, shots: list[Shot]) -> list[loop.Phase]:
-    """Crops of growing length; the last phase sees whole-length repeated clips."""
+def wan_phases(vae: nn.Module, shots: list[Shot], decoder: bool) -> list[loop.Phase]:
+    """Crops of growing length; the decoder alone goes on with long clips of what it will be asked for."""
 
     def phase(name: str, steps: int, rate: float, batch: int, frames: int, size: tuple[int, int]):
+        kinds = ("truth", "render") if decoder else None
+
         def loss(rng: np.random.Generator, generator: torch.Generator):
-            clips = [sample(shots, frames, size, rng) for _ in range(batch)]
-            return reconstruction(vae, np.stack(clips), generator)
+            clips = [sample(shots, frames, size, rng, kinds) for _ in range(batch)]
+            return reconstruction(vae, clips, generator)
 
         return loop.Phase(name, steps, rate, loss)
 
+    if decoder:
+        return [
+            phase("decoder, 17 frames", 1500, 1e-3, 2, 17, (48, 64)),
+            phase("decoder, 33 frames", 300, 4e-4, 1, 33, (64, 96)),
+        ]
     return [
-        phase("images", 2400, 3e-3, 16, 1, (64, 64)),
-        phase("5 frames", 600, 1e-3, 4, 5, (64, 64)),
-        phase("17 frames", 900, 1e-3, 2, 17, (48, 64)),
-        phase("33 frames", 150, 4e-4, 1, 33, (64, 96)),
+        phase("images", 2200, 3e-3, 16, 1, (64, 64)),
+        phase("5 frames", 150, 1e-3, 4, 5, (64, 64)),
+        phase("17 frames", 320, 1e-3, 2, 17, (48, 64)),
+        phase("33 frames", 80, 4e-4, 1, 33, (64, 96)),
     ]
 
 
@@ -72,9 +95,10 @@ def qwen_phases(vae: nn.Module, shots: list[Shot]) -> list[loop.Phase]:
     def loss(rng: np.random.Generator, generator: torch.Generator):
         pictures = []
         for _ in range(8):
-            frame = sample(shots, 1, (48, 48), rng, kinds=("truth", "render"))[0]
-            pictures.append(cv2.resize(frame, (96, 96), interpolation=cv2.INTER_LANCZOS4)[None])
-        return reconstruction(vae, np.stack(pictures), generator)
+            kind, crop = sample(shots, 1, (48, 48), rng, kinds=("truth", "render"))
+            enlarged = cv2.resize(crop[0], (96, 96), interpolation=cv2.INTER_LANCZOS4)
+            pictures.append((kind, enlarged[None]))
+        return reconstruction(vae, pictures, generator)
 
     return [loop.Phase("images", 1500, 3e-3, loss)]
 
@@ -85,8 +109,8 @@ def sample(
     size: tuple[int, int],
     rng: np.random.Generator,
     kinds: tuple[str, ...] | None = None,
-) -> np.ndarray:
-    """A random crop of one of the things the VAE is fed: uint8 [frames, h, w, 3]."""
+) -> tuple[str, np.ndarray]:
+    """A random crop of one of the things the VAE is fed: its kind and uint8 [frames, h, w, 3]."""
     shot = shots[int(rng.integers(len(shots)))]
     names = kinds or tuple(KINDS)
     weights = np.array([KINDS[name] for name in names])
@@ -103,26 +127,34 @@ def sample(
         clip = np.where(grey[:, None, None, None], np.uint8(GREY), clip)
     top, left = dataset.crop(shot, base, first, size, rng)
     clip = clip[:, top : top + size[0], left : left + size[1]]
-    return clip[:, :, ::-1] if rng.random() < 0.5 else clip
+    return kind, clip[:, :, ::-1] if rng.random() < 0.5 else clip
 
 
 def reconstruction(
-    vae: nn.Module, clips: np.ndarray, generator: torch.Generator
+    vae: nn.Module, samples: list[tuple[str, np.ndarray]], generator: torch.Generator
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """L1 on pixels and on their differences, so that edges stay where they are: uint8 [B, F, h, w, 3]."""
+    """L1 on pixels and on their differences, so that edges stay where they are.
+
+    samples: (kind, uint8 [F, h, w, 3]) of one size. Logs the PSNR of pictures and of everything else apart.
+    """
     device = next(vae.parameters()).device
-    x = torch.from_numpy(np.ascontiguousarray(clips)).to(device).float() / 127.5 - 1
+    x = torch.from_numpy(np.stack([clip for _, clip in samples])).to(device).float() / 127.5 - 1
     x = x.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)  # [B, 3, F, h, w]
+    lines = torch.tensor(["edges" in kind for kind, _ in samples])
+    weights = torch.where(lines, LINE_WEIGHT, 1.0).to(device)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         z = vae.encode(x).latent_dist.mean
         noise = torch.randn(z.shape, generator=generator).to(device)
         y = vae.decode(z + LATENT_NOISE * noise).sample
     y, z = y.float(), z.float()
-    loss = (y - x).abs().mean() + LATENT_PENALTY * z.square().mean()
+    error = (y - x).abs().mean((1, 2, 3, 4))
     for axis in (-1, -2):
-        loss = loss + 0.5 * (y.diff(dim=axis) - x.diff(dim=axis)).abs().mean()
-    decibel = -10 * torch.log10((y - x).square().mean().detach() / 4)
-    return loss, {"psnr": decibel.item()}
+        error = error + 0.5 * (y.diff(dim=axis) - x.diff(dim=axis)).abs().mean((1, 2, 3, 4))
+    loss = (weights * error).mean() + LATENT_PENALTY * z.square().mean()
+    decibel = -10 * torch.log10((y - x).square().mean((1, 2, 3, 4)).detach().cpu() / 4)
+    pictures = torch.tensor([kind in ("truth", "render") for kind, _ in samples])
+    figures = {"psnr": decibel[pictures].mean().item()} if pictures.any() else {}
+    return loss, figures
 
 
 @torch.no_grad()
@@ -130,7 +162,7 @@ def measure_latents(vae: nn.Module, shots: list[Shot], frames: int) -> None:
     """Mean and deviation of each latent channel over truth clips, into the VAE's config."""
     rng, latents = np.random.default_rng(0), []
     for _ in range(48):
-        clip = sample(shots, frames, (96, 144), rng, kinds=("truth",))
+        _, clip = sample(shots, frames, (96, 144), rng, kinds=("truth",))
         if frames == 1:
             clip = cv2.resize(clip[0], None, fx=2, fy=2, interpolation=cv2.INTER_LANCZOS4)[None]
         x = torch.from_numpy(np.ascontiguousarray(clip)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
@@ -138,9 +170,7 @@ def measure_latents(vae: nn.Module, shots: list[Shot], frames: int) -> None:
         latents.append(z[0].flatten(1).float().cpu())
     values = torch.cat(latents, dim=1)  # [C, everything else]
     mean, std = values.mean(1).tolist(), values.std(1).tolist()
-    vae.register_to_config(
-        latents_mean=[round(v, 4) for v in mean], latents_std=[round(v, 4) for v in std]
-    )
+    vae.register_to_config(latents_mean=[round(v, 4) for v in mean], latents_std=[round(v, 4) for v in std])
 
 
 def channels_last(model: nn.Module) -> None:

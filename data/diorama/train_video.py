@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from architectures import BOUNDARY, SHIFT, TEXT_TOKENS
 from dataset import GREY, Shot
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import interpolate
+from transformers import UMT5EncoderModel
 
 CAPTION_DROPOUT = 0.1
 LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4, "vace": 1e-3}
@@ -36,6 +37,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=8, help="clips a step")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--learning-rate", type=float, help="instead of the stage's own")
+    parser.add_argument("--start-from", type=Path, help="checkpoints folder to go on from")
     parser.add_argument("--compile", action="store_true", help="compile the transformer's blocks")
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -46,31 +49,39 @@ def main() -> None:
     captions = [shot.caption for shot in shots]
     vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(arguments.device).eval()
     truth = truth_latents(vae, shots, out / "latents" / "truth.safetensors")
-    control = control_latents(vae, shots, out / "latents" / "control.safetensors") if stage == "vace" else None
-    text = Text(out, captions, trained=stage == "low")
-    model = start(stage, out).to(arguments.device)
+    control = (
+        control_latents(vae, shots, out / "latents" / "control.safetensors") if stage == "vace" else None
+    )
+    text = Text(out, captions, stage == "low", arguments.start_from)
+    model = start(stage, out, arguments.start_from).to(arguments.device)
     text.encoder.to(arguments.device)
     if arguments.compile:
         for block in model.blocks:
             block.compile()
     loss = objective(model, text, truth, control, stage, arguments.batch, arguments.device)
     modules = {"model": model, "text_encoder": text.encoder} if stage == "low" else {"model": model}
-    rate = LEARNING_RATE[stage]
+    rate = arguments.learning_rate or LEARNING_RATE[stage]
     loop.train(out / stage, modules, [loop.Phase(stage, arguments.steps, rate, loss, warmup=0.03)])
 
 
 class Text:
     """Captions to embeddings the way WanPipeline makes them: [B] -> [B, 48, 96], zeros after the end."""
 
-    def __init__(self, out: Path, captions: list[str], trained: bool) -> None:
+    def __init__(self, out: Path, captions: list[str], trained: bool, start_from: Path | None = None) -> None:
         self.captions = captions
-        folder = out / "tokenizer"
-        if not folder.exists():
+        folder, state = out / "tokenizer", out / "low" / "state" / "text_encoder.safetensors"
+        if start_from:
+            folder = start_from / "wan" / "tokenizer"
+        elif not folder.exists():
             architectures.caption_tokenizer(sorted(set(captions))).save_pretrained(folder)
         self.tokenizer = architectures.PreTrainedTokenizerFast.from_pretrained(folder)
         self.encoder = architectures.text_encoder(self.tokenizer).requires_grad_(trained)
-        if not trained:
-            self.encoder.load_state_dict(load_file(out / "low" / "state" / "text_encoder.safetensors"))
+        if not trained and state.exists():
+            self.encoder.load_state_dict(load_file(state))
+        elif start_from:
+            self.encoder = UMT5EncoderModel.from_pretrained(
+                start_from / "wan" / "text_encoder", dtype=torch.float32
+            ).requires_grad_(trained)
 
     def of(self, clip: int) -> str:
         """Caption of a clip; the second half of the clips are mirror images of the first."""
@@ -84,8 +95,12 @@ class Text:
         return embedded * tokens.attention_mask[..., None]
 
 
-def start(stage: str, out: Path) -> nn.Module:
-    """A fresh low-noise expert, or a model that continues from the trained one."""
+def start(stage: str, out: Path, start_from: Path | None) -> nn.Module:
+    """A fresh low-noise expert, a model that continues from it, or the shipped one of the stage."""
+    if start_from:
+        part = {"low": "wan/transformer_2", "high": "wan/transformer", "vace": "vace/transformer"}[stage]
+        kind = WanVACETransformer3DModel if stage == "vace" else WanTransformer3DModel
+        return kind.from_pretrained(start_from / part, torch_dtype=torch.float32).float()
     if stage == "low":
         return architectures.wan_transformer()
     trained = load_file(out / "low" / "state" / "model.safetensors")
@@ -160,7 +175,7 @@ def truth_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torc
 
 @torch.no_grad()
 def control_latents(
-    vae: AutoencoderKLWan, shots: list[Shot], cache: Path
+    vae: AutoencoderKLWan, shots: list[Shot], cache: Path, frames: int = 33
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Inactive and reactive latents of every layout, and the masks, as WanVACEPipeline makes them.
 
@@ -173,7 +188,7 @@ def control_latents(
             rng = np.random.default_rng((1, number))
             row, row_masks, inactive = [], [], {}
             for structure_name, anchors in LAYOUTS:
-                known = dataset.known_frames(anchors, 33, rng)
+                known = dataset.known_frames(anchors, frames, rng)
                 where = known[:, None, None, None]
                 if anchors not in inactive:
                     truth = dataset.repeated(shot.truth)
@@ -183,7 +198,7 @@ def control_latents(
                 row.append(torch.cat([inactive[anchors], reactive]))
                 # Sampled in time by nearest-exact, as the pipeline does it.
                 mask = torch.from_numpy(~known).float()[None, None]
-                row_masks.append(interpolate(mask, size=9, mode="nearest-exact")[0, 0] > 0.5)
+                row_masks.append(interpolate(mask, size=(frames + 3) // 4, mode="nearest-exact")[0, 0] > 0.5)
             latents.append(torch.stack(row))
             masks.append(torch.stack(row_masks))
             if (number + 1) % 50 == 0:
@@ -236,11 +251,11 @@ def save(out: Path) -> None:
     for stage in ("low", "high"):
         state = out / stage / "state" / "model.safetensors"
         experts[stage] = architectures.wan_transformer()
-        experts[stage].load_state_dict(load_file(state if state.exists() else out / "low/state/model.safetensors"))
+        experts[stage].load_state_dict(
+            load_file(state if state.exists() else out / "low/state/model.safetensors")
+        )
     folder = out / "checkpoints"
-    architectures.save_wan(
-        folder / "wan", vae, text.encoder, text.tokenizer, experts["high"], experts["low"]
-    )
+    architectures.save_wan(folder / "wan", vae, text.encoder, text.tokenizer, experts["high"], experts["low"])
     if (out / "vace" / "state" / "model.safetensors").exists():
         vace = architectures.vace_transformer()
         vace.load_state_dict(load_file(out / "vace" / "state" / "model.safetensors"))

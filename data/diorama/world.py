@@ -218,7 +218,8 @@ def plan_shot(number: int, world: str, people: list[Identity], subsets: list[str
         actions = [r.choice(["stand", "talk", "turn"]), "enter"]
     if "fast_motion" in subsets:
         size = r.choice(["medium close up", "medium shot"])
-        move, actions[subject] = r.choice(["whip", "orbit_fast"]), r.choice(["run", "turn_fast"])
+        move, actions[subject] = r.choice([("whip", "turn_fast"), ("orbit_fast", "turn_fast"),
+                                           ("pan", "run")])
     return Shot(number * SHOT_FRAMES, size, subject, move, actions, subsets)
 
 

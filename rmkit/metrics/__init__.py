@@ -54,9 +54,7 @@ ALL = (
         temporal_flickering,
         distinct=True,
     ),
-    Metric(
-        "motion_smoothness", "Motion Smoothness (flow)", "", 1, motion_smoothness, options=_FLOW
-    ),
+    Metric("motion_smoothness", "Motion Smoothness (flow)", "", 1, motion_smoothness, options=_FLOW),
     Metric(
         "motion_smoothness_distinct",
         "Motion Smoothness (flow), distinct frames",

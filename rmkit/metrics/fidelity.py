@@ -36,9 +36,7 @@ def ssim(frames: Iterable[np.ndarray], truth: Iterable[np.ndarray]) -> float:
     before: tuple[np.ndarray, np.ndarray] | None = None
     for pair in zip(frames, truth, strict=True):
         # A clip raised from 8 to 16 fps shows frames twice: the same pair has the same score.
-        repeated = before is not None and all(
-            np.array_equal(a, b) for a, b in zip(before, pair, strict=True)
-        )
+        repeated = before is not None and all(np.array_equal(a, b) for a, b in zip(before, pair, strict=True))
         scores.append(scores[-1] if repeated else _ssim_of_frame(*pair))
         before = pair
     return float(np.mean(scores))

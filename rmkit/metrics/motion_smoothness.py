@@ -13,9 +13,7 @@ Interpolator = Callable[[np.ndarray, np.ndarray], np.ndarray]
 INTERPOLATOR = "dis_flow"  # the name written beside every value
 
 
-def motion_smoothness(
-    frames: Iterable[np.ndarray], interpolate: Interpolator | None = None
-) -> float:
+def motion_smoothness(frames: Iterable[np.ndarray], interpolate: Interpolator | None = None) -> float:
     """Score of one clip, 0..1, higher is smoother; a last odd frame without a right neighbour is left out.
 
     frames: uint8 [H, W, 3] RGB, three or more. interpolate(left, right): the frame half-way, float

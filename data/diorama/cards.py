@@ -1,0 +1,203 @@
+"""Cards of the tiny checkpoints: held-out figures, how each was trained, and sheets to look at.
+
+Reads `data/diorama/checkpoints/`, the training logs under `--out` and the rendered validation split; writes
+`card.json` and `sheet_*.png` into each checkpoint's folder, and `checkpoints/README.md` from all of them.
+
+    python data/diorama/cards.py --rendered DIR --out DIR [--only wan vace editor]
+"""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import dataset
+import numpy as np
+import torch
+from dataset import Shot
+from PIL import Image
+
+from rmkit import models, profile, propagate, video
+from rmkit.baselines import colour_transfer, vae_ceiling
+
+FOLDER = Path(__file__).parent / "checkpoints"
+PROMPTS = (
+    "a woman with red hair in a blue shirt stands in front of a brick wall, close up",
+    "a man with a hat and glasses in a yellow shirt stands in a room, close up",
+    "a car drives on a road between houses, wide shot",
+    "a car drives on a road between houses, wide shot, in the rain",
+)
+STAGES = {"wan": ("wan_vae", "low", "high"), "vace": ("vace",), "editor": ("qwen_vae", "editor")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rendered", type=Path, required=True, help="folder that render.py wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder the training scripts wrote")
+    parser.add_argument("--only", nargs="+", choices=tuple(STAGES), default=list(STAGES))
+    arguments = parser.parse_args()
+    mini = profile.load("mini")
+    shots = dataset.load(arguments.rendered, "validation")
+    count = len([1 for _ in (arguments.rendered / "pretrain").glob("*/meta.json")])
+    figures = {"wan": wan_figures, "vace": vace_figures, "editor": editor_figures}
+    for name in arguments.only:
+        with torch.no_grad():
+            found = figures[name](mini, shots, arguments.rendered)
+        card = {
+            "data": f"{2 * count} clips of {count} sequences, pretrain split",
+            "held out on": f"{len(shots)} clips, validation split",
+            "figures": {key: round(float(value), 4) for key, value in found.items()},
+            "training": [row for stage in STAGES[name] for row in summary(arguments.out / stage)],
+        }
+        (FOLDER / name / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+        print(json.dumps(card["figures"], indent=1), flush=True)
+    write_readme()
+
+
+def wan_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
+    """Reconstruction by the VAE of all it is fed, and a sheet of text-to-video samples."""
+    pipeline = models.load_wan(mini)
+    found: dict[str, list[float]] = {}
+    rows = []
+    for number, shot in enumerate(shots):
+        clip = dataset.repeated(shot.truth)
+        back = vae_ceiling.reconstruct(pipeline.vae, clip)
+        put = {
+            "vae_psnr": dataset.psnr(back, clip),
+            "vae_psnr_first_frame": dataset.psnr(back[0], clip[0]),
+            "vae_psnr_last_frame": dataset.psnr(back[-1], clip[-1]),
+            "vae_sharpness_ratio": dataset.sharpness(back) / dataset.sharpness(clip),
+        }
+        if number % 4 == 0:
+            for kind in ("render", "edges", "depth"):
+                other = dataset.repeated(getattr(shot, kind))
+                put[f"vae_psnr_{kind}"] = dataset.psnr(vae_ceiling.reconstruct(pipeline.vae, other), other)
+        faces = face_crops(shot, clip, back)
+        if faces and len(rows) < 8:
+            rows.append((shot.sequence, faces))
+        for key, value in put.items():
+            found.setdefault(key, []).append(value)
+    video.contact_sheet(rows, width=144).save(FOLDER / "wan" / "sheet_vae_faces.png")
+    samples = []
+    for number, prompt in enumerate((*PROMPTS, *(shot.caption for shot in shots[:8:2]))):
+        output = pipeline(
+            prompt,
+            height=96,
+            width=144,
+            num_frames=33,
+            num_inference_steps=20,
+            guidance_scale=3.0,
+            guidance_scale_2=3.0,
+            max_sequence_length=models.text_length(pipeline),
+            generator=models.generator(number),
+            output_type="np",
+        )
+        frames = video.to_uint8(output.frames[0])
+        samples.append((prompt[:60], [frames[i] for i in (0, 11, 22, 32)]))
+    video.contact_sheet(samples, width=216).save(FOLDER / "wan" / "sheet_samples.png")
+    return {key: np.mean(values) for key, values in found.items()}
+
+
+def vace_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
+    """Propagation of true anchors: what the model loses apart from the editor's errors."""
+    pipeline = propagate._pipeline(mini)
+    found: dict[str, list[float]] = {}
+    rows = []
+    for number, shot in enumerate(shots[::3]):
+        truth = dataset.repeated(shot.truth)
+        row = [truth[16]]
+        for kind in ("edges", "depth"):
+            anchors = {0: truth[0], 32: truth[32]}
+            frames, mask = propagate.control(dataset.repeated(getattr(shot, kind)), anchors, [0, 32])
+            embeds = propagate._embeds(mini, pipeline, shot.caption, {})
+            output = propagate._generate(mini, pipeline, frames, mask, embeds, number)
+            found.setdefault(f"psnr_true_anchors_{kind}", []).append(dataset.psnr(output, truth))
+            found.setdefault(f"sharpness_ratio_{kind}", []).append(
+                dataset.sharpness(output) / dataset.sharpness(truth)
+            )
+            row.append(output[16])
+        rows.append((shot.sequence, row))
+    video.contact_sheet(rows, width=216).save(FOLDER / "vace" / "sheet_truth_edges_depth.png")
+    return {key: np.mean(values) for key, values in found.items()}
+
+
+def editor_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
+    """Edited first frames against the truth, beside an affine colour map fitted on pretrain pairs."""
+    pretrain = [s for s in dataset.load(rendered, "pretrain", limit=80) if s.weather == "clear"]
+    colour_map = colour_transfer.least_squares((s.render[::8], s.truth[::8]) for s in pretrain)
+    pipeline = models.load_editor(mini)
+    found: dict[str, list[float]] = {}
+    rows = []
+    for number, shot in enumerate(shots):
+        render, truth = shot.render[0], shot.truth[0]
+        with models.edit_area(pipeline, mini.anchors.edit_area):
+            edited = pipeline(
+                image=Image.fromarray(render),
+                prompt=mini.anchors.prompt,
+                num_inference_steps=mini.anchors.steps,
+                true_cfg_scale=1.0,
+                generator=models.generator(number),
+            ).images[0]
+        edited = np.asarray(edited.resize((render.shape[1], render.shape[0]), Image.LANCZOS))
+        mapped = colour_transfer.apply(colour_map, render)
+        for key, frame in (("render", render), ("affine", mapped), ("edited", edited)):
+            found.setdefault(f"psnr_{key}", []).append(dataset.psnr(frame, truth))
+        found.setdefault("sharpness_ratio", []).append(
+            dataset.sharpness(edited[None]) / dataset.sharpness(truth[None])
+        )
+        if number % 3 == 0:
+            rows.append((shot.sequence, [render, mapped, edited, truth]))
+    video.contact_sheet(rows, width=216).save(FOLDER / "editor" / "sheet_render_affine_edited_truth.png")
+    means = {key: np.mean(values) for key, values in found.items()}
+    return {**means, "psnr_gain_over_affine": means["psnr_edited"] - means["psnr_affine"]}
+
+
+def face_crops(shot: Shot, clip: np.ndarray, back: np.ndarray) -> list[np.ndarray]:
+    """Faces of a clip before and after the VAE, first and last frame: uint8 [48, 48, 3] each."""
+    crops = []
+    for frame in (0, len(shot.faces) - 1):
+        if not shot.faces[frame]:
+            return []
+        x0, y0, x1, y1 = shot.faces[frame][0]
+        top = int(np.clip((y0 + y1) / 2 - 24, 0, 48))
+        left = int(np.clip((x0 + x1) / 2 - 24, 0, 96))
+        crops += [v[2 * frame, top : top + 48, left : left + 48] for v in (clip, back)]
+    return crops
+
+
+def summary(folder: Path) -> list[dict]:
+    """Last row of each phase of a training log: steps, seconds, loss."""
+    if not (folder / "log.csv").exists():
+        return []
+    with (folder / "log.csv").open() as file:
+        last = {row["phase"]: row for row in csv.DictReader(file)}
+    return [{"stage": folder.name, **{k: v for k, v in row.items() if v}} for row in last.values()]
+
+
+def write_readme() -> None:
+    """checkpoints/README.md from the cards: one table of figures and one of training a checkpoint."""
+    lines = [
+        "# The tiny checkpoints",
+        "",
+        "Small instances of the real classes, trained on the diorama's pretrain split by the scripts in",
+        "`data/diorama/`, in the folder formats of the real ones. Written by `data/diorama/cards.py`; the",
+        "figures are means over the validation split, which no training has seen. PSNR in dB.",
+    ]
+    for name in STAGES:
+        file = FOLDER / name / "card.json"
+        if not file.exists():
+            continue
+        card = json.loads(file.read_text())
+        lines += ["", f"## {name}", "", f"Trained on {card['data']}; held out on {card['held out on']}.", ""]
+        lines += ["| figure | value |", "|---|---|"]
+        lines += [f"| {key} | {value} |" for key, value in card["figures"].items()]
+        lines += ["", "| stage | phase | steps | seconds | loss |", "|---|---|---|---|---|"]
+        for row in card["training"]:
+            cells = (row["stage"], row["phase"], row["step"], row["seconds"], row["loss"])
+            lines.append("| " + " | ".join(cells) + " |")
+        lines += [""] + [f"![{p.stem}]({name}/{p.name})" for p in sorted((FOLDER / name).glob("sheet_*.png"))]
+    (FOLDER / "README.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

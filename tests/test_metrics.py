@@ -1,0 +1,236 @@
+"""Metrics against their definitions, the baselines, and evaluate end to end on the tiny profile."""
+
+import csv
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rmkit import anchors, clips, evaluate, metrics, profile, propagate, store, video
+from rmkit.baselines import colour_transfer, vae_ceiling
+from rmkit.errors import InputError
+from rmkit.metrics import truth
+from rmkit.metrics.fidelity import psnr, ssim
+from rmkit.metrics.motion_smoothness import flow_midpoint, motion_smoothness
+from rmkit.metrics.sharpness import sharpness
+from rmkit.metrics.temporal_flickering import temporal_flickering
+
+
+def noise(count: int, height: int = 96, width: int = 144, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def moving_square(count: int = 7, step: int = 3) -> np.ndarray:
+    """A smooth blob that moves `step` pixels a frame over a plain ground."""
+    frames = np.full((count, 64, 96, 3), 60, np.uint8)
+    for i, frame in enumerate(frames):
+        cv2.circle(frame, (24 + step * i, 32), 12, (220, 180, 140), -1)
+        frames[i] = cv2.GaussianBlur(frame, (0, 0), 2)
+    return frames
+
+
+@pytest.mark.parametrize("height", [96, 400])
+def test_temporal_flickering_rounds_where_vbench_rounds(height: int) -> None:
+    """VBench: BGR frames as float32, cv2.absdiff, float32 means; at 400x600 a float32 sum is inexact."""
+    frames = noise(4, height, height * 3 // 2)
+    bgr = [np.array(frame[..., ::-1], dtype=np.float32) for frame in frames]
+    means = np.array([np.mean(cv2.absdiff(a, b)) for a, b in itertools.pairwise(bgr)])
+    assert means.dtype == np.float32
+    assert temporal_flickering(iter(frames)) == (255.0 - np.mean(means).item()) / 255.0
+
+
+def test_motion_smoothness_arithmetic_given_the_interpolated_frames() -> None:
+    """Truncated to uint8, then absdiff in uint8; the last odd frame without a neighbour is left out."""
+    frames = noise(6, 16, 24)
+    predicted = [
+        np.random.default_rng(i).uniform(-20, 280, frames[0].shape).astype(np.float32) for i in (1, 2)
+    ]
+    queue = iter(predicted)
+    found = motion_smoothness(iter(frames), lambda left, right: next(queue))
+    truncated = [np.clip(p, 0, 255).astype(np.uint8) for p in predicted]
+    errors = [np.mean(cv2.absdiff(frames[i], p)) for i, p in zip((1, 3), truncated, strict=True)]
+    assert found == pytest.approx((255.0 - np.mean(errors)) / 255.0, abs=1e-12)
+
+
+def test_the_flow_interpolator_follows_motion() -> None:
+    frames = moving_square(3, step=3)
+    warped = np.abs(flow_midpoint(frames[0], frames[2]) - frames[1]).mean()
+    blended = np.abs((frames[0].astype(np.float32) + frames[2]) / 2 - frames[1]).mean()
+    assert warped < blended / 2
+
+
+def test_temporal_metrics_of_still_and_repeated_frames() -> None:
+    still = np.repeat(noise(1, 32, 48), 5, axis=0)
+    assert temporal_flickering(still) == 1.0 and motion_smoothness(still) == 1.0
+    frames = moving_square(5)
+    repeated = clips.repeat(frames, 2, 9)
+    by_name = metrics.BY_NAME
+    at_rate = by_name["temporal_flickering"].of(iter(repeated), None, 2)
+    distinct = by_name["temporal_flickering_distinct"].of(iter(repeated), None, 2)
+    assert distinct == temporal_flickering(frames)
+    assert 1 - at_rate == pytest.approx((1 - distinct) / 2, rel=1e-5)
+    with pytest.raises(ValueError):
+        temporal_flickering(frames[:1])
+    with pytest.raises(ValueError):
+        motion_smoothness(frames[:2])
+
+
+def test_psnr_is_of_the_whole_clip() -> None:
+    frames = np.full((2, 8, 8, 3), 100, np.uint8)
+    other = frames.copy()
+    other[1] += 10  # mean squared error 50 over both frames
+    assert psnr(frames, other) == pytest.approx(10 * np.log10(255**2 / 50))
+    assert psnr(frames, frames) == np.inf
+    with pytest.raises(ValueError):
+        psnr(frames, frames[:1])
+
+
+def test_ssim_equals_scikit_image() -> None:
+    from skimage.metrics import structural_similarity
+
+    frames = moving_square(3)
+    other = np.clip(frames.astype(int) + np.random.default_rng(0).integers(-25, 25, frames.shape), 0, 255)
+    other = other.astype(np.uint8)
+    options = {"channel_axis": -1, "data_range": 255, "gaussian_weights": True}
+    expected = [
+        structural_similarity(b, a, sigma=1.5, use_sample_covariance=False, **options)
+        for a, b in zip(frames, other, strict=True)
+    ]
+    assert ssim(frames, other) == pytest.approx(np.mean(expected), abs=1e-9)
+    repeated = ssim(clips.repeat(frames, 2, 6), clips.repeat(other, 2, 6))
+    assert repeated == pytest.approx(np.mean(expected), abs=1e-9)
+
+
+def test_sharpness_falls_with_blur() -> None:
+    frames = noise(2, 48, 64)
+    assert sharpness([cv2.GaussianBlur(frame, (0, 0), 1) for frame in frames]) < 0.1 * sharpness(frames)
+    assert sharpness(np.full((1, 16, 16, 3), 90, np.uint8)) == 0
+
+
+def test_colour_map_is_found_again() -> None:
+    wanted = np.array([[0.8, 0.1, 0, 10], [0, 0.7, 0.1, 20], [0.05, 0, 0.9, 5]])
+    frames = noise(3, 16, 24)
+    found = colour_transfer.least_squares([(frames, colour_transfer.apply(wanted, frames))])
+    assert np.abs(found - wanted).max() < 0.05  # rounding to uint8 is all that differs
+    assert np.abs(found[:, :3] - wanted[:, :3]).max() < 1e-3
+
+
+def put_truth(settings: profile.Profile) -> None:
+    for clip in clips.load(settings, "validation"):
+        frames = clips.sequence_of(settings, clip).frames(list(clip.source_frames))
+        video.write(truth.path(settings, clip), (frames * 0.9).astype(np.uint8), 8)
+
+
+def put_results(settings: profile.Profile) -> None:
+    """Stand-ins for what the model stages write: renders a little changed, and pairs of them."""
+    shades = {"edges": 0.92, "depth": 0.7, "multi_anchor": 0.8}
+    pairs = []
+    for clip in clips.load(settings):
+        frames = video.read(clips.path(settings, clip))
+        for variant, shade in shades.items():
+            target = propagate.path(settings, variant, clip)
+            video.write(target, (frames * shade).astype(np.uint8), settings.clips.fps)
+        target = settings.layout.enhanced / "realmaster" / f"{clip.id}.mp4"
+        video.write(target, (frames * 0.9).astype(np.uint8) + 1, settings.clips.fps)
+        if clip.split == "train":
+            root = settings.layout.root
+            pairs.append(
+                {
+                    "clip": clip.id,
+                    "render": clips.path(settings, clip).relative_to(root).as_posix(),
+                    "target": propagate.path(settings, "edges", clip).relative_to(root).as_posix(),
+                    "kept": True,
+                    "reason": "",
+                }
+            )
+    settings.layout.pairs.mkdir(parents=True)
+    store.write_json(settings.layout.pairs / "pairs.json", pairs)
+
+
+@pytest.fixture
+def measured(tiny_profile: profile.Profile, tiny_clips: list[clips.Clip]) -> profile.Profile:
+    put_results(tiny_profile)
+    return tiny_profile
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_evaluate_measures_everything_once(measured: profile.Profile) -> None:
+    put_truth(measured)
+    path = evaluate.evaluate(measured)
+    rows = rows_of(path)
+    assert list(rows[0])[:5] == ["profile", "method", "clip", "metric", "value"]
+    assert list(dict.fromkeys(row["method"] for row in rows)) == list(evaluate.METHODS)
+    assert {row["metric"] for row in rows} == {m.name for m in metrics.ALL}
+    assert {row["options"] for row in rows if "smooth" in row["metric"]} == {"interpolator=dis_flow"}
+    assert not [row for row in rows if row["method"] == "truth" and "truth" in row["metric"]]
+    assert {row["artefact"] for row in rows if row["method"] == "render"} == {
+        store.fingerprint(clips.path(measured, clip)) for clip in clips.load(measured, "validation")
+    }
+    value = {(r["method"], r["clip"], r["metric"]): float(r["value"]) for r in rows}
+    clip = clips.load(measured, "validation")[0].id
+    assert value["realmaster", clip, "psnr_truth"] > value["depth", clip, "psnr_truth"]
+    assert value["colour_transfer", clip, "psnr_truth"] > value["render", clip, "psnr_truth"]
+
+    # Again: the same bytes, no file touched; after a kill in the middle: the same bytes.
+    before = path.read_bytes()
+    stamps = {p: p.stat().st_mtime_ns for p in measured.layout.root.rglob("*.json")}
+    assert evaluate.evaluate(measured).read_bytes() == before
+    assert stamps == {p: p.stat().st_mtime_ns for p in measured.layout.root.rglob("*.json")}
+    shutil.rmtree(measured.layout.root / "metrics" / "edges")
+    (measured.layout.root / "metrics" / "depth" / f"{clip}.json").write_text("[")
+    store.sidecar_of(measured.layout.root / "metrics" / "depth" / f"{clip}.json").unlink()
+    path.unlink()
+    assert evaluate.evaluate(measured).read_bytes() == before
+
+
+def test_without_a_truth_nothing_is_near_to_it(measured: profile.Profile) -> None:
+    rows = rows_of(evaluate.evaluate(measured))
+    assert not {"truth", "vae_ceiling"} & {row["method"] for row in rows}
+    assert not {"psnr_truth", "ssim_truth"} & {row["metric"] for row in rows}
+    assert {"sharpness", "temporal_flickering_distinct"} <= {row["metric"] for row in rows}
+
+
+def test_a_clip_with_a_refused_anchor_has_no_row_of_that_variant(measured: profile.Profile) -> None:
+    clip = clips.load(measured, "validation")[0]
+    for index in anchors.indices(measured, "edges"):
+        picture = anchors.path(measured, clip, index)
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.touch()
+        store.sidecar_of(picture).write_text(json.dumps({"accepted": index == 0}))
+    propagate.path(measured, "edges", clip).unlink()
+    rows = rows_of(evaluate.evaluate(measured))
+    assert clip.id not in {row["clip"] for row in rows if row["method"] == "edges"}
+    assert clip.id in {row["clip"] for row in rows if row["method"] == "realmaster"}
+
+
+def test_bad_outputs_are_named_before_anything_is_measured(measured: profile.Profile) -> None:
+    clip = clips.load(measured, "validation")[0]
+    target = measured.layout.enhanced / "realmaster" / f"{clip.id}.mp4"
+    whole = video.read(target)
+    video.write(target, whole[:-4], measured.clips.fps)
+    with pytest.raises(InputError, match="has 5 frames of 32x48 and the profile asks for 9"):
+        evaluate.evaluate(measured)
+    target.write_bytes(b"not a video")
+    with pytest.raises(InputError, match="truncated or not a video"):
+        evaluate.evaluate(measured)
+    target.unlink()
+    with pytest.raises(InputError, match=r"realmaster has not been run on clip"):
+        evaluate.evaluate(measured)
+    assert not (measured.layout.root / "metrics").exists()
+
+
+def test_a_truth_that_is_too_short_is_a_sentence(measured: profile.Profile) -> None:
+    put_truth(measured)
+    clip = clips.load(measured, "validation")[0]
+    path = truth.path(measured, clip)
+    video.write(path, video.read(path)[:2], 8)
+    with pytest.raises(InputError, match=r"ends before frame 4, which clip .* needs"):
+        vae_ceiling.round_trip(measured, [clip])

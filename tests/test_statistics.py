@@ -1,0 +1,119 @@
+"""Intervals: resampled by sequence, paired, and honest about too little data."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rmkit import claims, statistics
+
+
+def frame_of(values: dict[str, dict[str, float]], metric: str = "psnr_truth") -> pd.DataFrame:
+    """metrics.csv as a frame; a clip 's1_0' belongs to sequence 's1'."""
+    rows = [
+        {
+            "profile": "tiny",
+            "method": method,
+            "clip": clip,
+            "metric": metric,
+            "value": value,
+            "sequence": clip.split("_")[0],
+            "subsets": "",
+            "options": "",
+        }
+        for method, by_clip in values.items()
+        for clip, value in by_clip.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def sequences(count: int, clips: int, spread: float, seed: int = 0) -> dict[str, float]:
+    """Clips that differ between sequences and hardly within one."""
+    draw = np.random.default_rng(seed)
+    levels = draw.normal(20, spread, count)
+    return {f"s{i}_{j}": levels[i] + draw.normal(0, 0.01) for i in range(count) for j in range(clips)}
+
+
+def test_the_interval_is_of_sequences_not_of_clips() -> None:
+    values = sequences(10, 5, spread=2.0)
+    found = statistics.mean(frame_of({"edges": values}), "edges", "psnr_truth")
+    assert (found.clips, found.sequences, found.interval) == (50, 10, "BCa")
+    assert found.value == pytest.approx(np.mean(list(values.values())))
+    assert found.low < found.value < found.high
+    alone = {clip.replace("_", ""): value for clip, value in values.items()}  # every clip a sequence
+    naive = statistics.mean(frame_of({"edges": alone}), "edges", "psnr_truth")
+    assert found.high - found.low > 1.8 * (naive.high - naive.low)
+
+
+def test_the_interval_covers_about_as_often_as_it_says() -> None:
+    means = [
+        statistics.mean(frame_of({"edges": sequences(16, 2, 1.0, seed)}), "edges", "psnr_truth")
+        for seed in range(40)
+    ]
+    assert sum(found.low <= 20 <= found.high for found in means) >= 34
+
+
+def test_pairs_are_of_the_clips_both_have() -> None:
+    easy = sequences(8, 2, spread=5.0)
+    better = {clip: value + 1.5 for clip, value in easy.items() if clip != "s0_0"}
+    frame = frame_of({"edges": better, "realmaster": easy})
+    found = statistics.difference(frame, "psnr_truth", "edges")
+    assert found.value == pytest.approx(1.5) and found.clips == 15
+    assert (found.low, found.high, found.interval) == (found.value, found.value, "no spread")
+
+
+def test_ratio_of_means() -> None:
+    sharp = sequences(8, 2, spread=2.0)
+    blurred = {clip: value / 2 for clip, value in sharp.items()}
+    frame = frame_of({"edges": blurred, "vae_ceiling": sharp}, "sharpness")
+    assert statistics.ratio(frame, "sharpness", "edges", "vae_ceiling").value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "why"), [({}, "no data"), ({"s0_0": 3.0, "s0_1": 4.0}, "one sequence")], ids=["none", "one"]
+)
+def test_too_little_data_has_no_interval(values: dict[str, float], why: str) -> None:
+    frame = frame_of({"render": {"s9_0": 1.0}, "edges": values})
+    found = statistics.mean(frame, "edges", "psnr_truth")
+    assert found.interval == why and math.isnan(found.low)
+    assert found.known == bool(values)
+
+
+def test_two_sequences_still_have_an_interval() -> None:
+    frame = frame_of({"edges": {"s0_0": 1.0, "s1_0": 2.0}})
+    found = statistics.mean(frame, "edges", "psnr_truth")
+    assert found.low <= 1.5 <= found.high and found.interval in ("BCa", "percentile")
+
+
+def outcome(values: dict[str, dict[str, float]], name: str, metric: str = "psnr_truth") -> claims.Outcome:
+    return next(o for o in claims.check(frame_of(values, metric)) if o.claim.id == name)
+
+
+def test_claims_have_verdicts() -> None:
+    graded = sequences(12, 2, spread=3.0)
+    noise = np.random.default_rng(1)
+
+    def plus(gain: float) -> dict[str, float]:
+        return {clip: value + gain + noise.normal(0, 0.2) for clip, value in graded.items()}
+
+    values = {"colour_transfer": graded, "realmaster": plus(1.6), "edges": plus(1.2), "depth": plus(1.2)}
+    found = outcome(values, "gain_over_grading")
+    assert (found.verdict, found.clear) == ("holds", True)
+    values["realmaster"] = plus(0.5)
+    found = outcome(values, "gain_over_grading")
+    assert (found.verdict, found.clear) == ("does not hold", True)
+    assert not outcome(values, "edges_over_depth").clear
+    assert "crosses" in outcome(values, "edges_over_depth").words
+    assert outcome(values, "edges_over_multi_anchor").verdict == "not run"
+    order = [method for method, _ in claims.observed_order(frame_of(values))]
+    assert order[-1] == "realmaster" and len(order) == 3
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(0.5, "does not hold"), (0.9, "holds"), (1.4, "does not hold")]
+)
+def test_sharpness_has_a_lower_and_an_upper_bound(factor: float, verdict: str) -> None:
+    sharp = sequences(8, 2, spread=1.0)
+    values = {"vae_ceiling": sharp, "edges": {clip: value * factor for clip, value in sharp.items()}}
+    assert outcome(values, "sharp_edges", "sharpness").verdict == verdict

@@ -1,0 +1,92 @@
+"""Tables from metrics.csv: three forms, nothing hidden, the same bytes twice."""
+
+import csv
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rmkit import evaluate, metrics, profile, statistics, tables
+from rmkit.errors import InputError
+
+LEVELS = {m.name: (0.9, 0.02) for m in metrics.ALL} | {"psnr_truth": (22.0, 2.0), "sharpness": (300.0, 40.0)}
+
+
+def put_metrics(settings: profile.Profile, methods: list[str], truth: bool = True) -> None:
+    """A metrics.csv of 8 sequences of two clips with made-up values."""
+    draw, rows = np.random.default_rng(0), []
+    for method in methods:
+        for metric in metrics.ALL:
+            if metric.needs_truth and (method == "truth" or not truth):
+                continue
+            level, spread = LEVELS[metric.name]
+            for i in range(16):
+                rows.append(
+                    {
+                        "profile": settings.name,
+                        "method": method,
+                        "clip": f"s{i // 2}_{i % 2}",
+                        "metric": metric.name,
+                        "value": round(level + draw.normal(0, spread), 6),
+                        "sequence": f"s{i // 2}",
+                        "subsets": "",
+                        "options": "",
+                        "artefact": "",
+                        "commit": "",
+                    }
+                )
+    settings.layout.root.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(settings.layout.metrics, index=False)
+
+
+def test_three_forms_that_agree(tiny_profile: profile.Profile) -> None:
+    put_metrics(tiny_profile, list(evaluate.METHODS))
+    paths = {path.name: path for path in tables.write(tiny_profile)}
+    assert set(paths) == {
+        f"{t}.{s}" for t in ("table2", "differences", "claims") for s in ("csv", "md", "tex")
+    }
+    with paths["table2.csv"].open(newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert list(rows) == list(evaluate.METHODS)
+    row = rows["realmaster"]
+    low, value, high = (float(row[f"psnr_truth{end}"]) for end in ("_low", "", "_high"))
+    assert low < value < high and row["psnr_truth_interval"] == "BCa"
+    cell = f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    for form in ("md", "tex"):
+        text = paths[f"table2.{form}"].read_text()
+        line = next(line for line in text.splitlines() if "RealMaster" in line)
+        assert cell in line
+        assert "optical-flow interpolator" in text and "ArcFace" in text
+    tex = paths["table2.tex"].read_text()
+    assert tex.count("&") == len(rows) * 8 + 8  # nine columns, header included
+    assert not re.search(r"(?<!\\)[_%]", tex)
+
+
+def test_the_same_bytes_twice(tiny_profile: profile.Profile) -> None:
+    put_metrics(tiny_profile, list(evaluate.METHODS))
+    before = [path.read_bytes() for path in tables.write(tiny_profile)]
+    assert before == [path.read_bytes() for path in tables.write(tiny_profile)]
+
+
+def test_what_did_not_run_says_so(tiny_profile: profile.Profile) -> None:
+    content = tiny_profile.model_dump()
+    content["propagation"]["variants"] = ("edges",)
+    settings = profile.Profile.model_validate(content)
+    put_metrics(settings, ["render", "colour_transfer", "edges", "realmaster"], truth=False)
+    made = {table.name: table for table in tables.build(settings)}
+    cells = {row[0]: row[1:] for row in made["table2"].cells}
+    assert set(cells["Depth"]) == {"not run"} and set(cells["VAE ceiling"]) == {"n/a"}
+    assert cells["Edges"][1] == "n/a" and cells["Edges"][0] == "16"
+    notes = " ".join(made["table2"].notes)
+    assert "leaves depth out" in notes and "this data has no truth" in notes
+    verdicts = {row[1]: row[-1] for row in made["claims"].cells}
+    assert verdicts["Edges are better than Depth"] == "not run"
+    assert "not run" not in tables.markdown(made["differences"]).splitlines()[4]
+
+
+def test_tables_before_evaluation(tiny_profile: profile.Profile) -> None:
+    with pytest.raises(InputError, match="run 05_evaluation"):
+        tables.write(tiny_profile)
+    assert not tiny_profile.layout.tables.exists()
+    assert statistics.NOTHING.known is False

@@ -1,0 +1,90 @@
+"""The training of the tiny checkpoints: it resumes exactly, and VACE sees in training what it will be given."""
+
+from pathlib import Path
+
+import architectures
+import dataset
+import loop
+import numpy as np
+import pytest
+import torch
+import train_video
+from torch import nn
+
+from rmkit import models, propagate
+from rmkit.profile import Profile
+
+
+def test_a_killed_training_ends_like_one_never_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)  # after every step
+
+    def run(folder: Path, killed_at: int | None) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Linear(4, 1)
+
+        def loss(rng: np.random.Generator, generator: torch.Generator):
+            if killed_at is not None and len(seen) == killed_at:
+                raise KeyboardInterrupt
+            seen.append(1)
+            x = torch.randn(8, 4, generator=generator) + float(rng.normal())
+            return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
+
+        seen: list[int] = []
+        loop.train(folder, {"model": model}, [loop.Phase("a", 6, 0.1, loss), loop.Phase("b", 4, 0.1, loss)])
+        return model.weight.detach().clone()
+
+    whole = run(tmp_path / "whole", None)
+    for killed_at in (3, 8):
+        folder = tmp_path / f"killed{killed_at}"
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, killed_at)
+        assert torch.equal(run(folder, None), whole)
+
+
+def test_twins_are_known_together_and_the_pipelines_layouts_are_used() -> None:
+    ends = dataset.known_frames("ends", 33, np.random.default_rng(0))
+    assert np.flatnonzero(ends).tolist() == [0, 1, 32]
+    multi = dataset.known_frames("multi", 33, np.random.default_rng(0))
+    assert np.flatnonzero(multi).tolist() == [0, 1, 8, 9, 16, 17, 24, 25, 32]
+    for seed in range(5):
+        known = dataset.known_frames("random", 33, np.random.default_rng(seed))
+        assert (known[:-1:2] == known[1::2]).all()
+
+
+def test_vace_is_trained_on_what_the_pipeline_feeds_it(tiny_profile: Profile, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    # Smooth pictures: the encoder runs in bf16 in training and in fp32 in the pipeline.
+    base = rng.integers(40, 200, (3, 5, 1, 1, 3))
+    render, truth, depth = (np.broadcast_to(v, (5, 32, 48, 3)).astype(np.uint8) for v in base)
+    edges = np.full((5, 32, 48, 3), 255, np.uint8)
+    shot = dataset.Shot("s", render, truth, depth, edges, "", "clear", ((),) * 5)
+    pipeline = models.load_vace(tiny_profile)
+    control = train_video.control_latents(pipeline.vae, [shot], tmp_path / "control.safetensors", frames=9)
+    states = train_video.assemble(control, np.array([0]), np.array([0]))  # edges between both ends
+
+    anchors = {0: truth[0], 8: truth[4]}
+    frames, mask = propagate.control(dataset.repeated(edges), anchors, [0, 8])
+    video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    masks = torch.from_numpy(mask / 255.0).float()[None, None].expand(1, 3, -1, -1, -1)
+    with torch.no_grad():
+        expected = torch.cat(
+            [pipeline.prepare_video_latents(video, masks, [[]]), pipeline.prepare_masks(masks, [[]])], dim=1
+        )
+    assert states.shape == expected.shape
+    assert torch.equal(states[:, -64:].float(), expected[:, -64:])
+    difference = (states[:, :-64].float() - expected[:, :-64]).abs().mean()
+    assert difference < 0.05 * expected[:, :-64].abs().mean()
+
+
+def test_mirrored_clips_take_mirrored_control() -> None:
+    latents = torch.randn(2, 4, 6, 3, 2, 4).half()
+    masks = torch.ones(2, 4, 3, dtype=torch.bool)
+    plain = train_video.assemble((latents, masks), np.array([1]), np.array([2]))
+    mirrored = train_video.assemble((latents, masks), np.array([3]), np.array([2]))
+    assert torch.equal(mirrored[:, :6], plain[:, :6].flip(-1))
+
+
+def test_tokens_are_narrower_than_the_transformer() -> None:
+    # A velocity holds the noise of all channels: a narrower stream could not carry it, and it would stay.
+    width = architectures.WIDTH_HEADS * 32
+    assert 4 * architectures.LATENT_CHANNELS < width
