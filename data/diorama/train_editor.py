@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6_000)
     parser.add_argument("--batch", type=int, default=8, help="frame pairs a step")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--clips", type=int, help="use so many clips only, for a quick trial")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     parser.add_argument("--start-from", type=Path, help="checkpoints folder to go on from")
     parser.add_argument("--save-only", action="store_true", help="write the folder from the last state")
@@ -48,7 +49,7 @@ def main() -> None:
         for name, part in parts.items():
             part.load_state_dict(load_file(arguments.out / "editor/state" / f"{name}.safetensors"))
     else:
-        shots = [s for s in dataset.load(arguments.rendered, "pretrain") if s.weather == "clear"]
+        shots = [s for s in dataset.load(arguments.rendered, "pretrain", arguments.clips) if s.weather == "clear"]
         renders, truths = pictures(shots, "render"), pictures(shots, "truth")
         pipeline.to(arguments.device)
         cache = arguments.out / "latents" / "editor.safetensors"

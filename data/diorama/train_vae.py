@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where states and results go")
     parser.add_argument("--which", choices=("wan", "qwen"), required=True)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--clips", type=int, help="use so many clips only, for a quick trial")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps of all phases")
     parser.add_argument("--start-from", type=Path, help="checkpoints folder to go on from")
     parser.add_argument(
@@ -41,7 +42,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    shots = dataset.load(arguments.rendered, "pretrain")
+    shots = dataset.load(arguments.rendered, "pretrain", arguments.clips)
     print(f"{len(shots)} clips", flush=True)
     wan = arguments.which == "wan"
     folder = arguments.out / f"{arguments.which}_vae"
@@ -83,9 +84,9 @@ def wan_phases(vae: nn.Module, shots: list[Shot], decoder: bool) -> list[loop.Ph
         ]
     return [
         phase("images", 2200, 3e-3, 16, 1, (64, 64)),
-        phase("5 frames", 150, 1e-3, 4, 5, (64, 64)),
-        phase("17 frames", 320, 1e-3, 2, 17, (48, 64)),
-        phase("33 frames", 80, 4e-4, 1, 33, (64, 96)),
+        phase("5 frames", 100, 1e-3, 4, 5, (64, 64)),
+        phase("17 frames", 160, 1e-3, 2, 17, (48, 64)),
+        phase("33 frames", 25, 4e-4, 1, 33, (64, 96)),
     ]
 
 

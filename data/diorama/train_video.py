@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=8, help="clips a step")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--clips", type=int, help="use so many clips only, for a quick trial")
     parser.add_argument("--learning-rate", type=float, help="instead of the stage's own")
     parser.add_argument("--start-from", type=Path, help="checkpoints folder to go on from")
     parser.add_argument("--compile", action="store_true", help="compile the transformer's blocks")
@@ -45,7 +46,7 @@ def main() -> None:
     out, stage = arguments.out, arguments.stage
     if stage == "save":
         return save(out)
-    shots = dataset.load(arguments.rendered, "pretrain")
+    shots = dataset.load(arguments.rendered, "pretrain", arguments.clips)
     captions = [shot.caption for shot in shots]
     vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(arguments.device).eval()
     truth = truth_latents(vae, shots, out / "latents" / "truth.safetensors")
