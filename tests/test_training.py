@@ -15,7 +15,9 @@ from rmkit import models, propagate
 from rmkit.profile import Profile
 
 
-def test_a_killed_training_ends_like_one_never_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_training_ends_like_one_never_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loop, "SAVE_EVERY", 0)  # after every step
 
     def run(folder: Path, killed_at: int | None) -> torch.Tensor:

@@ -13,9 +13,14 @@ from world import FPS, HEIGHT, SHOT_FRAMES, WIDTH
 
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 # AgX as published by T. Sobotka, in the polynomial form used by real-time engines.
-INSET = np.array([[0.842479062253094, 0.0784335999999992, 0.0792237451477643],
-                  [0.0423282422610123, 0.878468636469772, 0.0791661274605434],
-                  [0.0423756549057051, 0.0784336, 0.879142973793104]], np.float32)
+INSET = np.array(
+    [
+        [0.842479062253094, 0.0784335999999992, 0.0792237451477643],
+        [0.0423282422610123, 0.878468636469772, 0.0791661274605434],
+        [0.0423756549057051, 0.0784336, 0.879142973793104],
+    ],
+    np.float32,
+)
 OUTSET = np.linalg.inv(INSET).astype(np.float32)
 EV_LOW, EV_HIGH = -12.47393, 4.026069
 POLYNOMIAL = (15.5, -40.14, 31.96, -6.868, 0.4298, 0.1191, -0.00232)

@@ -12,27 +12,47 @@ from meshes import KINDS
 from world import Plan
 
 SUN_RENDER, AMBIENT_RENDER = 0.9, (0.38, 0.40, 0.44)  # W/m2 and share of the base colour
-SKY = {"clear": ((0.30, 0.50, 0.86), (0.80, 0.86, 0.92)), "rain": ((0.42, 0.46, 0.52),) * 2,
-       "snow": ((0.62, 0.66, 0.72),) * 2, "fog": ((0.66, 0.69, 0.72),) * 2,
-       "dusk": ((0.10, 0.14, 0.34), (0.75, 0.36, 0.22))}  # zenith, horizon of the truth
-SUN_TRUTH = {"clear": (2.9, (1.0, 0.93, 0.82), 9.0), "rain": (0.35, (0.9, 0.95, 1.0), 60.0),
-             "snow": (0.6, (0.95, 0.97, 1.0), 50.0), "fog": (0.5, (1.0, 0.98, 0.95), 60.0),
-             "dusk": (1.6, (1.0, 0.52, 0.25), 7.0)}  # W/m2, colour, angle in degrees
+SKY = {
+    "clear": ((0.30, 0.50, 0.86), (0.80, 0.86, 0.92)),
+    "rain": ((0.42, 0.46, 0.52),) * 2,
+    "snow": ((0.62, 0.66, 0.72),) * 2,
+    "fog": ((0.66, 0.69, 0.72),) * 2,
+    "dusk": ((0.10, 0.14, 0.34), (0.75, 0.36, 0.22)),
+}  # zenith, horizon of the truth
+SUN_TRUTH = {
+    "clear": (2.9, (1.0, 0.93, 0.82), 9.0),
+    "rain": (0.35, (0.9, 0.95, 1.0), 60.0),
+    "snow": (0.6, (0.95, 0.97, 1.0), 50.0),
+    "fog": (0.5, (1.0, 0.98, 0.95), 60.0),
+    "dusk": (1.6, (1.0, 0.52, 0.25), 7.0),
+}  # W/m2, colour, angle in degrees
 # kind: roughness, grain (share of the colour), bump (metres), dirt towards the ground
 SURFACE = {
-    "plain": (0.75, 0.10, 0.006, 0.45), "brick": (0.85, 0.16, 0.020, 0.40),
-    "plank": (0.60, 0.14, 0.012, 0.35), "tile": (0.35, 0.06, 0.008, 0.15),
-    "slab": (0.85, 0.14, 0.012, 0.0), "stripe": (0.85, 0.08, 0.004, 0.25),
-    "facade": (0.85, 0.10, 0.020, 0.40), "gloss": (0.28, 0.03, 0.0, 0.15),
-    "glass": (0.06, 0.0, 0.0, 0.0), "skin": (0.48, 0.05, 0.001, 0.0),
-    "hair": (0.42, 0.22, 0.006, 0.0), "cloth": (0.90, 0.10, 0.005, 0.0),
-    "leaf": (0.70, 0.35, 0.040, 0.0), "asphalt": (0.92, 0.20, 0.008, 0.0),
-    "lamp": (0.60, 0.0, 0.0, 0.0), "eye": (0.12, 0.0, 0.0, 0.0),
+    "plain": (0.75, 0.10, 0.006, 0.45),
+    "brick": (0.85, 0.16, 0.020, 0.40),
+    "plank": (0.60, 0.14, 0.012, 0.35),
+    "tile": (0.35, 0.06, 0.008, 0.15),
+    "slab": (0.85, 0.14, 0.012, 0.0),
+    "stripe": (0.85, 0.08, 0.004, 0.25),
+    "facade": (0.85, 0.10, 0.020, 0.40),
+    "gloss": (0.28, 0.03, 0.0, 0.15),
+    "glass": (0.06, 0.0, 0.0, 0.0),
+    "skin": (0.48, 0.05, 0.001, 0.0),
+    "hair": (0.42, 0.22, 0.006, 0.0),
+    "cloth": (0.90, 0.10, 0.005, 0.0),
+    "leaf": (0.70, 0.35, 0.040, 0.0),
+    "asphalt": (0.92, 0.20, 0.008, 0.0),
+    "lamp": (0.60, 0.0, 0.0, 0.0),
+    "eye": (0.12, 0.0, 0.0, 0.0),
 }
 # kind: width, row height, joint, offset of every second row (metres)
-PATTERN = {"brick": (0.40, 0.17, 0.016, 0.5), "plank": (1.90, 0.21, 0.010, 0.37),
-           "tile": (0.45, 0.45, 0.016, 0.0), "slab": (0.80, 0.80, 0.016, 0.5),
-           "facade": (2.2, 2.6, 0.55, 0.0)}
+PATTERN = {
+    "brick": (0.40, 0.17, 0.016, 0.5),
+    "plank": (1.90, 0.21, 0.010, 0.37),
+    "tile": (0.45, 0.45, 0.016, 0.0),
+    "slab": (0.80, 0.80, 0.016, 0.5),
+    "facade": (2.2, 2.6, 0.55, 0.0),
+}
 
 
 class Nodes:
@@ -68,8 +88,9 @@ class Nodes:
     def mix(self, factor: object, a: object, b: object, blend: str = "MIX") -> bpy.types.NodeSocket:
         """A colour between a and b."""
         node = self.new("ShaderNodeMix", {"data_type": "RGBA", "blend_type": blend})
-        for socket, value in zip((node.inputs[0], node.inputs[6], node.inputs[7]), (factor, a, b),
-                                 strict=True):
+        for socket, value in zip(
+            (node.inputs[0], node.inputs[6], node.inputs[7]), (factor, a, b), strict=True
+        ):
             self.put(socket, value)
         return node.outputs[2]
 
@@ -92,12 +113,14 @@ def make_material(kind: str, weather: str) -> bpy.types.Material:
     material.cycles.emission_sampling = "NONE"
     n = Nodes(material.node_tree)
     paint, joint = painted_colour(n, kind)
-    up = n.new("ShaderNodeSeparateXYZ",
-               Vector=n.new("ShaderNodeNewGeometry").outputs["Normal"]).outputs["Z"]
+    up = n.new("ShaderNodeSeparateXYZ", Vector=n.new("ShaderNodeNewGeometry").outputs["Normal"]).outputs["Z"]
     render_output(n, kind, paint, up)
     truth_output(n, kind, paint, joint, up, weather)
-    code = n.new("ShaderNodeCombineColor", Red=n.new("ShaderNodeObjectInfo").outputs["Object Index"],
-                 Green=n.new("ShaderNodeCameraData").outputs["View Z Depth"])
+    code = n.new(
+        "ShaderNodeCombineColor",
+        Red=n.new("ShaderNodeObjectInfo").outputs["Object Index"],
+        Green=n.new("ShaderNodeCameraData").outputs["View Z Depth"],
+    )
     n.output("passes", n.new("ShaderNodeEmission", Color=code.outputs[0]).outputs[0])
     return material
 
@@ -110,10 +133,19 @@ def painted_colour(n: Nodes, kind: str) -> tuple[bpy.types.NodeSocket, bpy.types
     if kind in PATTERN:
         width, row, size, offset = PATTERN[kind]
         tint = (1.0, 1.0) if kind == "facade" else (0.86, 1.10)
-        brick = n.new("ShaderNodeTexBrick", {"offset": offset}, Vector=uv, Scale=1.0,
-                      Mortar_Size=size, Mortar_Smooth=0.0, Brick_Width=width, Row_Height=row,
-                      Color1=n.mix(1.0, base, (tint[0],) * 3 + (1,), "MULTIPLY"),
-                      Color2=n.mix(1.0, base, (tint[1],) * 3 + (1,), "MULTIPLY"), Mortar=second)
+        brick = n.new(
+            "ShaderNodeTexBrick",
+            {"offset": offset},
+            Vector=uv,
+            Scale=1.0,
+            Mortar_Size=size,
+            Mortar_Smooth=0.0,
+            Brick_Width=width,
+            Row_Height=row,
+            Color1=n.mix(1.0, base, (tint[0],) * 3 + (1,), "MULTIPLY"),
+            Color2=n.mix(1.0, base, (tint[1],) * 3 + (1,), "MULTIPLY"),
+            Mortar=second,
+        )
         return brick.outputs["Color"], brick.outputs["Factor"]
     if kind in ("stripe", "cloth"):
         if kind == "stripe":
@@ -126,8 +158,7 @@ def painted_colour(n: Nodes, kind: str) -> tuple[bpy.types.NodeSocket, bpy.types
     return base, None
 
 
-def render_output(n: Nodes, kind: str, paint: bpy.types.NodeSocket,
-                  up: bpy.types.NodeSocket) -> None:
+def render_output(n: Nodes, kind: str, paint: bpy.types.NodeSocket, up: bpy.types.NodeSocket) -> None:
     """Flat: a Lambert term of the hard sun plus a constant ambient, a little less from below."""
     ambient = n.mix(1.0, paint, (*AMBIENT_RENDER, 1.0), "MULTIPLY")
     strength = 1.6 if kind == "lamp" else n.math("MULTIPLY_ADD", up, 0.12, 0.94)
@@ -139,9 +170,14 @@ def render_output(n: Nodes, kind: str, paint: bpy.types.NodeSocket,
     n.output("render", both.outputs[0])
 
 
-def truth_output(n: Nodes, kind: str, paint: bpy.types.NodeSocket,
-                 joint: bpy.types.NodeSocket | None, up: bpy.types.NodeSocket,
-                 weather: str) -> None:
+def truth_output(
+    n: Nodes,
+    kind: str,
+    paint: bpy.types.NodeSocket,
+    joint: bpy.types.NodeSocket | None,
+    up: bpy.types.NodeSocket,
+    weather: str,
+) -> None:
     """Weathered and bumped; every large stain follows height, direction or the painted joints."""
     rough, grain, bump, dirt = SURFACE[kind]
     place = n.new("ShaderNodeTexCoord").outputs["Object"]
@@ -162,8 +198,9 @@ def truth_output(n: Nodes, kind: str, paint: bpy.types.NodeSocket,
             height = n.math("MULTIPLY", height, -1.0)
             roughness = n.math("MULTIPLY_ADD", joint, rough - 0.08, 0.08)
     if dirt:  # splash from the ground fades within a metre
-        z = n.new("ShaderNodeSeparateXYZ",
-                  Vector=n.new("ShaderNodeNewGeometry").outputs["Position"]).outputs["Z"]
+        z = n.new("ShaderNodeSeparateXYZ", Vector=n.new("ShaderNodeNewGeometry").outputs["Position"]).outputs[
+            "Z"
+        ]
         low = n.math("POWER", n.math("SUBTRACT", 1.0, z, clamp=True), 1.5)
         colour = n.mix(n.math("MULTIPLY", low, dirt), colour, (0.12, 0.095, 0.07, 1))
     if weather == "rain" and kind not in ("skin", "hair", "eye", "lamp", "glass"):
@@ -198,12 +235,12 @@ def make_light(plan: Plan, azimuth: float, elevation: float) -> None:
     scene.world.cycles.sampling_method = "NONE"
     n = Nodes(scene.world.node_tree)
     flat = n.new("ShaderNodeBackground", Strength=1.0).outputs[0]
-    up = n.new("ShaderNodeSeparateXYZ",
-               Vector=n.new("ShaderNodeTexCoord").outputs["Generated"]).outputs["Z"]
+    up = n.new("ShaderNodeSeparateXYZ", Vector=n.new("ShaderNodeTexCoord").outputs["Generated"]).outputs["Z"]
     zenith, horizon = SKY[plan.weather]
     rise = n.math("POWER", n.math("MULTIPLY", up, 1.0, clamp=True), 0.6)
-    soft = n.new("ShaderNodeBackground", Strength=1.0,
-                 Color=n.mix(rise, (*horizon, 1), (*zenith, 1))).outputs[0]
+    soft = n.new(
+        "ShaderNodeBackground", Strength=1.0, Color=n.mix(rise, (*horizon, 1), (*zenith, 1))
+    ).outputs[0]
     black = n.new("ShaderNodeBackground", Strength=0.0).outputs[0]
     for name, socket in (("render", flat), ("truth", soft), ("passes", black)):
         node = n.new("ShaderNodeOutputWorld")

@@ -85,7 +85,9 @@ def render_sequence(plan: Plan, folder: Path, looks: list[str], threads: int) ->
         # between the looks is one of light and material, not of exposure.
         unlit, light = (shoot(look, plan, takes, work)[0] for look in ("unlit", "render"))
         if plan.world == "road":  # the other engine's bluish air
-            unlit, light = (haze(x, depth.astype(np.float32), (0.55, 0.66, 0.85), 170.0) for x in (unlit, light))
+            unlit, light = (
+                haze(x, depth.astype(np.float32), (0.55, 0.66, 0.85), 170.0) for x in (unlit, light)
+            )
         brightness = float((encode_render(unlit) @ LUMA).mean())
         lap("render")
         if "render" in looks:
@@ -95,7 +97,7 @@ def render_sequence(plan: Plan, folder: Path, looks: list[str], threads: int) ->
             light, _ = shoot("truth", plan, takes, work)
             light = add_weather(light, depth.astype(np.float32), plan.weather, plan.seed)
             target = brightness * BRIGHTNESS[plan.weather]
-            write_video(work / "truth.mp4", encode_film(light * 2.0**match_exposure(light, target)))
+            write_video(work / "truth.mp4", encode_film(light * 2.0 ** match_exposure(light, target)))
             lap("truth")
         np.save(work / "depth.npy", depth)
         np.save(work / "visible.npy", visible)
@@ -121,9 +123,11 @@ def build(plan: Plan, threads: int) -> tuple[list[Take], list[Figure], object]:
         number = stage.claim("person", f"person {person.id}")
         figures.append(Figure(person, number, materials))
     side = r.choice([-1, 1])
-    azimuth, elevation = {"street": (r.uniform(20, 60), r.uniform(35, 55)),
-                          "interior": (r.uniform(15, 45), r.uniform(40, 55)),
-                          "road": (r.uniform(20, 60), r.uniform(38, 58))}[plan.world]
+    azimuth, elevation = {
+        "street": (r.uniform(20, 60), r.uniform(35, 55)),
+        "interior": (r.uniform(15, 45), r.uniform(40, 55)),
+        "road": (r.uniform(20, 60), r.uniform(38, 58)),
+    }[plan.world]
     if plan.weather == "dusk":
         elevation = 14.0 + 0.15 * elevation
     make_light(plan, side * math.radians(azimuth), math.radians(elevation))
@@ -140,8 +144,9 @@ def build(plan: Plan, threads: int) -> tuple[list[Take], list[Figure], object]:
     return takes, figures, stage
 
 
-def shoot(look: str, plan: Plan, takes: list[Take], work: Path,
-          figures: list[Figure] | None = None) -> tuple[np.ndarray, list[list[dict]]]:
+def shoot(
+    look: str, plan: Plan, takes: list[Take], work: Path, figures: list[Figure] | None = None
+) -> tuple[np.ndarray, list[list[dict]]]:
     """All frames in one look, linear float32 [frames, height, width, 3]; with figures, the faces."""
     scene = bpy.context.scene
     switch(look, plan)
@@ -185,13 +190,30 @@ def write_video(path: Path, frames: np.ndarray) -> None:
 
 def describe(plan: Plan, objects: dict, faces: list[list[dict]]) -> dict:
     """The contents of meta.json."""
-    shots = [{"first_frame": s.first_frame, "frames": s.frames, "caption": s.caption,
-              "weather": plan.weather, "subsets": s.subsets, "shot_size": s.shot_size,
-              "camera_move": s.camera_move} for s in plan.shots]
-    return {"sequence": plan.sequence, "split": plan.split, "world": plan.world, "seed": plan.seed,
-            "fps": FPS, "size": [HEIGHT, WIDTH], "shots": shots,
-            "objects": {str(k): v for k, v in objects.items()},
-            "identities": [p.id for p in plan.identities], "faces": faces}
+    shots = [
+        {
+            "first_frame": s.first_frame,
+            "frames": s.frames,
+            "caption": s.caption,
+            "weather": plan.weather,
+            "subsets": s.subsets,
+            "shot_size": s.shot_size,
+            "camera_move": s.camera_move,
+        }
+        for s in plan.shots
+    ]
+    return {
+        "sequence": plan.sequence,
+        "split": plan.split,
+        "world": plan.world,
+        "seed": plan.seed,
+        "fps": FPS,
+        "size": [HEIGHT, WIDTH],
+        "shots": shots,
+        "objects": {str(k): v for k, v in objects.items()},
+        "identities": [p.id for p in plan.identities],
+        "faces": faces,
+    }
 
 
 if __name__ == "__main__":

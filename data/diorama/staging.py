@@ -23,8 +23,9 @@ SPEEDS = {"walk": 0.75, "run": 2.2, "enter": 0.8}  # m/s
 class Take:
     """One staged shot: `pose(u)` puts figures and camera where they are at u in 0..1."""
 
-    def __init__(self, plan: Plan, number: int, stage: Stage, figures: list[Figure],
-                 camera: bpy.types.Object) -> None:
+    def __init__(
+        self, plan: Plan, number: int, stage: Stage, figures: list[Figure], camera: bpy.types.Object
+    ) -> None:
         self.plan, self.shot, self.stage = plan, plan.shots[number], stage
         self.figures, self.camera = figures, camera
         self.start = number * SHOT_FRAMES / FPS
@@ -45,8 +46,7 @@ class Take:
     def stage_people(self, r: random.Random) -> None:
         """Places, headings and head turns; the camera's azimuth is drawn first, all relate to it."""
         shot: Shot = self.shot
-        self.azimuth = math.radians(r.uniform(-48, 48) if self.plan.world == "street"
-                                    else r.uniform(-38, 38))
+        self.azimuth = math.radians(r.uniform(-48, 48) if self.plan.world == "street" else r.uniform(-38, 38))
         self.tracks = [dict() for _ in self.figures]
         order = [shot.subject] + [k for k in range(len(self.figures)) if k != shot.subject]
         side = r.choice([-1, 1])
@@ -57,7 +57,7 @@ class Take:
             action = shot.actions[k]
             speed = SPEEDS.get(action, 0.0)
             if rank:  # the other stands beside and a little behind
-                gap = r.uniform(0.62, 0.8) if shot.shot_size != "close up" else r.uniform(.7, 1.0)
+                gap = r.uniform(0.62, 0.8) if shot.shot_size != "close up" else r.uniform(0.7, 1.0)
                 place = place + side * gap * right + r.uniform(0.0, 0.35) * back
             middle, heading = place.copy(), self.azimuth + math.radians(r.uniform(-35, 35))
             if speed:
@@ -77,9 +77,16 @@ class Take:
                 low, high = high, low
             if rank == 0 and shot.shot_size in ("close up", "medium close up"):
                 low, high = low * 0.8, high * 0.8
-            self.tracks[k] = {"middle": middle, "mark": place, "heading": heading, "speed": speed, "low": low,
-                              "high": high, "spin": action in ("turn", "turn_fast"),
-                              "rate": 2.2 if action == "turn_fast" else 1.0}
+            self.tracks[k] = {
+                "middle": middle,
+                "mark": place,
+                "heading": heading,
+                "speed": speed,
+                "low": low,
+                "high": high,
+                "spin": action in ("turn", "turn_fast"),
+                "rate": 2.2 if action == "turn_fast" else 1.0,
+            }
 
     def person_at(self, k: int, u: float) -> tuple[np.ndarray, float, float]:
         """Place [2], body yaw and head yaw (radians, world) of figure k at u."""
@@ -97,13 +104,15 @@ class Take:
         """Distance, height, move; False if something stands in the way."""
         shot, subject = self.shot, self.shot.subject
         scale = self.figures[subject].person.shape["tall"]
-        self.lens = {"close up": 60.0, "medium close up": 52.0, "medium shot": 42.0,
-                     "wide shot": 35.0}[shot.shot_size]
+        self.lens = {"close up": 60.0, "medium close up": 52.0, "medium shot": 42.0, "wide shot": 35.0}[
+            shot.shot_size
+        ]
         fraction = r.uniform(*HEAD_FRACTION[shot.shot_size])
         frame = HEAD_HEIGHT * scale / fraction  # metres seen from top to bottom at the subject
         self.distance = frame * self.lens / (SENSOR * HEIGHT / WIDTH)
-        drop = {"close up": 0.02, "medium close up": 0.06, "medium shot": 0.28,
-                "wide shot": 0.62}[shot.shot_size]
+        drop = {"close up": 0.02, "medium close up": 0.06, "medium shot": 0.28, "wide shot": 0.62}[
+            shot.shot_size
+        ]
         self.aim_z = HEAD_Z * scale - drop
         self.eye_z = max(0.5, self.aim_z + r.uniform(-0.10, 0.22) * min(2.5, self.distance) / 1.5)
         self.offset = r.uniform(-0.10, 0.10) * frame
@@ -111,15 +120,20 @@ class Take:
         if others and shot.shot_size == "medium close up":  # keep both in the frame
             right = np.array([math.cos(self.azimuth), math.sin(self.azimuth)])
             self.offset = 0.38 * float((others[0]["mark"] - self.tracks[subject]["middle"]) @ right)
-        self.follow = {"close up": 0.9, "medium close up": 0.85, "medium shot": 0.6,
-                       "wide shot": 0.2}[shot.shot_size]
+        self.follow = {"close up": 0.9, "medium close up": 0.85, "medium shot": 0.6, "wide shot": 0.2}[
+            shot.shot_size
+        ]
         if shot.actions[subject] == "run":  # else the runner is in the frame for half the shot
             self.follow = 0.92
         amount = r.choice([-1, 1])
-        self.move = {"hold": (0, 0, 0), "pan": (amount * 0.10 * frame, 0, 0),
-                     "dolly": (0, amount * 0.12, 0), "orbit": (0, 0, amount * math.radians(9)),
-                     "whip": (amount * 0.40 * frame, 0, 0),
-                     "orbit_fast": (0, 0.1, amount * math.radians(30))}[shot.camera_move]
+        self.move = {
+            "hold": (0, 0, 0),
+            "pan": (amount * 0.10 * frame, 0, 0),
+            "dolly": (0, amount * 0.12, 0),
+            "orbit": (0, 0, amount * math.radians(9)),
+            "whip": (amount * 0.40 * frame, 0, 0),
+            "orbit_fast": (0, 0.1, amount * math.radians(30)),
+        }[shot.camera_move]
         return all(self.view_is_free(u) for u in (0.0, 0.5, 1.0))
 
     def camera_at(self, u: float) -> tuple[np.ndarray, np.ndarray]:
@@ -133,8 +147,9 @@ class Take:
         right = np.array([math.cos(angle), math.sin(angle)])
         aim = np.array([*(place + (self.offset + slide) * right), self.aim_z])
         still = place + self.offset * right
-        eye = np.array([still[0] + distance * math.sin(angle),
-                        still[1] - distance * math.cos(angle), self.eye_z])
+        eye = np.array(
+            [still[0] + distance * math.sin(angle), still[1] - distance * math.cos(angle), self.eye_z]
+        )
         return eye, aim
 
     def view_is_free(self, u: float) -> bool:
@@ -143,8 +158,9 @@ class Take:
         place = self.person_at(self.shot.subject, u)[0]
         if abs(eye[0]) > self.stage.half_width - 0.3 and eye[1] > -6.0:
             return False
-        if not all(-3.1 < self.person_at(k, v)[0][1] < -0.95
-                   for k in range(len(self.tracks)) for v in (0.0, 1.0)):
+        if not all(
+            -3.1 < self.person_at(k, v)[0][1] < -0.95 for k in range(len(self.tracks)) for v in (0.0, 1.0)
+        ):
             return False
         circles = [(x, y, rad + 0.15) for x, y, rad in self.stage.obstacles]
         for k in range(len(self.tracks)):
@@ -168,7 +184,7 @@ class Take:
         self.lens = r.uniform(24, 34)
         self.side = 2.0 + r.uniform(-0.3, 0.3)
         self.height = r.uniform(1.25, 1.6) if number == 0 else r.uniform(1.5, 2.2)
-        self.yaw = r.uniform(-0.03, 0.03) if number == 0 else r.choice([-1, 1]) * r.uniform(.1, .35)
+        self.yaw = r.uniform(-0.03, 0.03) if number == 0 else r.choice([-1, 1]) * r.uniform(0.1, 0.35)
         self.drift = r.uniform(-0.05, 0.05)
 
     def pose(self, u: float) -> None:
@@ -190,8 +206,7 @@ class Take:
         else:
             for k, figure in enumerate(self.figures):
                 place, body, head = self.person_at(k, u)
-                figure.pose(self.shot.actions[k], time, tuple(place), body, head,
-                            self.tracks[k]["speed"])
+                figure.pose(self.shot.actions[k], time, tuple(place), body, head, self.tracks[k]["speed"])
             eye, aim = self.camera_at(u)
             self.camera.data.dof.focus_distance = self.distance
             self.camera.data.dof.aperture_fstop = 2.4 + 1.2 * min(1.0, self.distance / 3)
@@ -209,8 +224,7 @@ def project(camera: bpy.types.Object, points: np.ndarray) -> tuple[np.ndarray, n
     return np.stack([WIDTH / 2 + local[:, 0] * scale, HEIGHT / 2 - local[:, 1] * scale], 1), depth
 
 
-def measure_face(figure: Figure, camera: bpy.types.Object, ids: np.ndarray,
-                 depth: np.ndarray) -> dict:
+def measure_face(figure: Figure, camera: bpy.types.Object, ids: np.ndarray, depth: np.ndarray) -> dict:
     """Face box, landmarks (pixels) and the share of the face that is seen, from ids and depth."""
     matrix = np.array(figure.head.matrix_world)
 
@@ -227,10 +241,15 @@ def measure_face(figure: Figure, camera: bpy.types.Object, ids: np.ndarray,
     inside = (column >= 0) & (column < WIDTH) & (row >= 0) & (row < HEIGHT) & (away > 0.1)
     seen = np.zeros(len(pixels), bool)
     seen[inside] = (ids[row[inside], column[inside]] == figure.index) & (
-        np.abs(depth[row[inside], column[inside]] - away[inside]) < 0.2)
+        np.abs(depth[row[inside], column[inside]] - away[inside]) < 0.2
+    )
     visibility = float(seen.mean()) if facing > 0.25 and away.min() > 0.1 else 0.0
     box = [*pixels.min(0), *pixels.max(0)] if away.min() > 0.1 else [0.0] * 4
-    return {"object_id": figure.index, "identity": figure.person.id,
-            "box": [round(float(v), 2) for v in box],
-            "landmarks": np.round(marks, 2).tolist(), "visibility": round(visibility, 3),
-            "facing": round(facing, 3)}
+    return {
+        "object_id": figure.index,
+        "identity": figure.person.id,
+        "box": [round(float(v), 2) for v in box],
+        "landmarks": np.round(marks, 2).tolist(),
+        "visibility": round(visibility, 3),
+        "facing": round(facing, 3),
+    }

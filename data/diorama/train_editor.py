@@ -49,7 +49,9 @@ def main() -> None:
         for name, part in parts.items():
             part.load_state_dict(load_file(arguments.out / "editor/state" / f"{name}.safetensors"))
     else:
-        shots = [s for s in dataset.load(arguments.rendered, "pretrain", arguments.clips) if s.weather == "clear"]
+        shots = [
+            s for s in dataset.load(arguments.rendered, "pretrain", arguments.clips) if s.weather == "clear"
+        ]
         renders, truths = pictures(shots, "render"), pictures(shots, "truth")
         pipeline.to(arguments.device)
         cache = arguments.out / "latents" / "editor.safetensors"

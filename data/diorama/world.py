@@ -21,24 +21,51 @@ WEATHER_SHARE = 0.3  # of the street and road sequences of split pretrain
 
 # Base colours in sRGB; the names are the caption's colour words.
 COLOURS = {
-    "red": (0.74, 0.17, 0.15), "orange": (0.87, 0.47, 0.14), "yellow": (0.88, 0.74, 0.25),
-    "green": (0.25, 0.52, 0.27), "teal": (0.16, 0.52, 0.52), "blue": (0.20, 0.35, 0.70),
-    "purple": (0.47, 0.29, 0.60), "pink": (0.86, 0.52, 0.60), "white": (0.86, 0.85, 0.82),
-    "grey": (0.52, 0.53, 0.54), "black": (0.15, 0.15, 0.17), "brown": (0.45, 0.30, 0.20),
+    "red": (0.74, 0.17, 0.15),
+    "orange": (0.87, 0.47, 0.14),
+    "yellow": (0.88, 0.74, 0.25),
+    "green": (0.25, 0.52, 0.27),
+    "teal": (0.16, 0.52, 0.52),
+    "blue": (0.20, 0.35, 0.70),
+    "purple": (0.47, 0.29, 0.60),
+    "pink": (0.86, 0.52, 0.60),
+    "white": (0.86, 0.85, 0.82),
+    "grey": (0.52, 0.53, 0.54),
+    "black": (0.15, 0.15, 0.17),
+    "brown": (0.45, 0.30, 0.20),
 }
 HAIR_COLOURS = {
-    "black": (0.11, 0.10, 0.11), "brown": (0.34, 0.21, 0.13), "blond": (0.83, 0.67, 0.36),
-    "red": (0.63, 0.25, 0.10), "grey": (0.60, 0.60, 0.61), "white": (0.86, 0.86, 0.85),
+    "black": (0.11, 0.10, 0.11),
+    "brown": (0.34, 0.21, 0.13),
+    "blond": (0.83, 0.67, 0.36),
+    "red": (0.63, 0.25, 0.10),
+    "grey": (0.60, 0.60, 0.61),
+    "white": (0.86, 0.86, 0.85),
 }
-SKINS = [(0.95, 0.79, 0.69), (0.91, 0.71, 0.57), (0.84, 0.62, 0.46), (0.73, 0.51, 0.36),
-         (0.60, 0.40, 0.28), (0.47, 0.31, 0.22), (0.38, 0.25, 0.18)]
+SKINS = [
+    (0.95, 0.79, 0.69),
+    (0.91, 0.71, 0.57),
+    (0.84, 0.62, 0.46),
+    (0.73, 0.51, 0.36),
+    (0.60, 0.40, 0.28),
+    (0.47, 0.31, 0.22),
+    (0.38, 0.25, 0.18),
+]
 IRISES = [(0.22, 0.13, 0.08), (0.16, 0.33, 0.58), (0.20, 0.42, 0.25), (0.35, 0.36, 0.38)]
-HEAD_FRACTION = {"close up": (0.60, 0.72), "medium close up": (0.43, 0.52),
-                 "medium shot": (0.22, 0.29), "wide shot": (0.10, 0.14)}  # of the frame's height
-WEATHER_WORDS = {"clear": "", "rain": ", in the rain", "snow": ", in the snow", "fog": ", in fog",
-                 "dusk": ", at dusk"}
-WALL_PATTERNS = {"brick": "brick", "plank": "wooden", "plain": "plain", "stripe": "striped",
-                 "tile": "tiled"}
+HEAD_FRACTION = {
+    "close up": (0.60, 0.72),
+    "medium close up": (0.43, 0.52),
+    "medium shot": (0.22, 0.29),
+    "wide shot": (0.10, 0.14),
+}  # of the frame's height
+WEATHER_WORDS = {
+    "clear": "",
+    "rain": ", in the rain",
+    "snow": ", in the snow",
+    "fog": ", in fog",
+    "dusk": ", at dusk",
+}
+WALL_PATTERNS = {"brick": "brick", "plank": "wooden", "plain": "plain", "stripe": "striped", "tile": "tiled"}
 RGB = tuple[float, float, float]
 
 
@@ -119,8 +146,11 @@ def identity(number: int) -> Identity:
     """The person with this number; the same number gives the same person in every scene."""
     r = random.Random(f"identity {number}")
     woman = r.random() < 0.5
-    style = r.choice(["bob", "long", "bun", "ponytail", "short", "curly"] if woman
-                     else ["short", "short", "quiff", "curly", "bald", "fringe", "bob"])
+    style = r.choice(
+        ["bob", "long", "bun", "ponytail", "short", "curly"]
+        if woman
+        else ["short", "short", "quiff", "curly", "bald", "fringe", "bob"]
+    )
     hat = r.choice(["none"] * 5 + ["cap", "beanie", "brim"])
     beard = "none" if woman else r.choice(["none", "none", "full", "goatee", "moustache"])
     skin = r.choice(SKINS)
@@ -129,30 +159,55 @@ def identity(number: int) -> Identity:
     shirt = r.choice(list(COLOURS))
     u = r.uniform
     shape = {
-        "tall": u(0.92, 1.06) * (0.96 if woman else 1.0), "head_w": u(0.112, 0.136),
-        "head_h": u(0.150, 0.172), "jaw": u(-0.05, 0.30) + (0.1 if woman else 0.0),
-        "eye_x": u(0.044, 0.058), "eye_r": u(0.024, 0.031), "eye_tall": u(0.65, 0.95),
-        "brow_tilt": u(-0.35, 0.35), "brow_r": u(0.005, 0.011) * (0.75 if woman else 1.1),
-        "brow_z": u(0.048, 0.062), "nose_w": u(0.014, 0.027), "nose_l": u(0.030, 0.055),
-        "nose_out": u(0.016, 0.034), "mouth_w": u(0.030, 0.052), "mouth_r": u(0.006, 0.011),
-        "smile": u(-0.15, 0.5), "ear": u(0.024, 0.038), "build": u(0.88, 1.18),
+        "tall": u(0.92, 1.06) * (0.96 if woman else 1.0),
+        "head_w": u(0.112, 0.136),
+        "head_h": u(0.150, 0.172),
+        "jaw": u(-0.05, 0.30) + (0.1 if woman else 0.0),
+        "eye_x": u(0.044, 0.058),
+        "eye_r": u(0.024, 0.031),
+        "eye_tall": u(0.65, 0.95),
+        "brow_tilt": u(-0.35, 0.35),
+        "brow_r": u(0.005, 0.011) * (0.75 if woman else 1.1),
+        "brow_z": u(0.048, 0.062),
+        "nose_w": u(0.014, 0.027),
+        "nose_l": u(0.030, 0.055),
+        "nose_out": u(0.016, 0.034),
+        "mouth_w": u(0.030, 0.052),
+        "mouth_r": u(0.006, 0.011),
+        "smile": u(-0.15, 0.5),
+        "ear": u(0.024, 0.038),
+        "build": u(0.88, 1.18),
     }
     return Identity(
-        id=number, woman=woman, skin=skin, hair=hair, hair_style=style, hat=hat,
-        hat_colour=r.choice(list(COLOURS)), glasses=r.choice(["none", "none", "round", "square"]),
-        glasses_colour=r.choice(["black", "black", "red", "blue", "white"]), beard=beard,
-        shirt=shirt, striped=r.random() < 0.25,
+        id=number,
+        woman=woman,
+        skin=skin,
+        hair=hair,
+        hair_style=style,
+        hat=hat,
+        hat_colour=r.choice(list(COLOURS)),
+        glasses=r.choice(["none", "none", "round", "square"]),
+        glasses_colour=r.choice(["black", "black", "red", "blue", "white"]),
+        beard=beard,
+        shirt=shirt,
+        striped=r.random() < 0.25,
         shirt_second=r.choice([c for c in COLOURS if c != shirt]),
         trousers=r.choice(["black", "blue", "brown", "grey", "teal", "purple"]),
-        skirt=woman and r.random() < 0.4, iris=r.choice(IRISES), shape=shape)
+        skirt=woman and r.random() < 0.4,
+        iris=r.choice(IRISES),
+        shape=shape,
+    )
 
 
 def world_of(split: str, index: int) -> str:
     """Which of the three worlds a sequence plays in."""
     if split == "road":
         return "road"
-    cycle = (["street", "interior", "street", "interior", "road"] if split == "pretrain"
-             else ["street", "interior"])
+    cycle = (
+        ["street", "interior", "street", "interior", "road"]
+        if split == "pretrain"
+        else ["street", "interior"]
+    )
     return cycle[index % len(cycle)]
 
 
@@ -183,8 +238,16 @@ def plan_sequence(split: str, index: int) -> Plan:
 
 def validation_subsets(index: int) -> list[list[str]]:
     """Which shots of a validation sequence carry a label; every fourth sequence carries none."""
-    rows = [[["mid_clip_entry"], []], [[], ["many_small"]], [["fast_motion"], []], [[], []],
-            [[], ["many_small"]], [["fast_motion"], []], [["mid_clip_entry"], []], [[], []]]
+    rows = [
+        [["mid_clip_entry"], []],
+        [[], ["many_small"]],
+        [["fast_motion"], []],
+        [[], []],
+        [[], ["many_small"]],
+        [["fast_motion"], []],
+        [["mid_clip_entry"], []],
+        [[], []],
+    ]
     return rows[index % len(rows)]
 
 
@@ -192,8 +255,14 @@ def plan_decor(world: str, r: random.Random) -> dict[str, str]:
     """Colours and patterns of the large things; the caption mentions some of them."""
     colour = lambda *no: r.choice([c for c in COLOURS if c not in no])  # noqa: E731
     wall = colour("black")
-    decor = {"wall": wall, "wall_pattern": "plain", "door": colour(wall),
-             "second": colour("black", wall), "prop": colour(), "car": colour()}
+    decor = {
+        "wall": wall,
+        "wall_pattern": "plain",
+        "door": colour(wall),
+        "second": colour("black", wall),
+        "prop": colour(),
+        "car": colour(),
+    }
     if world == "street":
         decor["wall_pattern"] = r.choice(["brick", "brick", "plank", "plain"])
     if world == "interior":
@@ -203,8 +272,7 @@ def plan_decor(world: str, r: random.Random) -> dict[str, str]:
     return decor
 
 
-def plan_shot(number: int, world: str, people: list[Identity], subsets: list[str],
-              r: random.Random) -> Shot:
+def plan_shot(number: int, world: str, people: list[Identity], subsets: list[str], r: random.Random) -> Shot:
     """Shot size, camera move and what the people do."""
     size = r.choices(list(HEAD_FRACTION), [0.32, 0.42, 0.16, 0.10])[0]
     move = r.choice(["hold", "pan", "dolly", "orbit"])
@@ -218,22 +286,32 @@ def plan_shot(number: int, world: str, people: list[Identity], subsets: list[str
         actions = [r.choice(["stand", "talk", "turn"]), "enter"]
     if "fast_motion" in subsets:
         size = r.choice(["medium close up", "medium shot"])
-        move, actions[subject] = r.choice([("whip", "turn_fast"), ("orbit_fast", "turn_fast"),
-                                           ("pan", "run")])
+        move, actions[subject] = r.choice(
+            [("whip", "turn_fast"), ("orbit_fast", "turn_fast"), ("pan", "run")]
+        )
     return Shot(number * SHOT_FRAMES, size, subject, move, actions, subsets)
 
 
-VERBS = {"stand": "stands", "turn": "turns", "talk": "talks", "wave": "waves", "walk": "walks",
-         "run": "runs", "enter": "walks in", "turn_fast": "turns"}
+VERBS = {
+    "stand": "stands",
+    "turn": "turns",
+    "talk": "talks",
+    "wave": "waves",
+    "walk": "walks",
+    "run": "runs",
+    "enter": "walks in",
+    "turn_fast": "turns",
+}
 
 
-def caption(world: str, decor: dict[str, str], people: list[Identity], shot: Shot,
-            weather: str) -> str:
+def caption(world: str, decor: dict[str, str], people: list[Identity], shot: Shot, weather: str) -> str:
     """One sentence with what a person sees in the shot."""
     end = f", {shot.shot_size}{WEATHER_WORDS[weather]}"
     if world == "road":
-        return (f"a drive along a road with {article(decor['car'])} car, {decor['wall']} and "
-                f"{decor['second']} buildings and trees{end}")
+        return (
+            f"a drive along a road with {article(decor['car'])} car, {decor['wall']} and "
+            f"{decor['second']} buildings and trees{end}"
+        )
     who = [people[shot.subject].words() + " " + VERBS[shot.actions[shot.subject]]]
     others = [k for k in range(len(people)) if k != shot.subject]
     if others and shot.shot_size != "close up":
