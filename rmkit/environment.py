@@ -1,12 +1,14 @@
 """What a result was made with: versions, machine and commit, for notebooks and the report.
 
-Reads the installed packages' metadata; writes nothing.
+Reads the installed packages' metadata and a run's notebooks/times.json; writes nothing.
 """
 
+import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from rmkit import models, store
 from rmkit.profile import Profile
@@ -41,6 +43,12 @@ def show(profile: Profile) -> None:
     """Print the facts, one a line: the second cell of every notebook."""
     for name, fact in describe(profile).items():
         print(f"{name:>24}  {fact}")
+
+
+def notebook_times(profile: Profile) -> dict[str, dict[str, Any]]:
+    """Seconds, peak memory (MiB) and device of each notebook's last run; empty before the first."""
+    path = profile.layout.notebooks / "times.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def device_name(profile: Profile) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from rmkit import environment, models, store
+from rmkit import environment, models, report, store
 from rmkit import profile as profiles
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY, resolve
@@ -83,8 +83,6 @@ def run(profile: Profile) -> Path:
         print(f"{notebook.name}: done in {seconds:.0f} s, at most {peak:.0f} MiB", flush=True)
         ran = True
     if ran or not profile.layout.report.is_file():
-        from rmkit import report
-
         report.write(profile)  # the last notebook wrote it before its own time was known
     print(f"report: {profile.layout.report}", flush=True)
     return profile.layout.report
@@ -93,12 +91,6 @@ def run(profile: Profile) -> Path:
 def executed(profile: Profile, notebook: Notebook) -> Path:
     """Where the executed copy of a notebook is."""
     return profile.layout.notebooks / f"{notebook.name}.ipynb"
-
-
-def times(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Seconds, peak memory (MiB) and device of each notebook's last run; empty before the first."""
-    path = profile.layout.notebooks / "times.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _parameter(profile: Profile) -> str:
@@ -247,6 +239,6 @@ def _record(profile: Profile, notebook: Notebook, seconds: float, peak: float) -
         "peak_mib": round(peak),
         "device": environment.device_name(profile),
     }
-    recorded = {**times(profile), notebook.name: facts}
+    recorded = {**environment.notebook_times(profile), notebook.name: facts}
     ordered = {n.name: recorded[n.name] for n in SERIES if n.name in recorded}
     store.write_json(profile.layout.notebooks / "times.json", ordered)

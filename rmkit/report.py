@@ -16,7 +16,6 @@ from rmkit import (
     evaluate,
     figures,
     identity,
-    notebooks,
     sheets,
     statistics,
     tables,
@@ -180,7 +179,7 @@ def _settings(profile: Profile) -> str:
 
 
 def _times(profile: Profile) -> str:
-    times = notebooks.times(profile)
+    times = environment.notebook_times(profile)
     if not times:
         return _section("Times", "Not recorded: the notebooks were not run by `make reproduce`.\n")
     rows = [(name, f"{t['seconds']:.0f}", f"{t['peak_mib']:.0f}", t["device"]) for name, t in times.items()]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmkit import notebooks, profile, statistics, store, video
+from rmkit import environment, notebooks, profile, statistics, store, video
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY
 from rmkit.sources import sailvos
@@ -71,7 +71,7 @@ def test_the_series_runs_and_then_does_nothing(
     for notebook in notebooks.SERIES:
         copy = notebooks.executed(series, notebook)
         assert any(cell["outputs"] for cell in cells(copy))
-        assert notebooks.times(series)[notebook.name]["peak_mib"] > 50
+        assert environment.notebook_times(series)[notebook.name]["peak_mib"] > 50
 
     def state() -> dict[str, int]:
         files = (p for p in series.layout.root.rglob("*") if p.is_file())
