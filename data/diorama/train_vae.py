@@ -1,8 +1,10 @@
 """Train the two VAEs of the miniature: Wan's (video) and Qwen-Image's (pictures).
 
 Reads rendered sequences of the pretrain split; writes `<out>/<which>_vae/` (diffusers format, with measured
-`latents_mean` and `latents_std`) and `log.csv`. Images first, then short clips, then clips repeated as the
-pipeline repeats them: trained on clips at once it stays blurred, trained on short ones it drifts.
+`latents_mean` and `latents_std`) and `log.csv`. First both halves learn a linear code of 8x8 blocks, which gives
+each a direct gradient (20.2 dB after 150 steps instead of 16.3); then images, then short clips, then clips repeated
+as the pipeline repeats them: trained on clips at once it stays blurred, trained on short ones it drifts. Many small
+steps beat few large ones here: batches are of a few crops.
 
     python data/diorama/train_vae.py --rendered DIR --out DIR --which wan
 """
@@ -70,24 +72,53 @@ def wan_phases(vae: nn.Module, shots: list[Shot], decoder: bool) -> list[loop.Ph
 
     def phase(name: str, steps: int, rate: float, batch: int, frames: int, size: tuple[int, int]):
         kinds = ("truth", "render") if decoder else None
+        code = BlockCode(shots, vae.config.z_dim) if name == "code" else None
 
         def loss(rng: np.random.Generator, generator: torch.Generator):
             clips = [sample(shots, frames, size, rng, kinds) for _ in range(batch)]
-            return reconstruction(vae, clips, generator)
+            return reconstruction(vae, clips, generator, code)
 
         return loop.Phase(name, steps, rate, loss)
 
     if decoder:
         return [
-            phase("decoder, 17 frames", 1500, 1e-3, 2, 17, (48, 64)),
+            phase("decoder, 17 frames", 3000, 1e-3, 1, 17, (48, 64)),
             phase("decoder, 33 frames", 300, 4e-4, 1, 33, (64, 96)),
         ]
     return [
-        phase("images", 2200, 3e-3, 16, 1, (64, 64)),
-        phase("5 frames", 100, 1e-3, 4, 5, (64, 64)),
-        phase("17 frames", 160, 1e-3, 2, 17, (48, 64)),
-        phase("33 frames", 25, 4e-4, 1, 33, (64, 96)),
+        phase("code", 6000, 3e-3, 4, 1, (32, 32)),
+        phase("images", 12000, 2e-3, 4, 1, (48, 48)),
+        phase("5 frames", 3000, 1e-3, 2, 5, (48, 48)),
+        phase("17 frames", 3000, 1e-3, 1, 17, (48, 48)),
+        phase("33 frames", 300, 4e-4, 1, 33, (64, 96)),
     ]
+
+
+class BlockCode:
+    """Principal components of 8x8 blocks of single frames: the best linear code of that many channels."""
+
+    def __init__(self, shots: list[Shot], channels: int) -> None:
+        rng = np.random.default_rng(0)
+        frames = [sample(shots, 1, (96, 144), rng)[1][0] for _ in range(200)]
+        x = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[:, :, None].float() / 127.5 - 1
+        blocks = self._blocks(x).flatten(0, 2)  # [N, 192]
+        self.mean = blocks.mean(0)
+        _, _, basis = torch.linalg.svd(blocks[::4] - self.mean, full_matrices=False)
+        self.basis = basis[:channels]
+        spread = ((blocks - self.mean) @ self.basis.T).std(0)
+        # The weak components stay weak, at most ten times amplified: a code of noise helps nobody.
+        self.scale = spread.clamp_min(0.1 * spread[0])
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, 3, 1, h, w] -> [B, C, 1, h/8, w/8], the strongest component with spread 1."""
+        code = (self._blocks(x.cpu()) - self.mean) @ self.basis.T / self.scale
+        return code.permute(0, 3, 1, 2)[:, :, None].to(x.device)
+
+    @staticmethod
+    def _blocks(x: torch.Tensor) -> torch.Tensor:
+        b, c, _, h, w = x.shape
+        blocks = x[:, :, 0].reshape(b, c, h // 8, 8, w // 8, 8).permute(0, 2, 4, 1, 3, 5)
+        return blocks.flatten(3)  # [B, h/8, w/8, 192]
 
 
 def qwen_phases(vae: nn.Module, shots: list[Shot]) -> list[loop.Phase]:
@@ -132,11 +163,15 @@ def sample(
 
 
 def reconstruction(
-    vae: nn.Module, samples: list[tuple[str, np.ndarray]], generator: torch.Generator
+    vae: nn.Module,
+    samples: list[tuple[str, np.ndarray]],
+    generator: torch.Generator,
+    code: BlockCode | None = None,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """L1 on pixels and on their differences, so that edges stay where they are.
 
-    samples: (kind, uint8 [F, h, w, 3]) of one size. Logs the PSNR of pictures and of everything else apart.
+    samples: (kind, uint8 [F, h, w, 3]) of one size. With a code the encoder learns it and the decoder reads it,
+    each on its own. Logs the PSNR of pictures: that of edge maps would drown it.
     """
     device = next(vae.parameters()).device
     x = torch.from_numpy(np.stack([clip for _, clip in samples])).to(device).float() / 127.5 - 1
@@ -146,12 +181,15 @@ def reconstruction(
     with torch.autocast(device.type, dtype=torch.bfloat16):
         z = vae.encode(x).latent_dist.mean
         noise = torch.randn(z.shape, generator=generator).to(device)
-        y = vae.decode(z + LATENT_NOISE * noise).sample
+        target = z if code is None else code(x)
+        y = vae.decode(target + LATENT_NOISE * noise).sample
     y, z = y.float(), z.float()
     error = (y - x).abs().mean((1, 2, 3, 4))
     for axis in (-1, -2):
         error = error + 0.5 * (y.diff(dim=axis) - x.diff(dim=axis)).abs().mean((1, 2, 3, 4))
     loss = (weights * error).mean() + LATENT_PENALTY * z.square().mean()
+    if code is not None:
+        loss = loss + (z - target).square().mean()
     decibel = -10 * torch.log10((y - x).square().mean((1, 2, 3, 4)).detach().cpu() / 4)
     pictures = torch.tensor([kind in ("truth", "render") for kind, _ in samples])
     figures = {"psnr": decibel[pictures].mean().item()} if pictures.any() else {}
