@@ -19,6 +19,7 @@ from diffusers import (
     WanTransformer3DModel,
     WanVACETransformer3DModel,
 )
+from diffusers.configuration_utils import ConfigMixin
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -276,6 +277,8 @@ def editor_scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 def _stored_as(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """Matrices and kernels in `dtype`; biases, norms and modulations are few and stay as they are."""
+    if isinstance(model, ConfigMixin):
+        model.register_to_config(_name_or_path="")  # else the config tells where it was loaded from
     for parameter in model.parameters():
         if parameter.ndim >= 2 and parameter.numel() >= 4096:
             parameter.data = parameter.data.to(dtype)
