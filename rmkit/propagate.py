@@ -44,7 +44,7 @@ def propagate(profile: Profile, clips_: Sequence[Clip], variant: Variant) -> lis
     if missing:
         size = profile.clips.frames * profile.clips.height * profile.clips.width * 3
         store.require_space(profile.layout.propagated, len(missing) * size / 1e9)
-        pipeline = _pipeline(profile)
+        pipeline = load(profile)
         prompts: dict[str, Any] = {}
         for i in track(missing, f"propagate {variant}"):
             clip = kept[i]
@@ -54,9 +54,9 @@ def propagate(profile: Profile, clips_: Sequence[Clip], variant: Variant) -> lis
                 indices,
                 clips.repeats(clip, profile.clips.frames),
             )
-            embeds = _embeds(profile, pipeline, prompt_of(profile, clip), prompts)
+            embeds = embeddings(profile, pipeline, prompt_of(profile, clip), prompts)
             with store.writing(paths[i], recipes[i]) as temporary:
-                frames = _generate(profile, pipeline, *conditions, embeds, recipes[i].seed)
+                frames = run(profile, pipeline, *conditions, embeds, recipes[i].seed)
                 video.write(temporary, frames, profile.clips.fps)
     return paths
 
@@ -96,6 +96,76 @@ def control(
         frames[first : first + repeat] = anchors_[index]
         mask[first : first + repeat] = 0
     return frames, mask
+
+
+def load(profile: Profile) -> "WanVACEPipeline":
+    """VACE with the profile's flow shift; InputError when the clips' size is not a multiple of its cells."""
+    from diffusers import UniPCMultistepScheduler
+
+    pipeline = models.load_vace(profile)
+    pipeline.scheduler = UniPCMultistepScheduler.from_config(
+        pipeline.scheduler.config,
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=profile.propagation.shift,
+    )
+    height, width = profile.clips.height, profile.clips.width
+    parts = (pipeline.transformer, pipeline.transformer_2)
+    patch = next(part for part in parts if part is not None).config.patch_size[1]
+    cell = pipeline.vae_scale_factor_spatial * patch
+    if height % cell or width % cell:
+        # The pipeline would only warn, and shrink the structure to what fits.
+        raise InputError(
+            f"clips of {height}x{width} do not fit this VACE model, which works in cells of {cell} pixels: "
+            f"choose multiples of {cell}."
+        )
+    return pipeline
+
+
+def embeddings(
+    profile: Profile, pipeline: "WanVACEPipeline", prompt: str, known: dict[str, Any]
+) -> dict[str, "torch.Tensor"]:
+    """The prompt's embeddings as arguments of the pipeline; `known` keeps those of earlier prompts."""
+    import torch
+
+    if prompt not in known:
+        if len(known) >= PROMPTS_KEPT:
+            known.pop(next(iter(known)))
+        with torch.no_grad():
+            positive, negative = pipeline.encode_prompt(
+                prompt,
+                negative_prompt=profile.propagation.negative_prompt,
+                do_classifier_free_guidance=profile.propagation.guidance > 1,
+                max_sequence_length=models.text_length(pipeline),
+            )
+        known[prompt] = {"prompt_embeds": positive, "negative_prompt_embeds": negative}
+    return known[prompt]
+
+
+def run(
+    profile: Profile,
+    pipeline: "WanVACEPipeline",
+    frames: np.ndarray,
+    mask: np.ndarray,
+    embeds: Mapping[str, "torch.Tensor"],
+    seed: int,
+) -> np.ndarray:
+    """One clip from its condition (see `control`): uint8 [F, H, W, 3] and [F, H, W] to uint8 [F, H, W, 3]."""
+    output = pipeline(
+        video=[Image.fromarray(frame) for frame in frames],
+        # Three channels, as the pipeline multiplies the video by it; all of them the same.
+        mask=[Image.fromarray(one).convert("RGB") for one in mask],
+        height=frames.shape[1],
+        width=frames.shape[2],
+        num_frames=len(frames),
+        num_inference_steps=profile.propagation.steps,
+        guidance_scale=profile.propagation.guidance,
+        conditioning_scale=1.0,
+        generator=models.generator(seed),
+        output_type="np",
+        **embeds,
+    )
+    return video.to_uint8(output.frames[0])
 
 
 def _require_structure(profile: Profile, clips_: Sequence[Clip], variant: Variant) -> None:
@@ -141,72 +211,3 @@ def _recipe(
         seed=store.seed_for(profile.seed, "propagate", clip.id),
         model=model,
     )
-
-
-def _pipeline(profile: Profile) -> "WanVACEPipeline":
-    from diffusers import UniPCMultistepScheduler
-
-    pipeline = models.load_vace(profile)
-    pipeline.scheduler = UniPCMultistepScheduler.from_config(
-        pipeline.scheduler.config,
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        flow_shift=profile.propagation.shift,
-    )
-    height, width = profile.clips.height, profile.clips.width
-    parts = (pipeline.transformer, pipeline.transformer_2)
-    patch = next(part for part in parts if part is not None).config.patch_size[1]
-    cell = pipeline.vae_scale_factor_spatial * patch
-    if height % cell or width % cell:
-        # The pipeline would only warn, and shrink the structure to what fits.
-        raise InputError(
-            f"clips of {height}x{width} do not fit this VACE model, which works in cells of {cell} pixels: "
-            f"choose multiples of {cell}."
-        )
-    return pipeline
-
-
-def _embeds(
-    profile: Profile, pipeline: "WanVACEPipeline", prompt: str, known: dict[str, Any]
-) -> dict[str, "torch.Tensor"]:
-    """The prompt's embeddings as arguments of the pipeline, computed once per distinct prompt."""
-    import torch
-
-    if prompt not in known:
-        if len(known) >= PROMPTS_KEPT:
-            known.pop(next(iter(known)))
-        with torch.no_grad():
-            positive, negative = pipeline.encode_prompt(
-                prompt,
-                negative_prompt=profile.propagation.negative_prompt,
-                do_classifier_free_guidance=profile.propagation.guidance > 1,
-                max_sequence_length=models.text_length(pipeline),
-            )
-        known[prompt] = {"prompt_embeds": positive, "negative_prompt_embeds": negative}
-    return known[prompt]
-
-
-def _generate(
-    profile: Profile,
-    pipeline: "WanVACEPipeline",
-    frames: np.ndarray,
-    mask: np.ndarray,
-    embeds: Mapping[str, "torch.Tensor"],
-    seed: int,
-) -> np.ndarray:
-    """One call of the pipeline: uint8 [F, H, W, 3] and [F, H, W] to uint8 [F, H, W, 3]."""
-    output = pipeline(
-        video=[Image.fromarray(frame) for frame in frames],
-        # Three channels, as the pipeline multiplies the video by it; all of them the same.
-        mask=[Image.fromarray(one).convert("RGB") for one in mask],
-        height=frames.shape[1],
-        width=frames.shape[2],
-        num_frames=len(frames),
-        num_inference_steps=profile.propagation.steps,
-        guidance_scale=profile.propagation.guidance,
-        conditioning_scale=1.0,
-        generator=models.generator(seed),
-        output_type="np",
-        **embeds,
-    )
-    return video.to_uint8(output.frames[0])

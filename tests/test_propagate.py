@@ -66,7 +66,7 @@ def test_control_refuses_anchors_that_do_not_fit():
 
 def test_the_mask_reaches_the_pipelines_latents_with_the_right_sign(prepared):
     profile, _clip = prepared
-    pipeline = propagate._pipeline(profile)
+    pipeline = propagate.load(profile)
     seen = {}
 
     def spy(video_, mask, *rest):
@@ -83,8 +83,8 @@ def test_the_mask_reaches_the_pipelines_latents_with_the_right_sign(prepared):
     pipeline.prepare_masks = spy_masks
     pictures = {i: np.full((32, 48, 3), 64, np.uint8) for i in (0, 8)}
     frames, mask = propagate.control(np.full((9, 32, 48, 3), 255, np.uint8), pictures, [0, 8])
-    embeds = propagate._embeds(profile, pipeline, "a street", {})
-    out = propagate._generate(profile, pipeline, frames, mask, embeds, seed=1)
+    embeds = propagate.embeddings(profile, pipeline, "a street", {})
+    out = propagate.run(profile, pipeline, frames, mask, embeds, seed=1)
     assert out.shape == (9, 32, 48, 3) and out.dtype == np.uint8
     # Not resized, anchors kept (0) at 64/255, structure (white) to be generated (1).
     assert seen["video"].shape == (1, 3, 9, 32, 48) and seen["mask"].shape == (1, 3, 9, 32, 48)
@@ -143,13 +143,13 @@ def test_half_precision_with_guidance_runs_the_same_path(prepared):
 
 def test_each_prompt_is_encoded_once(prepared):
     profile, _ = prepared
-    pipeline = propagate._pipeline(profile)
+    pipeline = propagate.load(profile)
     calls = []
     original = pipeline.encode_prompt
     pipeline.encode_prompt = lambda prompt, **rest: calls.append(prompt) or original(prompt, **rest)
     known: dict = {}
     for prompt in ("a", "b", "a"):
-        embeds = propagate._embeds(profile, pipeline, prompt, known)
+        embeds = propagate.embeddings(profile, pipeline, prompt, known)
     assert calls == ["a", "b"]
     assert embeds["prompt_embeds"].shape[1] == models.text_length(pipeline)
     assert embeds["negative_prompt_embeds"] is None

@@ -29,7 +29,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-LATENT_CHANNELS = 24  # 2x2 patches make tokens of 96 numbers: well below the width, or noise would stay
+LATENT_CHANNELS = 32  # 2x2 patches make tokens of 128 numbers: below the width, or noise would stay
 WIDTH_HEADS = 5  # of 32 each: width 160
 LAYERS = 6
 TEXT_WIDTH = 96
@@ -48,7 +48,7 @@ QWEN_SPECIAL_TOKENS = (
 
 
 def wan_vae(**overrides: Any) -> AutoencoderKLWan:
-    """Residual Wan2.2 VAE, 8x in space and 4x in time: [B, 3, F, H, W] -> [B, 24, (F-1)/4+1, H/8, W/8]."""
+    """Residual Wan2.2 VAE, 8x in space and 4x in time: [B, 3, F, H, W] -> [B, 32, (F-1)/4+1, H/8, W/8]."""
     channels = overrides.get("z_dim", LATENT_CHANNELS)
     settings = {
         "base_dim": 24,

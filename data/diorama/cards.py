@@ -19,6 +19,8 @@ from PIL import Image
 
 from rmkit import models, profile, propagate, video
 from rmkit.baselines import colour_transfer, vae_ceiling
+from rmkit.metrics.fidelity import psnr
+from rmkit.metrics.sharpness import sharpness
 
 FOLDER = Path(__file__).parent / "checkpoints"
 PROMPTS = (
@@ -63,15 +65,15 @@ def wan_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dic
         clip = dataset.repeated(shot.truth)
         back = vae_ceiling.reconstruct(pipeline.vae, clip)
         put = {
-            "vae_psnr": dataset.psnr(back, clip),
-            "vae_psnr_first_frame": dataset.psnr(back[0], clip[0]),
-            "vae_psnr_last_frame": dataset.psnr(back[-1], clip[-1]),
-            "vae_sharpness_ratio": dataset.sharpness(back) / dataset.sharpness(clip),
+            "vae_psnr": psnr(back, clip),
+            "vae_psnr_first_frame": psnr([back[0]], [clip[0]]),
+            "vae_psnr_last_frame": psnr([back[-1]], [clip[-1]]),
+            "vae_sharpness_ratio": sharpness(back) / sharpness(clip),
         }
         if number % 4 == 0:
             for kind in ("render", "edges", "depth"):
                 other = dataset.repeated(getattr(shot, kind))
-                put[f"vae_psnr_{kind}"] = dataset.psnr(vae_ceiling.reconstruct(pipeline.vae, other), other)
+                put[f"vae_psnr_{kind}"] = psnr(vae_ceiling.reconstruct(pipeline.vae, other), other)
         faces = face_crops(shot, clip, back)
         if faces and len(rows) < 8:
             rows.append((shot.sequence, faces))
@@ -100,7 +102,7 @@ def wan_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dic
 
 def vace_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
     """Propagation of true anchors: what the model loses apart from the editor's errors."""
-    pipeline = propagate._pipeline(mini)
+    pipeline = propagate.load(mini)
     found: dict[str, list[float]] = {}
     rows = []
     for number, shot in enumerate(shots[::3]):
@@ -109,12 +111,10 @@ def vace_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> di
         for kind in ("edges", "depth"):
             anchors = {0: truth[0], 32: truth[32]}
             frames, mask = propagate.control(dataset.repeated(getattr(shot, kind)), anchors, [0, 32])
-            embeds = propagate._embeds(mini, pipeline, shot.caption, {})
-            output = propagate._generate(mini, pipeline, frames, mask, embeds, number)
-            found.setdefault(f"psnr_true_anchors_{kind}", []).append(dataset.psnr(output, truth))
-            found.setdefault(f"sharpness_ratio_{kind}", []).append(
-                dataset.sharpness(output) / dataset.sharpness(truth)
-            )
+            embeds = propagate.embeddings(mini, pipeline, shot.caption, {})
+            output = propagate.run(mini, pipeline, frames, mask, embeds, number)
+            found.setdefault(f"psnr_true_anchors_{kind}", []).append(psnr(output, truth))
+            found.setdefault(f"sharpness_ratio_{kind}", []).append(sharpness(output) / sharpness(truth))
             row.append(output[16])
         rows.append((shot.sequence, row))
     video.contact_sheet(rows, width=216).save(FOLDER / "vace" / "sheet_truth_edges_depth.png")
@@ -141,10 +141,8 @@ def editor_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> 
         edited = np.asarray(edited.resize((render.shape[1], render.shape[0]), Image.LANCZOS))
         mapped = colour_transfer.apply(colour_map, render)
         for key, frame in (("render", render), ("affine", mapped), ("edited", edited)):
-            found.setdefault(f"psnr_{key}", []).append(dataset.psnr(frame, truth))
-        found.setdefault("sharpness_ratio", []).append(
-            dataset.sharpness(edited[None]) / dataset.sharpness(truth[None])
-        )
+            found.setdefault(f"psnr_{key}", []).append(psnr([frame], [truth]))
+        found.setdefault("sharpness_ratio", []).append(sharpness(edited[None]) / sharpness(truth[None]))
         if number % 3 == 0:
             rows.append((shot.sequence, [render, mapped, edited, truth]))
     video.contact_sheet(rows, width=216).save(FOLDER / "editor" / "sheet_render_affine_edited_truth.png")

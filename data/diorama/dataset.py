@@ -8,7 +8,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from rmkit import structure, video
@@ -95,14 +94,3 @@ def crop(
         top = int(np.clip((y0 + y1) / 2 - height / 2 + rng.uniform(-8, 8), 0, 96 - height))
         left = int(np.clip((x0 + x1) / 2 - width / 2 + rng.uniform(-8, 8), 0, 144 - width))
     return top, left
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 arrays."""
-    return float(10 * np.log10(255**2 / np.mean((a.astype(np.float32) - b.astype(np.float32)) ** 2)))
-
-
-def sharpness(frames: np.ndarray) -> float:
-    """Mean variance of the Laplacian over frames, grey levels squared."""
-    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    return float(np.mean([cv2.Laplacian(grey, cv2.CV_32F).var() for grey in greys]))

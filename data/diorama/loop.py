@@ -44,7 +44,9 @@ def train(folder: Path, modules: Mapping[str, nn.Module], phases: list[Phase], s
             continue
         first = position[1] if number == position[0] else 0
         parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(parameters, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0)
+        optimiser = torch.optim.AdamW(
+            parameters, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0, fused=True
+        )
         if first:
             optimiser.load_state_dict(torch.load(state / "optimiser.pt", weights_only=True))
         print(f"{folder.name}/{phase.name}: steps {first} to {phase.steps}", flush=True)

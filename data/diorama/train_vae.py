@@ -72,7 +72,7 @@ def wan_phases(vae: nn.Module, shots: list[Shot], decoder: bool) -> list[loop.Ph
 
     def phase(name: str, steps: int, rate: float, batch: int, frames: int, size: tuple[int, int]):
         kinds = ("truth", "render") if decoder else None
-        code = BlockCode(shots, vae.config.z_dim) if name == "code" else None
+        code = BlockCode(_frames(shots), vae.config.z_dim) if name == "code" else None
 
         def loss(rng: np.random.Generator, generator: torch.Generator):
             clips = [sample(shots, frames, size, rng, kinds) for _ in range(batch)]
@@ -86,20 +86,17 @@ def wan_phases(vae: nn.Module, shots: list[Shot], decoder: bool) -> list[loop.Ph
             phase("decoder, 33 frames", 300, 4e-4, 1, 33, (64, 96)),
         ]
     return [
-        phase("code", 6000, 3e-3, 4, 1, (32, 32)),
-        phase("images", 12000, 2e-3, 4, 1, (48, 48)),
-        phase("5 frames", 3000, 1e-3, 2, 5, (48, 48)),
-        phase("17 frames", 3000, 1e-3, 1, 17, (48, 48)),
-        phase("33 frames", 300, 4e-4, 1, 33, (64, 96)),
+        phase("code", 5000, 3e-3, 4, 1, (32, 32)),
+        phase("images", 9000, 2e-3, 4, 1, (48, 48)),
+        phase("5 frames", 2000, 1e-3, 2, 5, (48, 48)),
+        phase("17 frames", 2000, 1e-3, 1, 17, (48, 48)),
     ]
 
 
 class BlockCode:
     """Principal components of 8x8 blocks of single frames: the best linear code of that many channels."""
 
-    def __init__(self, shots: list[Shot], channels: int) -> None:
-        rng = np.random.default_rng(0)
-        frames = [sample(shots, 1, (96, 144), rng)[1][0] for _ in range(200)]
+    def __init__(self, frames: list[np.ndarray], channels: int) -> None:
         x = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[:, :, None].float() / 127.5 - 1
         blocks = self._blocks(x).flatten(0, 2)  # [N, 192]
         self.mean = blocks.mean(0)
@@ -123,16 +120,31 @@ class BlockCode:
 
 def qwen_phases(vae: nn.Module, shots: list[Shot]) -> list[loop.Phase]:
     """Single frames enlarged twice, as the editor sees them at the miniature's edit area."""
+    looks = ("truth", "render")
 
-    def loss(rng: np.random.Generator, generator: torch.Generator):
-        pictures = []
-        for _ in range(8):
-            kind, crop = sample(shots, 1, (48, 48), rng, kinds=("truth", "render"))
-            enlarged = cv2.resize(crop[0], (96, 96), interpolation=cv2.INTER_LANCZOS4)
-            pictures.append((kind, enlarged[None]))
-        return reconstruction(vae, pictures, generator)
+    def phase(name: str, steps: int, rate: float, batch: int, size: int):
+        code = None
+        if name == "code":
+            code = BlockCode([enlarged(frame) for frame in _frames(shots, looks)], vae.config.z_dim)
 
-    return [loop.Phase("images", 1500, 3e-3, loss)]
+        def loss(rng: np.random.Generator, generator: torch.Generator):
+            crops = [sample(shots, 1, (size, size), rng, looks) for _ in range(batch)]
+            pictures = [(kind, enlarged(crop[0])[None]) for kind, crop in crops]
+            return reconstruction(vae, pictures, generator, code)
+
+        return loop.Phase(name, steps, rate, loss)
+
+    return [phase("code", 3000, 3e-3, 4, 16), phase("images", 8000, 2e-3, 4, 32)]
+
+
+def enlarged(frame: np.ndarray) -> np.ndarray:
+    """Twice the size, by the filter the editor's pipeline resizes with."""
+    return cv2.resize(frame, None, fx=2, fy=2, interpolation=cv2.INTER_LANCZOS4)
+
+
+def _frames(shots: list[Shot], kinds: tuple[str, ...] | None = None) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [sample(shots, 1, (96, 144), rng, kinds)[1][0] for _ in range(200)]
 
 
 def sample(
@@ -203,7 +215,7 @@ def measure_latents(vae: nn.Module, shots: list[Shot], frames: int) -> None:
     for _ in range(48):
         _, clip = sample(shots, frames, (96, 144), rng, kinds=("truth",))
         if frames == 1:
-            clip = cv2.resize(clip[0], None, fx=2, fy=2, interpolation=cv2.INTER_LANCZOS4)[None]
+            clip = enlarged(clip[0])[None]
         x = torch.from_numpy(np.ascontiguousarray(clip)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
         z = vae.encode(x.to(next(vae.parameters()).device)).latent_dist.mean
         latents.append(z[0].flatten(1).float().cpu())

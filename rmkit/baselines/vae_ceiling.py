@@ -70,4 +70,6 @@ def _load(profile: Profile) -> "AutoencoderKLWan":
     name = profile.models.wan
     source = name if models.is_hub_name(name) else resolve(name)
     vae = AutoencoderKLWan.from_pretrained(source, subfolder="vae", torch_dtype=torch.float32)
-    return vae.eval().to(models.device(profile))
+    vae.eval().to(models.device(profile))
+    models.speed_up_convolutions(vae)
+    return vae
