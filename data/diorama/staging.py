@@ -12,7 +12,7 @@ import bpy
 import numpy as np
 from figures import HEAD_HEIGHT, HEAD_Z, Figure, face_points, landmarks
 from mathutils import Vector
-from sets import Stage
+from stage import Stage
 from world import FPS, HEAD_FRACTION, HEIGHT, SHOT_FRAMES, WIDTH, Plan, Shot
 
 LENGTH = (SHOT_FRAMES - 1) / FPS  # seconds from the first to the last frame of a shot
