@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import architectures
 import numpy as np
 import pytest
 import torch
@@ -156,3 +157,13 @@ def test_tokenizer_that_would_cut_into_the_prompt_is_refused(tiny_profile):
 
 def _truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
+
+
+def test_fast_convolutions_give_what_plain_ones_give():
+    vae = architectures.wan_vae(base_dim=8, decoder_base_dim=8).eval()
+    clip = torch.rand(1, 3, 9, 16, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        plain = vae.decode(vae.encode(clip).latent_dist.mode()).sample
+        models.speed_up_convolutions(vae)
+        fast = vae.decode(vae.encode(clip).latent_dist.mode()).sample
+    assert (plain - fast).abs().max() < 1e-5
