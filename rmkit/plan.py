@@ -15,12 +15,12 @@ from rmkit.profile import Profile
 # Seconds an item, expected of `mini` (33 frames of 96x144) on two laptop cores.
 EXPECTED = {
     "data": 0.3,
-    "anchors": 0.8,
+    "anchors": 0.4,
     "structure": 0.1,
-    "propagate": 4.0,
-    "train": 0.5,
-    "enhance": 4.0,
-    "evaluate": 0.5,
+    "propagate": 2.5,
+    "train": 0.6,
+    "enhance": 2.7,
+    "evaluate": 0.7,
 }
 MINI_SIZE = 33 * 96 * 144  # samples a clip
 OTHER_METHODS = 5  # measured beside the variants: render, colour transfer, RealMaster, ceiling, truth
