@@ -18,7 +18,7 @@ from dataset import Shot
 from diffusers import AutoencoderKLQwenImage, QwenImageEditPipeline
 from PIL import Image
 from safetensors.torch import load_file
-from train_video import cached
+from train_video import cached, latent_statistics
 
 from rmkit import models, profile
 
@@ -99,8 +99,7 @@ def pictures(shots: list[Shot], look: str) -> list[Image.Image]:
 @torch.no_grad()
 def encode(pipeline: QwenImageEditPipeline, images: list[Image.Image], area: int) -> torch.Tensor:
     """Normalised packed latents at the edit area, float16 [N, L, 64], as the pipeline makes them."""
-    config, packed = pipeline.vae.config, []
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (config.latents_mean, config.latents_std))
+    packed, (mean, std) = [], latent_statistics(pipeline.vae)
     for first in range(0, len(images), 8):
         x = torch.cat([preprocess(pipeline, image, area) for image in images[first : first + 8]])
         z = pipeline.vae.encode(x.to(pipeline.device)).latent_dist.mode().cpu()  # [B, 16, 1, H/8, W/8]

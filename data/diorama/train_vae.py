@@ -25,6 +25,7 @@ from torch import nn
 # What VACE and the IC-LoRA feed the VAE; one trained on truth alone gave 13 dB on edge maps.
 KINDS = {"truth": 0.45, "render": 0.25, "anchored_truth": 0.1, "edges": 0.08, "anchored_edges": 0.06,
          "depth": 0.06}  # fmt: skip
+PICTURES = 4  # single frames a step; of clips one
 LINE_WEIGHT = 0.15  # of edge maps in the loss: their errors are large, and they only guide
 LATENT_NOISE = 0.02  # keeps the decoder smooth around each latent
 LATENT_PENALTY = 1e-3  # keeps latents near unit scale without a KL term's blur
@@ -78,8 +79,7 @@ def wan_phases(vae: nn.Module, shots: list[Shot], decoder: bool) -> list[loop.Ph
 
         def loss(rng: np.random.Generator, generator: torch.Generator):
             frames = int(rng.choice(lengths))
-            # A step of one clip of nine frames takes about as long as one of eight pictures.
-            count = 4 if frames == 1 else 1
+            count = PICTURES if frames == 1 else 1
             clips = [sample(shots, frames, (size, size), rng, kinds) for _ in range(count)]
             return reconstruction(vae, clips, generator, code)
 
@@ -140,19 +140,19 @@ def qwen_phases(vae: nn.Module, shots: list[Shot]) -> list[loop.Phase]:
     """Single frames enlarged twice, as the editor sees them at the miniature's edit area."""
     looks = ("truth", "render")
 
-    def phase(name: str, steps: int, rate: float, batch: int, size: int):
+    def phase(name: str, steps: int, rate: float, size: int):
         code = None
         if name == "code":
             code = BlockCode([enlarged(frame) for frame in _frames(shots, looks)], vae.config.z_dim)
 
         def loss(rng: np.random.Generator, generator: torch.Generator):
-            crops = [sample(shots, 1, (size, size), rng, looks) for _ in range(batch)]
+            crops = [sample(shots, 1, (size, size), rng, looks) for _ in range(PICTURES)]
             pictures = [(kind, enlarged(crop[0])[None]) for kind, crop in crops]
             return reconstruction(vae, pictures, generator, code)
 
         return loop.Phase(name, steps, rate, loss)
 
-    return [phase("code", 3000, 3e-3, 4, 16), phase("images", 8000, 2e-3, 4, 32)]
+    return [phase("code", 3000, 3e-3, 16), phase("images", 8000, 2e-3, 32)]
 
 
 def enlarged(frame: np.ndarray) -> np.ndarray:

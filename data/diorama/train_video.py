@@ -212,9 +212,7 @@ def channel_weights(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> to
     def compute() -> dict[str, torch.Tensor]:
         device, generator = next(vae.parameters()).device, torch.Generator().manual_seed(0)
         z = torch.stack([encode(vae, dataset.repeated(shot.truth)[:5]) for shot in shots[:12:2]]).float()
-        mean, std = (
-            torch.tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std)
-        )
+        mean, std = latent_statistics(vae)
 
         def decode(latents: torch.Tensor) -> torch.Tensor:
             return vae.decode((latents * std + mean).to(device)).sample.float().cpu()
@@ -287,8 +285,14 @@ def encode(vae: AutoencoderKLWan, frames: np.ndarray) -> torch.Tensor:
     x = x.permute(3, 0, 1, 2)[None].contiguous(memory_format=torch.channels_last_3d)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         z = vae.encode(x).latent_dist.mode()[0].float().cpu()
-    mean, std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+    mean, std = latent_statistics(vae)
     return ((z - mean) / std).half()
+
+
+def latent_statistics(vae: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each latent channel, float32 [C, 1, 1, 1]."""
+    mean, std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+    return mean, std
 
 
 def cached(path: Path, compute) -> dict[str, torch.Tensor]:
