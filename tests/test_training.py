@@ -88,5 +88,5 @@ def test_mirrored_clips_take_mirrored_control() -> None:
 
 def test_tokens_are_narrower_than_the_transformer() -> None:
     # A velocity holds the noise of all channels: a narrower stream could not carry it, and it would stay.
-    width = architectures.WIDTH_HEADS * 32
+    width = architectures.HEADS * architectures.HEAD_WIDTH
     assert 4 * architectures.LATENT_CHANNELS < width

@@ -29,9 +29,9 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-LATENT_CHANNELS = 32  # 2x2 patches make tokens of 128 numbers: below the width, or noise would stay
-WIDTH_HEADS = 5  # of 32 each: width 160
-LAYERS = 6
+LATENT_CHANNELS = 48  # 2x2 patches make tokens of 192 numbers: below the width, or noise would stay
+HEADS, HEAD_WIDTH = 4, 52  # width 208
+LAYERS = 4
 TEXT_WIDTH = 96
 TEXT_TOKENS = 48  # every prompt is padded to this length, as Wan pads to 512
 BOUNDARY = 0.875  # sigma at which Wan2.2 hands over from the high-noise expert to the low-noise one
@@ -48,7 +48,7 @@ QWEN_SPECIAL_TOKENS = (
 
 
 def wan_vae(**overrides: Any) -> AutoencoderKLWan:
-    """Residual Wan2.2 VAE, 8x in space and 4x in time: [B, 3, F, H, W] -> [B, 32, (F-1)/4+1, H/8, W/8]."""
+    """Residual Wan2.2 VAE, 8x in space and 4x in time: [B, 3, F, H, W] -> [B, 48, (F-1)/4+1, H/8, W/8]."""
     channels = overrides.get("z_dim", LATENT_CHANNELS)
     settings = {
         "base_dim": 24,
@@ -76,7 +76,7 @@ def wan_transformer(**overrides: Any) -> WanTransformer3DModel:
 
 def vace_transformer(**overrides: Any) -> WanVACETransformer3DModel:
     """The text-to-video model with VACE blocks beside every other layer."""
-    settings = {**_transformer_settings(), "vace_layers": [0, 2, 4], **overrides}
+    settings = {**_transformer_settings(), "vace_layers": [0, 2], **overrides}
     # Inactive and reactive latents, and the mask at the VAE's 8x8 pixels a cell.
     settings.setdefault("vace_in_channels", 2 * settings["in_channels"] + 8**2)
     return WanVACETransformer3DModel(**settings)
@@ -287,13 +287,13 @@ def _stored_as(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
 
 def _transformer_settings() -> dict[str, Any]:
     return {
-        "num_attention_heads": WIDTH_HEADS,
-        "attention_head_dim": 32,
+        "num_attention_heads": HEADS,
+        "attention_head_dim": HEAD_WIDTH,
         "in_channels": LATENT_CHANNELS,
         "out_channels": LATENT_CHANNELS,
         "text_dim": TEXT_WIDTH,
-        "freq_dim": 128,
-        "ffn_dim": 3 * WIDTH_HEADS * 32,
+        "freq_dim": 64,
+        "ffn_dim": 320,
         "num_layers": LAYERS,
     }
 

@@ -11,7 +11,7 @@ import bpy
 from meshes import KINDS
 from world import Plan
 
-SUN_RENDER, AMBIENT_RENDER = 0.9, (0.38, 0.40, 0.44)  # W/m2 and share of the base colour
+SUN_RENDER, AMBIENT_RENDER = 6.0, (0.38, 0.40, 0.44)  # W/m2 and share of the base colour
 SKY = {
     "clear": ((0.30, 0.50, 0.86), (0.80, 0.86, 0.92)),
     "rain": ((0.42, 0.46, 0.52),) * 2,
@@ -265,10 +265,10 @@ def switch(look: str, plan: Plan) -> None:
     cycles.denoising_prefilter = "FAST"
     cycles.use_adaptive_sampling = False
     cycles.seed = 0  # still noise: what is left of it must not flicker
-    cycles.samples = {"render": 5, "truth": 5}.get(look, 1)
+    cycles.samples = 5 if look == "truth" else 1  # the game smooths no edges
     cycles.max_bounces = 1 if look == "truth" else 0  # the ray after the last bounce sees the sky
     cycles.caustics_reflective = cycles.caustics_refractive = False
-    cycles.filter_width = {"passes": 0.01, "truth": 1.2}.get(look, 0.9)
+    cycles.filter_width = 1.2 if look == "truth" else 0.01
     scene.camera.data.dof.use_dof = look == "truth"
     sun.energy, sun.color, sun.angle = SUN_RENDER, (1.0, 0.97, 0.92), 0.0
     if plan.world == "road" and look == "render":  # another engine: harder and bluer

@@ -18,6 +18,8 @@ from torch import nn
 
 SAVE_EVERY = 300  # seconds
 LOG_EVERY = 100  # steps
+MUON_RANK = 16  # kernels with fewer rows or columns are left to AdamW
+MUON_RATE = 8  # times AdamW's learning rate
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ class Phase:
 
 
 def train(folder: Path, modules: Mapping[str, nn.Module], phases: list[Phase], seed: int = 0) -> list[dict]:
-    """Run the phases on the modules' trainable parameters with AdamW; returns the log's rows.
+    """Run the phases on the modules' trainable parameters; returns the log's rows.
 
-    The learning rate rises linearly over the warm-up share of a phase and falls by a cosine to zero.
+    Matrices and kernels of the blocks are trained by Muon, the rest by AdamW: half the steps, for the VAE and for
+    the transformers. Learning rates rise linearly over the warm-up share of a phase and fall by a cosine to zero.
     """
     state = folder / "state"
     state.mkdir(parents=True, exist_ok=True)
@@ -43,25 +46,18 @@ def train(folder: Path, modules: Mapping[str, nn.Module], phases: list[Phase], s
         if number < position[0]:
             continue
         first = position[1] if number == position[0] else 0
-        parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(
-            parameters, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0, fused=True
-        )
+        optimisers = Optimisers(modules)
         if first:
-            optimiser.load_state_dict(torch.load(state / "optimiser.pt", weights_only=True))
+            optimisers.load_state_dict(torch.load(state / "optimiser.pt", weights_only=True))
         print(f"{folder.name}/{phase.name}: steps {first} to {phase.steps}", flush=True)
         sums: dict[str, list[float]] = {}
         started = saved = time.time()
         for step in range(first, phase.steps):
             rng = np.random.default_rng((seed, number, step))
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            for group in optimiser.param_groups:
-                group["lr"] = phase.learning_rate * _one_cycle(step / phase.steps, phase.warmup)
             loss, figures = phase.loss(rng, generator)
-            optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
+            optimisers.step(phase.learning_rate * _one_cycle(step / phase.steps, phase.warmup))
             for key, value in {"loss": loss.item(), **figures}.items():
                 sums.setdefault(key, []).append(value)
             if (step + 1) % LOG_EVERY == 0 or step + 1 == phase.steps:
@@ -71,10 +67,53 @@ def train(folder: Path, modules: Mapping[str, nn.Module], phases: list[Phase], s
                 rows.append({"phase": phase.name, "step": step + 1, "seconds": seconds, **means})
                 print(" ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
             if time.time() - saved > SAVE_EVERY:
-                _save(state, folder / "log.csv", modules, optimiser, (number, step + 1), rows)
+                _save(state, folder / "log.csv", modules, optimisers, (number, step + 1), rows)
                 saved = time.time()
-        _save(state, folder / "log.csv", modules, optimiser, (number + 1, 0), rows)
+        _save(state, folder / "log.csv", modules, optimisers, (number + 1, 0), rows)
     return rows
+
+
+class Optimisers:
+    """Muon for what the blocks multiply by, AdamW for all else, as one."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        named = [(n, p) for m in modules.values() for n, p in m.named_parameters() if p.requires_grad]
+        self.parameters = [p for _, p in named]
+        self.kernels = [p for n, p in named if "block" in n and min(len(p), p.numel() // len(p)) >= MUON_RANK]
+        known = {id(p) for p in self.kernels}
+        rest = [p for p in self.parameters if id(p) not in known]
+        self.adamw = torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0, fused=True)
+        # torch's Muon takes matrices only: it gets views of the kernels.
+        self.views = [nn.Parameter(_matrix(p.detach())) for p in self.kernels]
+        if any(v.data_ptr() != p.data_ptr() for v, p in zip(self.views, self.kernels, strict=True)):
+            raise ValueError("kernels must lie with their channels last, or Muon would train copies of them")
+        self.muon = torch.optim.Muon(self.views, weight_decay=0, adjust_lr_fn="match_rms_adamw")
+
+    def step(self, rate: float) -> None:
+        """One update from the gradients at AdamW's learning rate, which are then forgotten."""
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for kernel, view in zip(self.kernels, self.views, strict=True):
+            view.grad = None if kernel.grad is None else _matrix(kernel.grad)
+        for optimiser, factor in ((self.adamw, 1), (self.muon, MUON_RATE)):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
+            optimiser.step()
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def state_dict(self) -> dict:
+        """Of both."""
+        return {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Of both."""
+        self.adamw.load_state_dict(state["adamw"])
+        self.muon.load_state_dict(state["muon"])
+
+
+def _matrix(kernel: torch.Tensor) -> torch.Tensor:
+    """[out, in, ...] -> [out, ... * in]: a view of matrices and of kernels with their channels last."""
+    return kernel.movedim(1, -1).flatten(1)
 
 
 def _one_cycle(share: float, warmup: float) -> float:
@@ -98,7 +137,7 @@ def _save(
     state: Path,
     log: Path,
     modules: Mapping[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
+    optimisers: "Optimisers",
     position: tuple[int, int],
     rows: list[dict],
 ) -> None:
@@ -106,7 +145,7 @@ def _save(
         tensors = {k: v.detach().contiguous().clone() for k, v in module.state_dict().items()}
         save_file(tensors, state / f"{name}.tmp")
         (state / f"{name}.tmp").rename(state / f"{name}.safetensors")
-    torch.save(optimiser.state_dict(), state / "optimiser.tmp")
+    torch.save(optimisers.state_dict(), state / "optimiser.tmp")
     (state / "optimiser.tmp").rename(state / "optimiser.pt")
     (state / "position.txt").write_text(f"{position[0]} {position[1]}")
     keys = list(dict.fromkeys(key for row in rows for key in row))

@@ -50,7 +50,6 @@ def main() -> None:
     captions = [shot.caption for shot in shots]
     vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(arguments.device).eval()
     truth = truth_latents(vae, shots, out / "latents" / "truth.safetensors")
-    weights = channel_weights(vae, shots, out / "latents" / "weights.safetensors")
     control = (
         control_latents(vae, shots, out / "latents" / "control.safetensors") if stage == "vace" else None
     )
@@ -65,11 +64,9 @@ def main() -> None:
     phases = []
     if stage == "low" and not arguments.start_from:
         # Most of what there is to learn is in single pictures, and three latent frames cost a fifth of nine.
-        loss = objective(
-            model, text, truth[:, :, :3], weights, None, stage, 2 * arguments.batch, arguments.device
-        )
-        phases.append(loop.Phase("short", arguments.steps, rate, loss, warmup=0.03))
-    loss = objective(model, text, truth, weights, control, stage, arguments.batch, arguments.device)
+        loss = objective(model, text, truth[:, :, :3], None, stage, 2 * arguments.batch, arguments.device)
+        phases.append(loop.Phase("short", arguments.steps // 2, rate, loss, warmup=0.03))
+    loss = objective(model, text, truth, control, stage, arguments.batch, arguments.device)
     phases.append(loop.Phase(stage, arguments.steps, rate, loss, warmup=0.03))
     loop.train(out / stage, modules, phases)
 
@@ -151,14 +148,12 @@ def objective(
     model: nn.Module,
     text: Text,
     truth: torch.Tensor,
-    weights: torch.Tensor,
     control: tuple[torch.Tensor, torch.Tensor] | None,
     stage: str,
     batch: int,
     device: str,
 ):
-    """Flow matching on latents: predict noise minus data at sigma drawn with shift 3, channels weighted."""
-    weights = weights.to(device).view(1, -1, 1, 1, 1)
+    """Flow matching on latents: predict noise minus data at sigma drawn with shift 3."""
 
     def loss(rng: np.random.Generator, generator: torch.Generator):
         chosen = rng.integers(len(truth), size=batch)
@@ -183,7 +178,7 @@ def objective(
                 encoder_hidden_states=text(captions),
                 **arguments,
             ).sample
-        error = (weights * (predicted.float() - (noise - x0)).square()).mean((1, 2, 3, 4))
+        error = (predicted.float() - (noise - x0)).square().mean((1, 2, 3, 4))
         near = error.detach()[sigma < 0.5]
         return error.mean(), {"near": near.mean().item()} if len(near) else {}
 
@@ -199,33 +194,6 @@ def truth_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torc
         return {"truth": torch.stack([encode(vae, dataset.repeated(clip)) for clip in clips])}
 
     return cached(cache, compute)["truth"]
-
-
-@torch.no_grad()
-def channel_weights(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torch.Tensor:
-    """How much an error in each channel of the normalised latents shows in the picture: float32 [C], mean 1.
-
-    A few channels hold most of a picture: counted alike, training would go into what hardly shows. Bounded below,
-    so that none is left to chance.
-    """
-
-    def compute() -> dict[str, torch.Tensor]:
-        device, generator = next(vae.parameters()).device, torch.Generator().manual_seed(0)
-        z = torch.stack([encode(vae, dataset.repeated(shot.truth)[:5]) for shot in shots[:12:2]]).float()
-        mean, std = latent_statistics(vae)
-
-        def decode(latents: torch.Tensor) -> torch.Tensor:
-            return vae.decode((latents * std + mean).to(device)).sample.float().cpu()
-
-        pictures, shown = decode(z), []
-        for channel in range(z.shape[1]):
-            moved = z.clone()
-            moved[:, channel] += 0.3 * torch.randn(z[:, channel].shape, generator=generator)
-            shown.append((decode(moved) - pictures).square().mean())
-        energy = torch.stack(shown)
-        return {"weights": (energy / energy.mean()).clamp_min(0.1)}
-
-    return cached(cache, compute)["weights"]
 
 
 @torch.no_grad()
