@@ -58,7 +58,10 @@ def main() -> None:
     elif wan:
         frame_by_frame(vae)
     channels_last(vae.to(arguments.device))
-    phases = wan_phases(vae, shots, arguments.decoder) if wan else qwen_phases(vae, shots)
+    if wan and source:
+        phases = [further_phase(vae, shots, arguments.decoder)]
+    else:
+        phases = wan_phases(vae, shots) if wan else qwen_phases(vae, shots)
     phases = [replace(phase, steps=round(phase.steps * arguments.scale)) for phase in phases]
     if arguments.decoder:
         vae.encoder.requires_grad_(False)
@@ -70,28 +73,41 @@ def main() -> None:
     vae.save_pretrained(folder)
 
 
-def wan_phases(vae: nn.Module, shots: list[Shot], decoder: bool) -> list[loop.Phase]:
-    """Pictures, then pictures and clips in turns; the decoder alone goes on with what it will be asked for."""
-    kinds = ("truth", "render") if decoder else None
-
-    def phase(name: str, steps: int, rate: float, size: int, lengths: tuple[int, ...]):
-        code = BlockCode(_frames(shots), vae.config.z_dim) if name == "code" else None
-
-        def loss(rng: np.random.Generator, generator: torch.Generator):
-            frames = int(rng.choice(lengths))
-            count = PICTURES if frames == 1 else 1
-            clips = [sample(shots, frames, (size, size), rng, kinds) for _ in range(count)]
-            return reconstruction(vae, clips, generator, code)
-
-        return loop.Phase(name, steps, rate, loss)
-
-    if decoder:
-        return [phase("decoder", 6000, 1e-3, 64, (1, 9, 17))]
+def wan_phases(vae: nn.Module, shots: list[Shot]) -> list[loop.Phase]:
+    """A linear code, then pictures, then pictures and clips in turns."""
+    code = BlockCode(_frames(shots), vae.config.z_dim)
     return [
-        phase("code", 1500, 3e-3, 32, (1,)),
-        phase("images", 4000, 2e-3, 48, (1,)),
-        phase("images and clips", 5000, 1e-3, 48, (1, 1, 9, 9, 17)),
+        loop.Phase("code", 3000, 3e-3, clip_loss(vae, shots, 32, (1,), code=code)),
+        loop.Phase("images", 9000, 2e-3, clip_loss(vae, shots, 48, (1,))),
+        loop.Phase("images and clips", 8000, 5e-4, clip_loss(vae, shots, 48, (1, 1, 9, 9, 17))),
     ]
+
+
+def further_phase(vae: nn.Module, shots: list[Shot], decoder: bool) -> loop.Phase:
+    """Mostly clips, at a rate that does not undo what is there; the decoder alone on what it will be asked for."""
+    if decoder:
+        looks = ("truth", "render")
+        return loop.Phase("decoder", 6000, 2.5e-4, clip_loss(vae, shots, 64, (1, 9, 17), looks))
+    return loop.Phase("further", 5000, 2.5e-4, clip_loss(vae, shots, 48, (1, 9, 9, 9, 17)))
+
+
+def clip_loss(
+    vae: nn.Module,
+    shots: list[Shot],
+    size: int,
+    lengths: tuple[int, ...],
+    kinds: tuple[str, ...] | None = None,
+    code: "BlockCode | None" = None,
+):
+    """Reconstruction of square crops, each step of one of the lengths in frames."""
+
+    def loss(rng: np.random.Generator, generator: torch.Generator):
+        frames = int(rng.choice(lengths))
+        count = PICTURES if frames == 1 else 1
+        clips = [sample(shots, frames, (size, size), rng, kinds) for _ in range(count)]
+        return reconstruction(vae, clips, generator, code)
+
+    return loss
 
 
 @torch.no_grad()
