@@ -22,18 +22,19 @@ def test_a_killed_training_ends_like_one_never_killed(
 
     def run(folder: Path, killed_at: int | None) -> torch.Tensor:
         torch.manual_seed(0)
-        model = nn.Linear(4, 1)
+        # Muon takes the kernel of the block, AdamW the rest.
+        model = nn.ModuleDict({"block": nn.Linear(16, 16), "head": nn.Linear(16, 1)})
 
         def loss(rng: np.random.Generator, generator: torch.Generator):
             if killed_at is not None and len(seen) == killed_at:
                 raise KeyboardInterrupt
             seen.append(1)
-            x = torch.randn(8, 4, generator=generator) + float(rng.normal())
-            return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
+            x = torch.randn(8, 16, generator=generator) + float(rng.normal())
+            return (model["head"](model["block"](x)) - x.sum(1, keepdim=True)).square().mean(), {}
 
         seen: list[int] = []
         loop.train(folder, {"model": model}, [loop.Phase("a", 6, 0.1, loss), loop.Phase("b", 4, 0.1, loss)])
-        return model.weight.detach().clone()
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     whole = run(tmp_path / "whole", None)
     for killed_at in (3, 8):
@@ -41,6 +42,25 @@ def test_a_killed_training_ends_like_one_never_killed(
         with pytest.raises(KeyboardInterrupt):
             run(folder, killed_at)
         assert torch.equal(run(folder, None), whole)
+
+
+def test_muon_trains_kernels_where_they_lie_and_frozen_modules_stay(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"block": nn.Conv2d(16, 16, 3)}).to(memory_format=torch.channels_last)
+    kept = nn.Linear(16, 16)
+    before = [p.detach().clone() for m in (model, kept) for p in m.parameters()]
+    target = torch.randn(16, 16, 3, 3, generator=torch.Generator().manual_seed(0))
+
+    def loss(rng: np.random.Generator, generator: torch.Generator):
+        return (model["block"].weight - target).square().mean() + kept.weight.square().mean(), {}
+
+    phase = loop.Phase("a", 40, 0.02, loss, frozen=("kept",))
+    rows = loop.train(tmp_path, {"model": model, "kept": kept}, [phase])
+    after = [p for m in (model, kept) for p in m.parameters()]
+    assert not torch.equal(before[0], after[0])
+    assert all(torch.equal(a, b) for a, b in zip(before[2:], after[2:], strict=True))
+    # Towards the target in each number: columns in another order than the gradient's would not get there.
+    assert (after[0] - target).square().mean() < 0.5 * (before[0] - target).square().mean()
+    assert len(rows) == 1
 
 
 def test_twins_are_known_together_and_the_pipelines_layouts_are_used() -> None:

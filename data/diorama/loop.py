@@ -31,6 +31,7 @@ class Phase:
     learning_rate: float
     loss: Callable[[np.random.Generator, torch.Generator], tuple[torch.Tensor, dict[str, float]]]
     warmup: float = 0.05
+    frozen: tuple[str, ...] = ()  # names of modules that stay as they are
 
 
 def train(folder: Path, modules: Mapping[str, nn.Module], phases: list[Phase], seed: int = 0) -> list[dict]:
@@ -46,6 +47,8 @@ def train(folder: Path, modules: Mapping[str, nn.Module], phases: list[Phase], s
         if number < position[0]:
             continue
         first = position[1] if number == position[0] else 0
+        for name in phase.frozen:
+            modules[name].requires_grad_(False)
         optimisers = Optimisers(modules)
         if first:
             optimisers.load_state_dict(torch.load(state / "optimiser.pt", weights_only=True))

@@ -67,7 +67,9 @@ def main() -> None:
         loss = objective(model, text, truth[:, :, :3], None, stage, 2 * arguments.batch, arguments.device)
         phases.append(loop.Phase("short", arguments.steps // 2, rate, loss, warmup=0.03))
     loss = objective(model, text, truth, control, stage, arguments.batch, arguments.device)
-    phases.append(loop.Phase(stage, arguments.steps, rate, loss, warmup=0.03))
+    # Frozen after the short clips, so that VACE can start there and be trained beside the rest.
+    frozen = ("text_encoder",) if phases else ()
+    phases.append(loop.Phase(stage, arguments.steps, rate, loss, warmup=0.03, frozen=frozen))
     loop.train(out / stage, modules, phases)
 
 
