@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 from scenedetect.common import FrameTimecode
-from scenedetect.detectors import ContentDetector
+from scenedetect.detectors import AdaptiveDetector
 
 from rmkit import store, video
 from rmkit.errors import InputError
 from rmkit.profile import Profile
 from rmkit.sources import sailvos
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,18 @@ def sequence_of(profile: Profile, clip: Clip) -> sailvos.Sequence:
     raise InputError(f"clip {clip.id} comes from {clip.sequence}, which {profile.data_root} lacks.")
 
 
-def find_cuts(frames: Iterable[np.ndarray], score: float, fps: int) -> list[int]:
-    """Indices of first frames after a hard cut, by PySceneDetect's content score."""
-    detector = ContentDetector(threshold=score, min_scene_len=2)
-    cuts: list[int] = []
+def find_cuts(frames: Iterable[np.ndarray], ratio: float, fps: int) -> list[int]:
+    """Indices of first frames after a hard cut, by PySceneDetect's adaptive detector.
+
+    A cut changes `ratio` times as much as the two frames before it and after it do: shadows that jump and
+    cameras that move fast change every frame and are no cuts.
+    """
+    detector = AdaptiveDetector(adaptive_threshold=ratio, min_scene_len=2, window_width=2)
+    cuts, time = [], FrameTimecode(0, Fraction(fps))
     for i, frame in enumerate(frames):
-        found = detector.process_frame(FrameTimecode(i, Fraction(fps)), frame[..., ::-1])
-        cuts += [cut.frame_num for cut in found]
-    return cuts
+        time = FrameTimecode(i, Fraction(fps))
+        cuts += detector.process_frame(time, frame[..., ::-1])
+    return [cut.frame_num for cut in cuts + detector.post_process(time)]
 
 
 def repeat(frames: np.ndarray, times: int, count: int) -> np.ndarray:
@@ -147,7 +151,7 @@ def _choose(profile: Profile, split: str, count: int) -> list[Clip]:
     for sequence in sailvos.sequences(profile.data_root, split):
         need = distinct(profile.clips.frames, _times(profile, sequence.fps))
         frames = (video.image(image) for image in sequence.images)
-        cuts = find_cuts(frames, profile.data.cut_score, sequence.fps)
+        cuts = find_cuts(frames, profile.data.cut_ratio, sequence.fps)
         edges = [0, *cuts, len(sequence.images)]
         for first, end in itertools.pairwise(edges):
             for start in range(first, end - need + 1, need):

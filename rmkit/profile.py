@@ -28,7 +28,7 @@ class Data(Settings):
     bundle: str | None = Field(None, description="diorama bundle that 01_data_prep unpacks")
     train_clips: int = Field(ge=0, description="clips sampled for training (paper: 3,050)")
     validation_clips: int = Field(ge=1, description="benchmark clips (paper: 100)")
-    cut_score: float = Field(27.0, description="PySceneDetect content score of a cut (ours)")
+    cut_ratio: float = Field(2.0, gt=1, description="change at a cut, in that of the frames around it (ours)")
 
 
 class Clips(Settings):

@@ -70,14 +70,14 @@ def test_frames_are_repeated_to_16_fps_and_stored_bit_exactly(make):
 
 def test_no_clip_crosses_a_cut(make):
     frames = np.concatenate([scene(1, 7), scene(2, 12)])
-    assert clips.find_cuts(frames, 27.0, 8) == [7]
+    assert clips.find_cuts(frames, 2.0, 8) == [7]
     made = make({"validation": {"v": frames}}, validation=3)
     starts = [clip.source_frames[0] for clip in clips.sample(made, progress=False)]
     assert starts == [0, 7, 12]
 
 
 def test_movement_is_no_cut():
-    assert clips.find_cuts(scene(3, 20), 27.0, 8) == []
+    assert clips.find_cuts(scene(3, 20), 2.0, 8) == []
 
 
 def test_captions_are_those_of_the_shot(make, tmp_path: Path):
