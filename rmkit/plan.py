@@ -17,9 +17,9 @@ EXPECTED = {
     "data": 0.3,
     "anchors": 0.4,
     "structure": 0.1,
-    "propagate": 2.5,
-    "train": 0.6,
-    "enhance": 2.7,
+    "propagate": 1.7,
+    "train": 0.45,
+    "enhance": 1.7,
     "evaluate": 0.7,
 }
 MINI_SIZE = 33 * 96 * 144  # samples a clip
