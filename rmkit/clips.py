@@ -99,14 +99,14 @@ def find_cuts(frames: Iterable[np.ndarray], ratio: float, fps: int) -> list[int]
     """Indices of first frames after a hard cut, by PySceneDetect's adaptive detector.
 
     A cut changes `ratio` times as much as the two frames before it and after it do: shadows that jump and
-    cameras that move fast change every frame and are no cuts.
+    cameras that move fast change every frame and are no cuts. A cut with fewer frames around it is not seen.
     """
     detector = AdaptiveDetector(adaptive_threshold=ratio, min_scene_len=2, window_width=2)
-    cuts, time = [], FrameTimecode(0, Fraction(fps))
+    cuts: list[int] = []
     for i, frame in enumerate(frames):
-        time = FrameTimecode(i, Fraction(fps))
-        cuts += detector.process_frame(time, frame[..., ::-1])
-    return [cut.frame_num for cut in cuts + detector.post_process(time)]
+        found = detector.process_frame(FrameTimecode(i, Fraction(fps)), frame[..., ::-1])
+        cuts += [cut.frame_num for cut in found]
+    return cuts
 
 
 def repeat(frames: np.ndarray, times: int, count: int) -> np.ndarray:

@@ -140,7 +140,7 @@ def _save(
     state: Path,
     log: Path,
     modules: Mapping[str, nn.Module],
-    optimisers: "Optimisers",
+    optimisers: Optimisers,
     position: tuple[int, int],
     rows: list[dict],
 ) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from train_video import cached, latent_statistics
 
-from rmkit import models, profile
+from rmkit import models, profile, train
 
 FRAMES = (0, 5, 11, 16)  # of each clip; the inner ones are mirrored, which costs no further encoding
 SHIFT = 2.0
@@ -135,8 +135,8 @@ def objective(
         chosen = rng.integers(len(renders), size=batch)
         x0 = pairs["truth"][chosen].to(device).float()  # [B, L, 64]
         reference = pairs["render"][chosen].to(device).float()
-        u = torch.rand(batch, generator=generator)
-        sigma = (SHIFT * u / (1 + (SHIFT - 1) * u)).to(device)
+        uniform = torch.rand(batch, generator=generator)
+        sigma = train.sample_sigma(uniform, 0.0, 1.0, SHIFT).to(device)
         noise = torch.randn(x0.shape, generator=generator).to(device)
         s = sigma.view(-1, 1, 1)
         with torch.autocast(device.type, dtype=torch.bfloat16):

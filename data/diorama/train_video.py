@@ -23,6 +23,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 from transformers import UMT5EncoderModel
 
+from rmkit import train
+
 CAPTION_DROPOUT = 0.1
 LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4, "vace": 1e-3}
 # Control layouts a VACE clip is trained with: structure and anchors, as the pipeline will ask for them.
@@ -67,8 +69,9 @@ def main() -> None:
         loss = objective(model, text, truth[:, :, :3], None, stage, 2 * arguments.batch, arguments.device)
         phases.append(loop.Phase("short", arguments.steps // 2, rate, loss, warmup=0.03))
     loss = objective(model, text, truth, control, stage, arguments.batch, arguments.device)
-    # Frozen after the short clips, so that VACE can start there and be trained beside the rest.
-    frozen = ("text_encoder",) if phases else ()
+    # Frozen after the short clips, so that VACE can start there and be trained beside the rest; also when going
+    # on from shipped weights, whose other models read these embeddings.
+    frozen = ("text_encoder",) if stage == "low" else ()
     phases.append(loop.Phase(stage, arguments.steps, rate, loss, warmup=0.03, frozen=frozen))
     loop.train(out / stage, modules, phases)
 
@@ -161,12 +164,9 @@ def objective(
         chosen = rng.integers(len(truth), size=batch)
         x0 = truth[chosen].to(device).float()  # [B, C, F, H, W]
         captions = [text.of(i) if rng.random() >= CAPTION_DROPOUT else "" for i in chosen]
-        u = torch.rand(batch, generator=generator)
-        low_end = 0.0
-        if stage == "high":  # the part of u whose shifted sigma lies above the boundary
-            low_end = BOUNDARY / (SHIFT - (SHIFT - 1) * BOUNDARY)
-        u = low_end + (1 - low_end) * u
-        sigma = (SHIFT * u / (1 + (SHIFT - 1) * u)).to(device)
+        uniform = torch.rand(batch, generator=generator)
+        lowest = BOUNDARY if stage == "high" else 0.0
+        sigma = train.sample_sigma(uniform, lowest, 1.0, SHIFT).to(device)
         noise = torch.randn(x0.shape, generator=generator).to(device)
         s = sigma.view(-1, 1, 1, 1, 1)
         arguments = {}
