@@ -12,7 +12,7 @@ from rmkit import models, video
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import WanPipeline
+    from diffusers import ModelMixin, WanPipeline
 
 
 def latents(pipeline: "WanPipeline", frames: np.ndarray) -> "torch.Tensor":
@@ -26,11 +26,18 @@ def latents(pipeline: "WanPipeline", frames: np.ndarray) -> "torch.Tensor":
     pixels = torch.from_numpy(video.to_unit(frames)).permute(3, 0, 1, 2)[None]  # [1, 3, F, H, W]
     with torch.no_grad():
         mode = vae.encode(pixels.to(pipeline._execution_device, vae.dtype)).latent_dist.mode()
+    return normalised(vae, mode)
+
+
+def normalised(vae: "ModelMixin", latents: "torch.Tensor") -> "torch.Tensor":
+    """Latents [B, C, F, H, W] of a video or image VAE to float32 of mean 0 and spread 1."""
+    import torch
+
     mean, spread = (
-        torch.tensor(values, device=mode.device).view(1, -1, 1, 1, 1)
+        torch.tensor(values, device=latents.device).view(1, -1, 1, 1, 1)
         for values in (vae.config.latents_mean, vae.config.latents_std)
     )
-    return (mode.float() - mean) / spread
+    return (latents.float() - mean) / spread
 
 
 def text(pipeline: "WanPipeline", prompt: str) -> "torch.Tensor":

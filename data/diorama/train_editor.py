@@ -18,9 +18,10 @@ from dataset import Shot
 from diffusers import AutoencoderKLQwenImage, QwenImageEditPipeline
 from PIL import Image
 from safetensors.torch import load_file
-from train_video import cached, latent_statistics
+from train_video import cached
 
 from rmkit import models, profile, train
+from rmkit.encode import normalised
 
 FRAMES = (0, 5, 11, 16)  # of each clip; the inner ones are mirrored, which costs no further encoding
 SHIFT = 2.0
@@ -99,11 +100,11 @@ def pictures(shots: list[Shot], look: str) -> list[Image.Image]:
 @torch.no_grad()
 def encode(pipeline: QwenImageEditPipeline, images: list[Image.Image], area: int) -> torch.Tensor:
     """Normalised packed latents at the edit area, float16 [N, L, 64], as the pipeline makes them."""
-    packed, (mean, std) = [], latent_statistics(pipeline.vae)
+    packed = []
     for first in range(0, len(images), 8):
         x = torch.cat([preprocess(pipeline, image, area) for image in images[first : first + 8]])
-        z = pipeline.vae.encode(x.to(pipeline.device)).latent_dist.mode().cpu()  # [B, 16, 1, H/8, W/8]
-        z = (z - mean) / std
+        z = pipeline.vae.encode(x.to(pipeline.device)).latent_dist.mode()  # [B, 16, 1, H/8, W/8]
+        z = normalised(pipeline.vae, z).cpu()
         packed.append(pipeline._pack_latents(z, len(z), z.shape[1], *z.shape[-2:]).half())
     return torch.cat(packed)
 

@@ -24,6 +24,7 @@ from torch.nn.functional import interpolate
 from transformers import UMT5EncoderModel
 
 from rmkit import train
+from rmkit.encode import normalised
 
 CAPTION_DROPOUT = 0.1
 LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4, "vace": 1e-3}
@@ -254,15 +255,8 @@ def encode(vae: AutoencoderKLWan, frames: np.ndarray) -> torch.Tensor:
     x = torch.from_numpy(np.ascontiguousarray(frames)).to(device).float() / 127.5 - 1
     x = x.permute(3, 0, 1, 2)[None].contiguous(memory_format=torch.channels_last_3d)
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        z = vae.encode(x).latent_dist.mode()[0].float().cpu()
-    mean, std = latent_statistics(vae)
-    return ((z - mean) / std).half()
-
-
-def latent_statistics(vae: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each latent channel, float32 [C, 1, 1, 1]."""
-    mean, std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
-    return mean, std
+        z = vae.encode(x).latent_dist.mode()
+    return normalised(vae, z)[0].half().cpu()
 
 
 def cached(path: Path, compute) -> dict[str, torch.Tensor]:
