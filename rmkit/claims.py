@@ -30,16 +30,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class Outcome:
+    """A claim's number and what it says: undecided where the interval reaches over a bound."""
+
     claim: Claim
     found: Estimate
-    verdict: Literal["holds", "does not hold", "not run"]
-    clear: bool  # the whole interval lies on the verdict's side
-
-    @property
-    def words(self) -> str:
-        if self.verdict == "not run":
-            return self.verdict
-        return self.verdict if self.clear else f"{self.verdict} (interval crosses the bound)"
+    verdict: Literal["holds", "does not hold", "undecided", "not run"]
 
 
 _PAPER, _KIT = "paper, 4.5", "this kit"
@@ -92,19 +87,12 @@ def _check(frame: pd.DataFrame, claim: Claim) -> Outcome:
     else:
         found = statistics.difference(frame, claim.metric, claim.method, claim.other)
     if not found.known:
-        return Outcome(claim, found, "not run", False)
-
-    def inside(value: float) -> bool:
-        # "better than" asks for more than a tie; bounds of a ratio and "at least 1 dB" include themselves.
-        enough = value > 0 if claim.least == 0 else value >= claim.least
-        return enough and (claim.most is None or value <= claim.most)
-
-    holds = inside(found.value)
-    ends = [inside(found.low), inside(found.high)]
-    clear = all(ends) if holds else not any(ends) and not _spans(claim, found)
-    return Outcome(claim, found, "holds" if holds else "does not hold", clear)
-
-
-def _spans(claim: Claim, found: Estimate) -> bool:
-    """Whether the interval is so wide that it has the claim's whole range inside."""
-    return claim.most is not None and found.low < claim.least and found.high > claim.most
+        return Outcome(claim, found, "not run")
+    # "better than" asks for more than a tie; bounds of a ratio and "at least 1 dB" include themselves.
+    above = found.low > 0 if claim.least == 0 else found.low >= claim.least
+    if above and (claim.most is None or found.high <= claim.most):
+        return Outcome(claim, found, "holds")
+    below = found.high <= 0 if claim.least == 0 else found.high < claim.least
+    if below or (claim.most is not None and found.low > claim.most):
+        return Outcome(claim, found, "does not hold")
+    return Outcome(claim, found, "undecided")

@@ -104,7 +104,12 @@ def _opening(profile: Profile, frame: pd.DataFrame) -> str:
     return "\n".join([*lines, ""])
 
 
-VERDICTS = {"holds": "hold", "does not hold": "do not hold", "not run": "were not run"}
+VERDICTS = {
+    "holds": "hold",
+    "does not hold": "do not hold",
+    "undecided": "are undecided",
+    "not run": "were not run",
+}
 
 
 def _outcome(frame: pd.DataFrame, table: Table) -> str:

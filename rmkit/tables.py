@@ -114,7 +114,7 @@ def claims_table(profile: Profile, frame: pd.DataFrame) -> Table:
             outcome.found, metric, "not run", signed=claim.kind == "difference", ratio=claim.kind == "ratio"
         )
         rows.append(
-            [claim.source, claim.statement, f"{what}, {claim.metric}", bound(claim), found, outcome.words]
+            [claim.source, claim.statement, f"{what}, {claim.metric}", bound(claim), found, outcome.verdict]
         )
         data.append(
             {
@@ -129,7 +129,6 @@ def claims_table(profile: Profile, frame: pd.DataFrame) -> Table:
                 "bound": bound(claim),
                 **_columns({"value": outcome.found}),
                 "verdict": outcome.verdict,
-                "clear": outcome.clear,
             }
         )
     header = ["Source", "Claim", "Measured as", "Bound", "Found", "Verdict"]

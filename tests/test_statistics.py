@@ -98,22 +98,22 @@ def test_claims_have_verdicts() -> None:
         return {clip: value + gain + noise.normal(0, 0.2) for clip, value in graded.items()}
 
     values = {"colour_transfer": graded, "realmaster": plus(1.6), "edges": plus(1.2), "depth": plus(1.2)}
-    found = outcome(values, "gain_over_grading")
-    assert (found.verdict, found.clear) == ("holds", True)
+    assert outcome(values, "gain_over_grading").verdict == "holds"
     values["realmaster"] = plus(0.5)
-    found = outcome(values, "gain_over_grading")
-    assert (found.verdict, found.clear) == ("does not hold", True)
-    assert not outcome(values, "edges_over_depth").clear
-    assert "crosses" in outcome(values, "edges_over_depth").words
+    assert outcome(values, "gain_over_grading").verdict == "does not hold"
+    assert outcome(values, "edges_over_depth").verdict == "undecided"
     assert outcome(values, "edges_over_multi_anchor").verdict == "not run"
     order = [method for method, _ in claims.observed_order(frame_of(values))]
     assert order[-1] == "realmaster" and len(order) == 3
 
 
 @pytest.mark.parametrize(
-    ("factor", "verdict"), [(0.5, "does not hold"), (0.9, "holds"), (1.4, "does not hold")]
+    ("factor", "verdict"),
+    [(0.5, "does not hold"), (0.7, "undecided"), (0.9, "holds"), (1.4, "does not hold")],
 )
 def test_sharpness_has_a_lower_and_an_upper_bound(factor: float, verdict: str) -> None:
     sharp = sequences(8, 2, spread=1.0)
-    values = {"vae_ceiling": sharp, "edges": {clip: value * factor for clip, value in sharp.items()}}
+    noise = np.random.default_rng(1)
+    edges = {clip: value * (factor + noise.normal(0, 0.02)) for clip, value in sharp.items()}
+    values = {"vae_ceiling": sharp, "edges": edges}
     assert outcome(values, "sharp_edges", "sharpness").verdict == verdict
