@@ -85,7 +85,7 @@ def measure(profile: Profile, method: str, clip: Clip) -> list[dict]:
     """Rows of one clip and method, from the store when nothing they depend on has changed."""
     chosen = [m for m in metrics.ALL if _has(profile, method, clip, m)]
     artefact = store.fingerprint(path_of(profile, method, clip))
-    inputs = {"video": artefact}
+    inputs = {"video": artefact, "render": store.fingerprint(path_of(profile, "render", clip))}
     if truth.exists(profile, clip):
         inputs["truth"] = store.fingerprint(truth.path(profile, clip))
     recipe = store.Recipe(
@@ -116,8 +116,8 @@ def measure(profile: Profile, method: str, clip: Clip) -> list[dict]:
 
 
 def _value(profile: Profile, method: str, clip: Clip, metric: metrics.Metric) -> dict:
-    target = truth.stream(profile, clip) if metric.needs_truth else None
-    value = metric.of(stream(profile, method, clip), target, clips.repeats(clip, profile.clips.frames))
+    other = stream(profile, metric.against, clip) if metric.against else None
+    value = metric.of(stream(profile, method, clip), other, clips.repeats(clip, profile.clips.frames))
     options = ";".join(f"{key}={option}" for key, option in metric.options.items())
     return {"metric": metric.name, "value": round(value, 6), "options": options}
 
@@ -131,8 +131,8 @@ def _applies(profile: Profile, method: str, clip: Clip) -> bool:
 
 
 def _has(profile: Profile, method: str, clip: Clip, metric: metrics.Metric) -> bool:
-    """Truth against itself says nothing; without a truth there is nothing to be near."""
-    return not metric.needs_truth or (method != "truth" and truth.exists(profile, clip))
+    """Nothing is compared with itself; without a truth there is nothing to be near."""
+    return metric.against != method and (metric.against != "truth" or truth.exists(profile, clip))
 
 
 def _check(profile: Profile, jobs: list[tuple[str, Clip]]) -> None:

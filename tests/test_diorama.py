@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 import bundle
+import film
 import numpy as np
 import pytest
 import world
@@ -18,6 +19,14 @@ from rmkit.sources import sailvos
 SHIPPED = REPOSITORY / "data" / "diorama" / "clips"
 HEIGHT, WIDTH, SHOT = 32, 48, 5
 COUNTS = {"train": 2, "validation": 1, "road": 1}
+
+
+def test_the_lens_halves_contrast_at_a_third_of_a_cycle_a_pixel() -> None:
+    wave = np.cos(2 * np.pi * 0.31 * np.arange(200))
+    frames = np.broadcast_to(0.5 + 0.4 * wave[None, None, :, None], (2, 64, 200, 3)).astype(np.float32)
+    seen = film.soften(frames)
+    assert seen.shape == frames.shape and abs(seen.mean() - frames.mean()) < 1e-3
+    assert 0.45 < np.ptp(seen[0, 32, 20:-20, 0]) / np.ptp(frames[0, 32, 20:-20, 0]) < 0.58
 
 
 def render(folder: Path, split: str, seed: int, people: list[int]) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from rmkit import anchors, clips, evaluate, metrics, profile, propagate, store, 
 from rmkit.baselines import colour_transfer, vae_ceiling
 from rmkit.errors import InputError
 from rmkit.metrics import truth
+from rmkit.metrics.edge_f1 import edge_f1
 from rmkit.metrics.fidelity import psnr, ssim
 from rmkit.metrics.motion_smoothness import flow_midpoint, motion_smoothness
 from rmkit.metrics.sharpness import sharpness
@@ -109,6 +110,21 @@ def test_sharpness_falls_with_blur() -> None:
     frames = noise(2, 48, 64)
     assert sharpness([cv2.GaussianBlur(frame, (0, 0), 1) for frame in frames]) < 0.1 * sharpness(frames)
     assert sharpness(np.full((1, 16, 16, 3), 90, np.uint8)) == 0
+
+
+def test_edge_f1_counts_outlines_that_stayed() -> None:
+    frame = np.full((40, 60, 3), 40, np.uint8)
+    frame[10:30, 15:45] = 220
+    beside, away = np.roll(frame, 1, axis=1), np.roll(frame, 6, axis=1)
+    assert edge_f1([frame], [frame]) == 1
+    assert edge_f1([beside], [frame]) > 0.99  # within the tolerance
+    assert 0.2 < edge_f1([away], [frame]) < 0.8  # the horizontal sides still meet
+    flat = np.zeros_like(frame)
+    assert edge_f1([flat], [frame]) == 0 and edge_f1([flat], [flat]) == 1
+    # An outline too many costs precision: 2 * p / (p + 1) with recall 1.
+    more = frame.copy()
+    more[34:38, 4:10] = 220
+    assert 0.8 < edge_f1([more], [frame]) < 1
 
 
 def test_colour_map_is_found_again() -> None:

@@ -106,6 +106,35 @@ def test_mirrored_clips_take_mirrored_control() -> None:
     assert torch.equal(mirrored[:, :6], plain[:, :6].flip(-1))
 
 
+def test_experts_are_shown_the_same_clip_in_other_colours(tiny_profile: Profile, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(60, 180, (5, 32, 48, 3), dtype=np.uint8)
+    first, second = (train_video.recoloured(truth, rng) for _ in range(2))
+    assert first.shape == truth.shape and first.dtype == np.uint8
+    assert np.abs(first.astype(int) - second).mean() > 5  # each call its own colours
+    still = train_video.recoloured(np.repeat(truth[:1], 5, axis=0), rng)
+    assert (still == still[:1]).all()  # and the same ones in all frames
+
+    pipeline = models.load_wan(tiny_profile)
+    shot = dataset.Shot("s", truth, truth, truth, truth, "", "clear", ((),) * 5)
+    reference = train_video.reference_latents(pipeline.vae, [shot], tmp_path / "reference.safetensors")
+    target = train_video.truth_latents(pipeline.vae, [shot], tmp_path / "truth.safetensors")
+    assert reference.shape == (1, train_video.RECOLOURINGS, *target.shape[1:])
+
+    class Text:
+        def of(self, clip: int) -> str:
+            return ""
+
+        def __call__(self, captions: list[str]) -> torch.Tensor:
+            return torch.zeros(len(captions), 4, pipeline.text_encoder.config.d_model)
+
+    model = pipeline.transformer.float()
+    loss = train_video.objective(model, Text(), target, None, reference, "low", 2, "cpu")
+    seen = [loss(np.random.default_rng(seed), torch.Generator().manual_seed(0))[1] for seed in range(8)]
+    assert {key for figures in seen for key in figures} >= {"shown", "alone"}
+    assert all(("shown" in figures) != ("alone" in figures) for figures in seen)
+
+
 def test_tokens_are_narrower_than_the_transformer() -> None:
     # A velocity holds the noise of all channels: a narrower stream could not carry it, and it would stay.
     width = architectures.HEADS * architectures.HEAD_WIDTH

@@ -1,4 +1,4 @@
-"""From linear light to frames: the game's encoding, a filmic curve, matched exposure, weather.
+"""From linear light to frames: the game's encoding, a filmic curve, a lens, matched exposure, weather.
 
 Reads and writes nothing; arrays are float32 [frames, height, width, 3], linear Rec. 709.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 from world import FPS, HEIGHT, SHOT_FRAMES, WIDTH
@@ -25,6 +26,7 @@ OUTSET = np.linalg.inv(INSET).astype(np.float32)
 EV_LOW, EV_HIGH = -12.47393, 4.026069
 POLYNOMIAL = (15.5, -40.14, 31.96, -6.868, 0.4298, 0.1191, -0.00232)
 GRADE_POWER, GRADE_SATURATION = 1.30, 1.30  # one constant grade
+LENS_SIGMA = 0.6  # pixels: contrast halves at 0.31 cycles a pixel, as in a video camera
 BRIGHTNESS = {"clear": 1.0, "rain": 0.85, "snow": 1.08, "fog": 1.05, "dusk": 0.72}  # truth / render
 FOG_COLOUR = {"fog": (0.62, 0.64, 0.66), "rain": (0.30, 0.33, 0.37), "snow": (0.55, 0.58, 0.62)}
 FOG_METRES = {"fog": 7.0, "rain": 60.0, "snow": 45.0}
@@ -47,6 +49,11 @@ def encode_film(light: np.ndarray) -> np.ndarray:
     grey = (y @ LUMA)[..., None]
     y = np.maximum(grey + GRADE_SATURATION * (y - grey), 0.0)
     return np.clip(y @ OUTSET.T, 0.0, 1.0)
+
+
+def soften(frames: np.ndarray) -> np.ndarray:
+    """Encoded frames as a lens and a sensor resolve them; the game's edges stay those of its pixels."""
+    return np.stack([cv2.GaussianBlur(f, (0, 0), LENS_SIGMA, borderType=cv2.BORDER_REFLECT) for f in frames])
 
 
 def match_exposure(

@@ -21,7 +21,7 @@ import av
 import bpy
 import numpy as np
 from figures import Figure
-from film import BRIGHTNESS, LUMA, add_weather, encode_film, encode_render, haze, match_exposure
+from film import BRIGHTNESS, LUMA, add_weather, encode_film, encode_render, haze, match_exposure, soften
 from looks import make_light, make_materials, switch
 from sets import build_set
 from staging import Take, measure_face
@@ -97,7 +97,8 @@ def render_sequence(plan: Plan, folder: Path, looks: list[str], threads: int) ->
             light, _ = shoot("truth", plan, takes, work)
             light = add_weather(light, depth.astype(np.float32), plan.weather, plan.seed)
             target = brightness * BRIGHTNESS[plan.weather]
-            write_video(work / "truth.mp4", encode_film(light * 2.0 ** match_exposure(light, target)))
+            film = encode_film(light * 2.0 ** match_exposure(light, target))
+            write_video(work / "truth.mp4", soften(film))
             lap("truth")
         np.save(work / "depth.npy", depth)
         np.save(work / "visible.npy", visible)

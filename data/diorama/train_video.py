@@ -2,15 +2,18 @@
 
 Reads rendered sequences of the pretrain split and `<out>/wan_vae/`; writes `<out>/{low,high,vace}/` and at the
 end the pipeline folders `<out>/checkpoints/{wan,vace}`. Low noise first, on all noise levels and jointly with
-the text encoder; the other two start from it.
+the text encoder; the other two start from it. A large video model can copy from a clip it is shown, which is what
+an IC-LoRA builds on; a tiny one has to learn it: in half of the steps the experts see the clip recoloured.
 
     python data/diorama/train_video.py --rendered DIR --out DIR --stage low
 """
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 import architectures
+import cv2
 import dataset
 import loop
 import numpy as np
@@ -25,11 +28,15 @@ from transformers import UMT5EncoderModel
 
 from rmkit import train
 from rmkit.encode import normalised
+from rmkit.incontext import in_context
 
 CAPTION_DROPOUT = 0.1
 LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4, "vace": 1e-3}
 # Control layouts a VACE clip is trained with: structure and anchors, as the pipeline will ask for them.
 LAYOUTS = (("edges", "ends"), ("depth", "ends"), ("edges", "multi"), ("edges", "random"))
+
+SHOWN = 0.5  # share of the experts' steps in which a reference is shown
+RECOLOURINGS = 2  # of each clip
 
 
 def main() -> None:
@@ -53,9 +60,11 @@ def main() -> None:
     captions = [shot.caption for shot in shots]
     vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(arguments.device).eval()
     truth = truth_latents(vae, shots, out / "latents" / "truth.safetensors")
-    control = (
-        control_latents(vae, shots, out / "latents" / "control.safetensors") if stage == "vace" else None
-    )
+    control = reference = None
+    if stage == "vace":
+        control = control_latents(vae, shots, out / "latents" / "control.safetensors")
+    else:
+        reference = reference_latents(vae, shots, out / "latents" / "reference.safetensors")
     text = Text(out, captions, stage == "low", arguments.start_from)
     model = start(stage, out, arguments.start_from).to(arguments.device)
     text.encoder.to(arguments.device)
@@ -67,9 +76,11 @@ def main() -> None:
     phases = []
     if stage == "low" and not arguments.start_from:
         # Most of what there is to learn is in single pictures, and three latent frames cost a fifth of nine.
-        loss = objective(model, text, truth[:, :, :3], None, stage, 2 * arguments.batch, arguments.device)
+        loss = objective(
+            model, text, truth[:, :, :3], None, None, stage, 2 * arguments.batch, arguments.device
+        )
         phases.append(loop.Phase("short", arguments.steps // 2, rate, loss, warmup=0.03))
-    loss = objective(model, text, truth, control, stage, arguments.batch, arguments.device)
+    loss = objective(model, text, truth, control, reference, stage, arguments.batch, arguments.device)
     # Frozen after the short clips, so that VACE can start there and be trained beside the rest; also when going
     # on from shipped weights, whose other models read these embeddings.
     frozen = ("text_encoder",) if stage == "low" else ()
@@ -155,26 +166,36 @@ def objective(
     text: Text,
     truth: torch.Tensor,
     control: tuple[torch.Tensor, torch.Tensor] | None,
+    reference: torch.Tensor | None,
     stage: str,
     batch: int,
     device: str,
 ):
-    """Flow matching on latents: predict noise minus data at sigma drawn with shift 3."""
+    """Flow matching on latents: predict noise minus data at sigma drawn with shift 3.
+
+    With a reference half of the steps show it, to half as many clips: it doubles the tokens.
+    """
 
     def loss(rng: np.random.Generator, generator: torch.Generator):
-        chosen = rng.integers(len(truth), size=batch)
+        shown = reference is not None and rng.random() < SHOWN
+        count = batch // 2 if shown else batch
+        chosen = rng.integers(len(truth), size=count)
         x0 = truth[chosen].to(device).float()  # [B, C, F, H, W]
         captions = [text.of(i) if rng.random() >= CAPTION_DROPOUT else "" for i in chosen]
-        uniform = torch.rand(batch, generator=generator)
+        uniform = torch.rand(count, generator=generator)
         lowest = BOUNDARY if stage == "high" else 0.0
         sigma = train.sample_sigma(uniform, lowest, 1.0, SHIFT).to(device)
         noise = torch.randn(x0.shape, generator=generator).to(device)
         s = sigma.view(-1, 1, 1, 1, 1)
         arguments = {}
         if control is not None:
-            layouts = rng.integers(len(LAYOUTS), size=batch)
+            layouts = rng.integers(len(LAYOUTS), size=count)
             arguments["control_hidden_states"] = assemble(control, chosen, layouts).to(device).float()
-        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        context = nullcontext()
+        if shown:
+            recolourings = rng.integers(RECOLOURINGS, size=count)
+            context = in_context(model, mirrored(reference, chosen, recolourings).to(device).float())
+        with context, torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
             predicted = model(
                 hidden_states=(1 - s) * x0 + s * noise,
                 timestep=sigma * 1000,
@@ -182,8 +203,9 @@ def objective(
                 **arguments,
             ).sample
         error = (predicted.float() - (noise - x0)).square().mean((1, 2, 3, 4))
+        figures = {"shown" if shown else "alone": error.mean().item()} if reference is not None else {}
         near = error.detach()[sigma < 0.5]
-        return error.mean(), {"near": near.mean().item()} if len(near) else {}
+        return error.mean(), {**figures, "near": near.mean().item()} if len(near) else figures
 
     return loss
 
@@ -235,17 +257,52 @@ def control_latents(
     return found["control"], found["mask"]
 
 
+@torch.no_grad()
+def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torch.Tensor:
+    """Normalised latents of truth clips in other colours: float16 [N, recolourings, C, F, H, W]."""
+
+    def compute() -> dict[str, torch.Tensor]:
+        rows = []
+        for number, shot in enumerate(shots):
+            rng = np.random.default_rng((2, number))
+            clips = [recoloured(shot.truth, rng) for _ in range(RECOLOURINGS)]
+            rows.append(torch.stack([encode(vae, dataset.repeated(clip)) for clip in clips]))
+        return {"reference": torch.stack(rows)}
+
+    return cached(cache, compute)["reference"]
+
+
+def recoloured(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A clip in other colours, sharper or softer, the same in all frames: uint8 [F, H, W, 3].
+
+    Nothing of the render's look is in it: what there is to learn is where to look, not what to make of it.
+    """
+    x = frames.astype(np.float32) / 255
+    x = x ** rng.uniform(0.7, 1.4)
+    grey = x.mean(-1, keepdims=True)
+    x = grey + rng.uniform(0.3, 1.6) * (x - grey)
+    x = 0.4 + rng.uniform(0.6, 1.5) * (x * rng.uniform(0.8, 1.25, 3).astype(np.float32) - 0.4)
+    x += rng.uniform(-0.1, 0.1)
+    amount = rng.uniform(-0.7, 1.5)
+    x = np.stack([f + amount * (f - cv2.GaussianBlur(f, (0, 0), 1.0)) for f in x])
+    return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
+
+
+def mirrored(latents: torch.Tensor, chosen: np.ndarray, which: np.ndarray) -> torch.Tensor:
+    """Of [N, K, C, F, H, W] those of some clips [B, C, F, H, W], flipped for the second half of the clips."""
+    states = latents[chosen % len(latents), which]
+    flipped = torch.from_numpy(chosen >= len(latents)).view(-1, 1, 1, 1, 1)
+    return torch.where(flipped, states.flip(-1), states)
+
+
 def assemble(
     control: tuple[torch.Tensor, torch.Tensor], chosen: np.ndarray, layouts: np.ndarray
 ) -> torch.Tensor:
     """VACE's control states of some clips: [B, 2C + 64, F, H, W]."""
     latents, masks = control
-    clips = chosen % len(latents)
-    states = latents[clips, layouts]
-    mirrored = torch.from_numpy(chosen >= len(latents)).view(-1, 1, 1, 1, 1)
-    states = torch.where(mirrored, states.flip(-1), states)
-    mask = masks[clips, layouts].to(states.dtype)  # [B, F]
-    shape = (len(clips), 64, *states.shape[2:])
+    states = mirrored(latents, chosen, layouts)
+    mask = masks[chosen % len(masks), layouts].to(states.dtype)  # [B, F]
+    shape = (len(chosen), 64, *states.shape[2:])
     return torch.cat([states, mask[:, None, :, None, None].expand(shape)], dim=1)
 
 

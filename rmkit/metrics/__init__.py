@@ -7,9 +7,11 @@ Reads and writes nothing.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 
+from rmkit.metrics.edge_f1 import THRESHOLDS, TOLERANCE, edge_f1
 from rmkit.metrics.fidelity import psnr, ssim
 from rmkit.metrics.motion_smoothness import INTERPOLATOR, motion_smoothness
 from rmkit.metrics.sharpness import sharpness
@@ -25,15 +27,15 @@ class Metric:
     unit: str
     better: int  # 1: higher is better, -1: lower, 0: neither (compare with a reference)
     compute: Callable[..., float]
-    needs_truth: bool = False
+    against: Literal["truth", "render"] | None = None  # what each frame is compared with
     distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
     options: Mapping[str, str] = field(default_factory=dict)
 
-    def of(self, frames: Iterator[np.ndarray], truth: Iterator | None, times: int) -> float:
-        """Value for one clip; `times`: how often each source frame is shown in it."""
+    def of(self, frames: Iterator[np.ndarray], other: Iterator | None, times: int) -> float:
+        """Value for one clip; `other`: what it is compared with; `times`: how often a source frame is shown."""
         if self.distinct:
             return self.compute(every(frames, times))
-        return self.compute(frames, truth) if self.needs_truth else self.compute(frames)
+        return self.compute(frames, other) if self.against else self.compute(frames)
 
 
 def every(frames: Iterable[np.ndarray], times: int) -> Iterator[np.ndarray]:
@@ -41,10 +43,12 @@ def every(frames: Iterable[np.ndarray], times: int) -> Iterator[np.ndarray]:
     return islice(frames, 0, None, times)
 
 
+_CANNY = {"canny": "-".join(map(str, THRESHOLDS)), "tolerance": str(TOLERANCE)}
 _FLOW = {"interpolator": INTERPOLATOR}
 ALL = (
-    Metric("psnr_truth", "PSNR to truth", "dB", 1, psnr, needs_truth=True),
-    Metric("ssim_truth", "SSIM to truth", "", 1, ssim, needs_truth=True, options={"window": "gauss"}),
+    Metric("psnr_truth", "PSNR to truth", "dB", 1, psnr, against="truth"),
+    Metric("ssim_truth", "SSIM to truth", "", 1, ssim, against="truth", options={"window": "gauss"}),
+    Metric("edge_f1", "Edge F1 to render", "", 1, edge_f1, against="render", options=_CANNY),
     Metric("temporal_flickering", "Temporal Flickering", "", 1, temporal_flickering),
     Metric(
         "temporal_flickering_distinct",
