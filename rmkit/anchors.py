@@ -182,7 +182,7 @@ def _anchor(
     tries: list[tuple[np.ndarray, dict[str, Any]]] = []
     for attempt in range(profile.anchors.attempts):
         name = f"{clip.id}/{index}" + (f"/{attempt}" if attempt else "")
-        edited = _edit(profile, pipeline, render, store.seed_for(profile.seed, "anchors", name))
+        edited = edit_frame(profile, pipeline, render, store.seed_for(profile.seed, "anchors", name))
         picture, facts = align(render, edited, limit)
         tries.append((picture, facts))
         if facts["accepted"]:
@@ -192,8 +192,8 @@ def _anchor(
     return picture, {**facts, "attempts": len(tries), "attempted_drifts": drifts, "limit": round(limit, 3)}
 
 
-def _edit(profile: Profile, pipeline: Any, render: np.ndarray, seed: int) -> np.ndarray:
-    """One edit at the editor's own size, resized back: uint8 [H, W, 3] -> the same."""
+def edit_frame(profile: Profile, pipeline: Any, render: np.ndarray, seed: int) -> np.ndarray:
+    """One edit at the editor's own size, resized back, without the gate: uint8 [H, W, 3] -> the same."""
     settings = profile.anchors
     # Guidance needs a negative prompt, and warns of one that it does not use.
     guidance = {"negative_prompt": " "} if settings.true_cfg_scale > 1 else {}

@@ -21,15 +21,20 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, told apart under every common colour blindness; markers say the same once more.
 COLOURS = {
     "render": "#000000",
+    "blur": "#8C6D31",
     "colour_transfer": "#E69F00",
+    "per_frame": "#F0E442",
     "multi_anchor": "#CC79A7",
     "depth": "#56B4E9",
     "edges": "#0072B2",
     "realmaster": "#D55E00",
     "vae_ceiling": "#009E73",
     "truth": "#999999",
+    "runway_aleph": "#6A3D9A",
+    "lucy_edit": "#B15928",
+    "editto": "#1B9E77",
 }
-MARKERS = dict(zip(COLOURS, "sDv^oP*X", strict=True))
+MARKERS = dict(zip(COLOURS, "shDdv^oP*X<>p", strict=True))
 DPI = 144
 ANCHOR_COLUMNS = [
     "clip",
@@ -66,8 +71,8 @@ def save(profile: Profile, name: str, figure: "Figure") -> list[Path]:
 
 
 def fidelity(profile: Profile) -> "Figure":
-    """Nearness to the truth and sharpness of every method, with 95 % intervals."""
-    return _intervals(profile, ["psnr_truth", "ssim_truth", "sharpness"])
+    """Nearness to the truth, outlines kept and sharpness of every method, with 95 % intervals."""
+    return _intervals(profile, ["psnr_truth", "ssim_truth", "edge_f1", "sharpness"], columns=2)
 
 
 def temporal(profile: Profile) -> "Figure":

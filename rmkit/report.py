@@ -26,8 +26,8 @@ from rmkit.tables import Table
 
 SHEETS = 8  # clips shown
 CAPTIONS = {
-    "fidelity": "Nearness to the truth, and sharpness. A good method is far right in the first two panels "
-    "and level with the VAE ceiling in the third. Bars: 95 % intervals.",
+    "fidelity": "Nearness to the truth, outlines of the render kept, and sharpness. A good method is far right in "
+    "the upper panels and level with the VAE ceiling in the lower ones. Bars: 95 % intervals.",
     "temporal": "Temporal metrics. The render's own score is the one to compare with: repeating frames "
     "(left) flatters flicker and punishes smoothness; distinct frames (right) do neither.",
     "gain_by_clip": "PSNR gained over a colour transfer, clip by clip: grading alone is the zero line.",
@@ -47,6 +47,7 @@ def write(profile: Profile) -> Path:
     parts = [
         _opening(profile, frame),
         _outcome(frame, made["claims"]),
+        _section("Table 1", tables.markdown(made["table1"])),
         _section("Table 2", tables.markdown(made["table2"])),
         _section("Paired differences", tables.markdown(made["differences"])),
         _figures(profile),

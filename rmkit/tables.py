@@ -1,7 +1,7 @@
 """Table 2 and its companions, each as csv, md and tex (paper, 4.5).
 
-Reads metrics.csv alone (no model, no video); writes tables/{table2,differences,claims}.{csv,md,tex}. What did not
-run says so, and a number of one profile never stands in another's column.
+Reads metrics.csv alone (no model, no video); writes tables/{table1,table2,differences,claims}.{csv,md,tex}. What did
+not run says so, and a number of one profile never stands in another's column.
 """
 
 import math
@@ -16,6 +16,12 @@ from rmkit.metrics import Metric
 from rmkit.profile import Profile
 from rmkit.statistics import Estimate
 
+TABLE1 = (
+    *("render", "blur", "colour_transfer", "per_frame"),
+    *evaluate.OUTSIDE,
+    *("realmaster", "vae_ceiling", "truth"),
+)
+TABLE2 = ("render", "colour_transfer", *evaluate.VARIANTS, "realmaster", "vae_ceiling", "truth")
 DIGITS = {"psnr_truth": 2, "sharpness": 0, "ssim_truth": 3}  # else 4
 ARROWS = {1: "↑", -1: "↓", 0: ""}
 LATEX = {
@@ -57,13 +63,19 @@ def write(profile: Profile) -> list[Path]:
 def build(profile: Profile) -> list[Table]:
     """All tables of a run, from its metrics.csv."""
     frame = statistics.load(profile)
-    return [table2(profile, frame), differences(profile, frame), claims_table(profile, frame)]
+    return [
+        _means(profile, frame, "table1", "Table 1. Methods", TABLE1),
+        _means(profile, frame, "table2", "Table 2. Ablation", TABLE2),
+        differences(profile, frame),
+        claims_table(profile, frame),
+    ]
 
 
-def table2(profile: Profile, frame: pd.DataFrame) -> Table:
-    """The paper's ablation with the rows it lacks: input, grading, ceiling and truth."""
+def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, methods: Sequence[str]) -> Table:
+    """Means of some methods: a table of the paper with the rows it lacks (input, grading, ceiling, truth)."""
     rows, data = [], []
-    for method, label in evaluate.METHODS.items():
+    for method in methods:
+        label = evaluate.METHODS[method]
         estimates = {m.name: statistics.mean(frame, method, m.name) for m in metrics.ALL}
         missing = _missing(profile, frame, method)
         count = max(estimate.clips for estimate in estimates.values())
@@ -72,7 +84,7 @@ def table2(profile: Profile, frame: pd.DataFrame) -> Table:
         data.append({"profile": profile.name, "method": method, "clips": count} | _columns(estimates))
     header = ["Method", "Clips", *(f"{m.label} {ARROWS[m.better]}".strip() for m in metrics.ALL)]
     notes = [
-        *_reasons(profile, frame),
+        *_reasons(profile, frame, methods),
         "Mean over clips [95 % interval, resampled by sequence]; "
         f"{_sequences(frame)} sequences. Sharpness is to be near the truth's, not high.",
         "Motion Smoothness (flow): VBench's arithmetic with an optical-flow interpolator (DIS) in place of AMT-S; "
@@ -80,8 +92,10 @@ def table2(profile: Profile, frame: pd.DataFrame) -> Table:
         "from 8 to 16 fps; the others at 16 fps, as in the paper.",
         "ArcFace, DINO and GPT-RS (the paper's other columns): not run, this version has no models for them.",
     ]
-    title = f"Table 2. Ablation on the validation clips, profile {profile.name}"
-    return Table("table2", title, header, rows, pd.DataFrame(data), notes)
+    if "per_frame" in methods:
+        notes.append("Per-frame editing: on some of the clips only; compare by the paired differences.")
+    title = f"{subject} on the validation clips, profile {profile.name}"
+    return Table(name, title, header, rows, pd.DataFrame(data), notes)
 
 
 def differences(profile: Profile, frame: pd.DataFrame) -> Table:
@@ -97,7 +111,7 @@ def differences(profile: Profile, frame: pd.DataFrame) -> Table:
         data.append({"profile": profile.name, "method": method} | _columns(found))
     header = ["Method − RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in metrics.ALL)]
     notes = [
-        *_reasons(profile, frame),
+        *_reasons(profile, frame, list(evaluate.METHODS)),
         "Mean over the clips both have [95 % interval, resampled by sequence].",
     ]
     title = f"Paired differences to RealMaster, profile {profile.name}"
@@ -194,9 +208,9 @@ def _missing(profile: Profile, frame: pd.DataFrame, method: str) -> str:
     return "n/a" if method in set(frame.method) else evaluate.why_not(profile, method).split(":")[0]
 
 
-def _reasons(profile: Profile, frame: pd.DataFrame) -> list[str]:
+def _reasons(profile: Profile, frame: pd.DataFrame, methods: Sequence[str]) -> list[str]:
     """Why a row is empty, a sentence each."""
-    empty = [method for method in evaluate.METHODS if method not in set(frame.method)]
+    empty = [method for method in methods if method not in set(frame.method)]
     return [f"{evaluate.METHODS[method]}: {evaluate.why_not(profile, method)}" for method in empty]
 
 

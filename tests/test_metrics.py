@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rmkit import anchors, clips, evaluate, metrics, profile, propagate, store, video
-from rmkit.baselines import colour_transfer, vae_ceiling
+from rmkit.baselines import blur, colour_transfer, per_frame, vae_ceiling
 from rmkit.errors import InputError
 from rmkit.metrics import truth
 from rmkit.metrics.edge_f1 import edge_f1
@@ -183,7 +183,8 @@ def test_evaluate_measures_everything_once(measured: profile.Profile) -> None:
     path = evaluate.evaluate(measured)
     rows = rows_of(path)
     assert list(rows[0])[:5] == ["profile", "method", "clip", "metric", "value"]
-    assert list(dict.fromkeys(row["method"] for row in rows)) == list(evaluate.METHODS)
+    measured_methods = [method for method in evaluate.METHODS if method not in evaluate.OUTSIDE]
+    assert list(dict.fromkeys(row["method"] for row in rows)) == measured_methods
     assert {row["metric"] for row in rows} == {m.name for m in metrics.ALL}
     assert {row["options"] for row in rows if "smooth" in row["metric"]} == {"interpolator=dis_flow"}
     assert not [row for row in rows if row["method"] == "truth" and "truth" in row["metric"]]
@@ -205,6 +206,27 @@ def test_evaluate_measures_everything_once(measured: profile.Profile) -> None:
     store.sidecar_of(measured.layout.root / "metrics" / "depth" / f"{clip}.json").unlink()
     path.unlink()
     assert evaluate.evaluate(measured).read_bytes() == before
+
+
+def test_another_methods_clips_are_measured_where_they_lie(measured: profile.Profile) -> None:
+    for clip in clips.load(measured, "validation"):
+        target = evaluate.path_of(measured, "lucy_edit", clip)
+        video.write(target, video.read(clips.path(measured, clip)), measured.clips.fps)
+    rows = rows_of(evaluate.evaluate(measured))
+    mine = {row["metric"]: float(row["value"]) for row in rows if row["method"] == "lucy_edit"}
+    assert mine["edge_f1"] == 1
+
+
+def test_simple_baselines(measured: profile.Profile) -> None:
+    held = clips.load(measured, "validation")
+    render = video.read(clips.path(measured, held[0]))
+    soft = video.read(blur.blur(measured, held) / f"{held[0].id}.mp4")
+    assert soft.shape == render.shape and sharpness(soft) < 0.9 * sharpness(render)
+    some = per_frame.chosen(held)
+    assert 0 < len(some) <= per_frame.CLIPS
+    edited = video.read(per_frame.edit(measured, held) / f"{some[0].id}.mp4")
+    assert edited.shape == render.shape
+    assert (edited[0] == edited[1]).all() and (edited[0] != edited[2]).any()  # twins are edited once
 
 
 def test_without_a_truth_nothing_is_near_to_it(measured: profile.Profile) -> None:

@@ -44,11 +44,12 @@ def test_three_forms_that_agree(tiny_profile: profile.Profile) -> None:
     put_metrics(tiny_profile, list(evaluate.METHODS))
     paths = {path.name: path for path in tables.write(tiny_profile)}
     assert set(paths) == {
-        f"{t}.{s}" for t in ("table2", "differences", "claims") for s in ("csv", "md", "tex")
+        f"{t}.{s}" for t in ("table1", "table2", "differences", "claims") for s in ("csv", "md", "tex")
     }
     with paths["table2.csv"].open(newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
-    assert list(rows) == list(evaluate.METHODS)
+    assert list(rows) == list(tables.TABLE2)
+    assert set(tables.TABLE1) | set(tables.TABLE2) == set(evaluate.METHODS)
     row = rows["realmaster"]
     low, value, high = (float(row[f"psnr_truth{end}"]) for end in ("_low", "", "_high"))
     assert low < value < high and row["psnr_truth_interval"] == "BCa"

@@ -1,0 +1,37 @@
+"""Blur: the render out of focus, to show what smoothness metrics reward (ours; not in the paper).
+
+Reads validation clips; writes enhanced/blur/<clip>.mp4.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rmkit import clips, store, video
+from rmkit.clips import Clip
+from rmkit.profile import Profile
+from rmkit.progress import track
+
+NAME = "blur"
+VERSION = 1
+SIGMA = 1 / 64  # of the frame's height
+
+
+def blur(profile: Profile, clips_: Sequence[Clip]) -> Path:
+    """Soften every frame of the clips; returns the folder of results."""
+    folder = profile.layout.enhanced / NAME
+    for clip in track(clips_, "blur"):
+        source, target = clips.path(profile, clip), folder / f"{clip.id}.mp4"
+        recipe = store.Recipe(NAME, VERSION, {"sigma": SIGMA}, {"clip": store.fingerprint(source)})
+        if not store.is_done(target, recipe):
+            with store.writing(target, recipe) as temporary:
+                frames = [soften(frame) for frame in video.stream(source)]
+                video.write(temporary, np.stack(frames), profile.clips.fps)
+    return folder
+
+
+def soften(frame: np.ndarray) -> np.ndarray:
+    """Gaussian blur by a share of the height: uint8 [H, W, 3] to the same."""
+    return cv2.GaussianBlur(frame, (0, 0), SIGMA * len(frame))
