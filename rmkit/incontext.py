@@ -26,7 +26,9 @@ FORWARD_ARGUMENTS = (
 )
 CACHED = "one-way cached"
 TEXTS = 2  # whose keys and values are kept: under guidance, the prompt and the negative prompt
-WORKING_WIDTHS = 32  # memory of a pass itself, in widths of the model a token
+# Room for a pass itself, in vectors of the model's width a token: it takes 12 in float32, and in bf16 less than
+# twice that, because norms are in float32.
+WORKING_WIDTHS = 32
 
 
 class Reference:
