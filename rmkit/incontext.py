@@ -26,9 +26,9 @@ FORWARD_ARGUMENTS = (
 )
 CACHED = "one-way cached"
 TEXTS = 2  # whose keys and values are kept: under guidance, the prompt and the negative prompt
-# Room for a pass itself, in vectors of the model's width a token: it takes 12 in float32, and in bf16 less than
-# twice that, because norms are in float32.
-WORKING_WIDTHS = 32
+# Room for a pass itself, in vectors of the model's width a token: 13 in bf16, where norms are in float32; the rest
+# is for adapters and for what the allocator cannot use.
+WORKING_WIDTHS = 24
 
 
 class Reference:
