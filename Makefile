@@ -25,7 +25,7 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PIP_INSTALL := $(PIP) install --quiet --root-user-action=ignore
 
-.PHONY: help setup doctor plan reproduce tables test lab lint format lock clean pretrain-data bundle
+.PHONY: help setup doctor plan reproduce tables test bench lab lint format lock clean pretrain-data bundle
 
 help: ## this list
 	@echo "make TARGET [PROFILE=mini|smoke|consumer|paper|path/to/profile.yaml]"
@@ -70,6 +70,9 @@ tables: setup ## tables, figures and report again from metrics.csv; 10 s; writes
 
 test: setup ## every stage on tiny clips, bad inputs, notebooks at smoke size; under 10 min; ARGS="-k video" for some
 	@$(PY) -m pytest $(ARGS)
+
+bench: setup ## what seeing the render costs: seconds, memory and FLOPs of each in-context mode; 1 min; writes nothing
+	@$(PY) benchmarks/incontext.py $(ARGS)
 
 lab: setup ## JupyterLab in notebooks/, to step through the stages; writes what you run
 	@cd notebooks && $(PY) -m jupyterlab

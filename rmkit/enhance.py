@@ -14,7 +14,7 @@ import numpy as np
 
 from rmkit import adapter, clips, encode, models, progress, store, train, video
 from rmkit.clips import Clip
-from rmkit.incontext import in_context
+from rmkit.incontext import Reference, in_context
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def enhance(profile: Profile, clips_: Sequence[Clip], name: str = train.NAME) ->
     experts = adapter.experts(profile)
     folder = profile.layout.adapters / name
     for expert in experts:
-        adapter.check(profile, folder / expert.name, expert, train.MODE)
+        # What is cached is exact, so it asks for no adapter of its own.
+        adapter.check(profile, folder / expert.name, expert, _mode(profile).removesuffix(" cached"))
     targets = {clip: profile.layout.enhanced / name / f"{clip.id}.mp4" for clip in clips_}
     recipes = {clip: _recipe(profile, clip, experts, folder) for clip in clips_}
     todo = [clip for clip in clips_ if not store.is_done(targets[clip], recipes[clip])]
@@ -85,11 +86,12 @@ def run(
     seed: int,
 ) -> np.ndarray:
     """One clip through the pipeline: uint8 [F, H, W, 3] in and out; text and negative [1, T, D]."""
-    reference = encode.latents(pipeline, render)
+    # One for both experts: what is cached of the first is dropped when the second takes over.
+    reference = Reference(encode.latents(pipeline, render))
     with ExitStack() as contexts:
         for transformer in (pipeline.transformer, pipeline.transformer_2):
             if transformer is not None:
-                contexts.enter_context(in_context(transformer, reference, train.MODE))
+                contexts.enter_context(in_context(transformer, reference, _mode(profile)))
         result = pipeline(
             prompt_embeds=text,
             negative_prompt_embeds=negative,
@@ -102,6 +104,11 @@ def run(
             **_guidance(profile, pipeline),
         )
     return video.to_uint8(result.frames[0])
+
+
+def _mode(profile: Profile) -> str:
+    """Who attends to whom in enhancing; as in training unless the profile says otherwise."""
+    return profile.enhance.mode or profile.train.mode
 
 
 def _guidance(profile: Profile, pipeline: "WanPipeline") -> dict[str, float]:
@@ -136,7 +143,7 @@ def _recipe(profile: Profile, clip: Clip, experts: list[adapter.Expert], folder:
         settings={
             **profile.enhance.model_dump(),
             "prompt": _prompt(profile, clip),
-            "mode": train.MODE,
+            "mode": _mode(profile),
             "fps": profile.clips.fps,
             "dtype": profile.models.dtype,
         },

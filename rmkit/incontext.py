@@ -4,10 +4,15 @@ The reference travels as extra rows of the batch, at t = 0 and at the same posit
 sees both. Processors and hooks on the model, nothing patched in diffusers. Reads and writes nothing.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from rmkit.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -19,20 +24,46 @@ FORWARD_ARGUMENTS = (
     "encoder_hidden_states",
     "encoder_hidden_states_image",
 )
+CACHED = "one-way cached"
+TEXTS = 2  # whose keys and values are kept: under guidance, the prompt and the negative prompt
+# Room for a pass itself, in vectors of the model's width a token: 13 in bf16, where norms are in float32; the rest
+# is for adapters and for what the allocator cannot use.
+WORKING_WIDTHS = 24
 
 
 class Reference:
-    """What the model is shown: `latents` [B or 1, C, F, H, W], normalised; may be changed between calls."""
+    """What the model is shown: `latents` [B or 1, C, F, H, W], normalised; may be changed between calls.
+
+    In mode "one-way cached" it also holds the keys and values made of them, of the last TEXTS texts.
+    """
 
     def __init__(self, latents: "torch.Tensor | None" = None):
         self.latents = latents
+        self.kept: list[Kept] = []
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Keys and values of a reference under one text, and everything they were made of."""
+
+    transformer: "WanTransformer3DModel"
+    inputs: dict[str, Any]
+    layers: "list[tuple[torch.Tensor, torch.Tensor]]"  # key, value [B, L, heads, D/heads] of each layer
+
+    def is_of(self, transformer: "WanTransformer3DModel", inputs: dict[str, Any]) -> bool:
+        return (
+            transformer is self.transformer
+            and inputs.keys() == self.inputs.keys()
+            and all(_is_same(self.inputs[name], inputs[name]) for name in inputs)
+        )
 
 
 @contextmanager
 def in_context(
     transformer: "WanTransformer3DModel",
-    reference: "torch.Tensor | None" = None,
+    reference: "torch.Tensor | Reference | None" = None,
     mode: str = "joint",
+    cache: Literal["auto", "device", "cpu"] = "auto",
 ) -> Iterator[Reference]:
     """Let `transformer` see a clean reference while it predicts the noisy latents, in every call inside.
 
@@ -42,30 +73,51 @@ def in_context(
     before each call. The backward pass belongs inside too, because gradient checkpointing runs the
     blocks again. `mode` names who attends to whom (`ATTENTION`). On exit, after an error too, the
     model is as it was. Raises ValueError on a model in context already and on shapes that do not match.
+
+    Mode "one-way cached" gives what "one-way" gives, and runs the reference once a text instead of in
+    every call, because it does not depend on the noisy rows. Its keys and values (`cache_bytes`) are kept
+    on the model's device or in CPU memory; `cache` "auto" looks which has room, and raises InputError
+    when neither has. Two experts given one `Reference` share the room: the first one's are dropped when
+    the second takes over. Without gradients only, and the weights must stay as they are.
     """
-    if mode not in ATTENTION:
-        raise ValueError(f"mode '{mode}' is unknown; known are {', '.join(ATTENTION)}.")
+    from torch.compiler import disable
+
+    if mode not in (*ATTENTION, CACHED):
+        raise ValueError(f"mode '{mode}' is unknown; known are {', '.join((*ATTENTION, CACHED))}.")
     layers = [block.attn1 for block in transformer.blocks]
     stock = [layer.processor for layer in layers]
     if any(isinstance(processor, InContextAttention) for processor in stock):
         raise ValueError("this transformer is in context already; leave that context first.")
-    shown = Reference(reference)
+    shown = reference if isinstance(reference, Reference) else Reference(reference)
+    if mode == CACHED:
+        attends: list[Any] = [OneWayCached() for _ in layers]
+        # It looks into its tensors, so it is left out of the graph of a compiled model.
+        before, after = disable(partial(_recall, shown, attends, cache)), partial(_forget, attends)
+    else:
+        attends = [ATTENTION[mode]] * len(layers)
+        before, after = partial(_stack, shown), _drop_reference
     hooks = []
     try:
-        for layer, processor in zip(layers, stock, strict=True):
-            layer.set_processor(InContextAttention(ATTENTION[mode], processor))
-        hooks.append(transformer.register_forward_pre_hook(partial(_stack, shown), with_kwargs=True))
-        hooks.append(transformer.register_forward_hook(_drop_reference))
+        for layer, attend, processor in zip(layers, attends, stock, strict=True):
+            layer.set_processor(InContextAttention(attend, processor))
+        hooks.append(transformer.register_forward_pre_hook(before, with_kwargs=True))
+        hooks.append(transformer.register_forward_hook(after, always_call=mode == CACHED))
         yield shown
     finally:
         for hook in hooks:
             hook.remove()
         for layer, processor in zip(layers, stock, strict=True):
             layer.set_processor(processor)
+        shown.kept = [kept for kept in shown.kept if kept.transformer is not transformer]
+
+
+def cache_bytes(transformer: "WanTransformer3DModel", noisy: "torch.Tensor") -> int:
+    """What one text's keys and values take in mode "one-way cached", for noisy latents [B, C, F, H, W]."""
+    return 2 * len(transformer.blocks) * _widths(transformer, noisy)
 
 
 class InContextAttention:
-    """Self-attention of rows [reference; noisy]: projects as Wan does, attends as `attend` says."""
+    """Self-attention of all rows of a call: projects as Wan does, attends as `attend` says."""
 
     def __init__(self, attend: Callable, stock: Any):
         from diffusers.models.attention_dispatch import dispatch_attention_fn
@@ -116,8 +168,44 @@ def joint(
     return _unfold(attention(_fold(query), _fold(key), _fold(value)))
 
 
+def one_way(
+    attention: Callable, query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor"
+) -> "torch.Tensor":
+    """Reference tokens attend to their own alone, noisy tokens to both (ours).
+
+    Two calls and no mask, so that every attention kernel will do.
+    """
+    import torch
+
+    (own_query, query), (own_key, _), (own_value, _) = query.chunk(2), key.chunk(2), value.chunk(2)
+    return torch.cat([attention(own_query, own_key, own_value), attention(query, _fold(key), _fold(value))])
+
+
 # Who attends to whom: (attention, query, key, value of rows [reference; noisy]) -> output of the same rows.
-ATTENTION: dict[str, Callable] = {"joint": joint}
+ATTENTION: dict[str, Callable] = {"joint": joint, "one-way": one_way}
+
+
+class OneWayCached:
+    """`one_way` in two passes through a layer: the reference's own leaves what the noisy rows' attends to.
+
+    `kept`: key and value [B, L, heads, D/heads] of the reference, on `device`; None until it has passed.
+    """
+
+    def __init__(self):
+        self.kept: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.device: torch.device | None = None
+
+    def __call__(
+        self, attention: Callable, query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor"
+    ) -> "torch.Tensor":
+        import torch
+
+        if self.kept is None:
+            self.kept = (_put(key, self.device), _put(value, self.device))
+            return attention(query, key, value)
+        # Copies from pinned memory need not be waited for: the stream keeps their order.
+        own_key, own_value = (states.to(key.device, non_blocking=True) for states in self.kept)
+        return attention(query, torch.cat([own_key, key], dim=1), torch.cat([own_value, value], dim=1))
 
 
 def _fold(rows: "torch.Tensor") -> "torch.Tensor":
@@ -144,6 +232,62 @@ def _stack(shown: Reference, model: Any, args: tuple, kwargs: dict) -> tuple[tup
     """Before the forward: B rows become 2B, the reference's first, at timestep 0 and with the same text."""
     import torch
 
+    kwargs, own = _inputs(shown, args, kwargs)
+    for name in FORWARD_ARGUMENTS:
+        if kwargs.get(name) is not None:
+            kwargs[name] = torch.cat([own[name], kwargs[name]])
+    return (), kwargs
+
+
+def _drop_reference(model: Any, args: tuple, output: Any) -> Any:
+    """After the forward: only the noisy rows go back, in the form the caller asked for."""
+    if isinstance(output, tuple):
+        return (output[0].chunk(2)[1], *output[1:])
+    output.sample = output.sample.chunk(2)[1]
+    return output
+
+
+def _recall(
+    shown: Reference, attends: list[OneWayCached], cache: str, model: Any, args: tuple, kwargs: dict
+) -> tuple[tuple, dict]:
+    """Before the forward: hand every layer the reference's keys and values, computed now if not kept."""
+    import torch
+
+    if torch.is_grad_enabled():
+        raise ValueError(
+            f"mode '{CACHED}' has no gradients: call it under torch.no_grad(), train in 'one-way'."
+        )
+    if model.is_cache_enabled:
+        raise ValueError(
+            f"mode '{CACHED}' does not go with a cache that skips blocks: call disable_cache(), or use 'one-way'."
+        )
+    kwargs, own = _inputs(shown, args, kwargs)
+    kept = next((kept for kept in shown.kept if kept.is_of(model, own)), None)
+    if kept is None:
+        del shown.kept[: len(shown.kept) + 1 - TEXTS]  # first, because the new one may need their memory
+        device = _choose(cache, model, own["hidden_states"])
+        for attend in attends:
+            attend.kept, attend.device = None, device
+        # Once a text, so not worth a graph of its own; and what is kept must not lie in a graph's memory.
+        with torch.compiler.set_stance("force_eager"):
+            model.forward(**own)
+        kept = Kept(model, _copy(own), [attend.kept for attend in attends])
+        shown.kept.append(kept)
+    for attend, states in zip(attends, kept.layers, strict=True):
+        attend.kept = states
+    return (), kwargs
+
+
+def _forget(attends: list[OneWayCached], model: Any, args: tuple, output: Any) -> None:
+    """After the forward, or an error in it: layers let go, so that dropping a text frees its memory."""
+    for attend in attends:
+        attend.kept = None
+
+
+def _inputs(shown: Reference, args: tuple, kwargs: dict) -> tuple[dict, dict]:
+    """Arguments of a call by name, for the noisy rows and for the reference: B rows each, timestep [B]."""
+    import torch
+
     kwargs = {**dict(zip(FORWARD_ARGUMENTS, args, strict=False)), **kwargs}
     noisy, timestep = kwargs["hidden_states"], kwargs["timestep"]
     if shown.latents is None:
@@ -156,18 +300,72 @@ def _stack(shown: Reference, model: Any, args: tuple, kwargs: dict) -> tuple[tup
         )
     if timestep.ndim > 1:
         raise ValueError("one timestep a row is expected, not one a token (expand_timesteps).")
-    timestep = timestep.expand(noisy.shape[0])
-    kwargs["hidden_states"] = torch.cat([reference.expand_as(noisy), noisy])
-    kwargs["timestep"] = torch.cat([torch.zeros_like(timestep), timestep])
-    for name in ("encoder_hidden_states", "encoder_hidden_states_image"):
-        if kwargs.get(name) is not None:
-            kwargs[name] = torch.cat([kwargs[name], kwargs[name]])
-    return (), kwargs
+    kwargs["timestep"] = timestep.expand(noisy.shape[0])
+    own = {"hidden_states": reference.expand_as(noisy), "timestep": torch.zeros_like(kwargs["timestep"])}
+    return kwargs, {**kwargs, **own}
 
 
-def _drop_reference(model: Any, args: tuple, output: Any) -> Any:
-    """After the forward: only the noisy rows go back, in the form the caller asked for."""
-    if isinstance(output, tuple):
-        return (output[0].chunk(2)[1], *output[1:])
-    output.sample = output.sample.chunk(2)[1]
-    return output
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two arguments of a call are equal, tensors by content: a buffer may be filled anew."""
+    import torch
+
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return (one.dtype, one.device) == (other.dtype, other.device) and torch.equal(one, other)
+    return type(one) is type(other) and one == other
+
+
+def _copy(inputs: dict) -> dict:
+    import torch
+
+    return {name: i.clone() if isinstance(i, torch.Tensor) else copy(i) for name, i in inputs.items()}
+
+
+def _choose(cache: str, transformer: Any, noisy: "torch.Tensor") -> "torch.device":
+    """Where one more text's keys and values go, so that a pass still has room beside them."""
+    import torch
+
+    cpu = torch.device("cpu")
+    if cache != "auto":
+        return cpu if cache == "cpu" else noisy.device
+    size = cache_bytes(transformer, noisy)
+    needed = {cpu: size, noisy.device: size + WORKING_WIDTHS * _widths(transformer, noisy)}
+    if hasattr(transformer, "_hf_hook"):  # model offload: the weights come to the device in the next pass
+        away = [p.nbytes for p in transformer.parameters() if p.device != noisy.device]
+        needed[noisy.device] += sum(away)
+    room = {place: _free(place) for place in (noisy.device, cpu)}
+    for place in room:
+        if needed[place] <= room[place]:
+            return place
+    found = " and ".join(f"{free / 2**30:.1f} GiB on {place}" for place, free in room.items())
+    raise InputError(
+        f"the reference's keys and values take {size / 2**30:.1f} GiB a text, and there are only {found}: "
+        "use mode 'one-way', which keeps none."
+    )
+
+
+def _free(device: "torch.device") -> int:
+    """Bytes that can still be had on a device, the allocator's own reserve included."""
+    import psutil
+    import torch
+
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reserve
+
+
+def _widths(transformer: Any, noisy: "torch.Tensor") -> int:
+    """Bytes of one vector of the model's width for every token of noisy latents [B, C, F, H, W]."""
+    config, (rows, _, *grid) = transformer.config, noisy.shape
+    tokens = rows * math.prod(size // patch for size, patch in zip(grid, config.patch_size, strict=True))
+    return tokens * config.num_attention_heads * config.attention_head_dim * noisy.element_size()
+
+
+def _put(states: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """States on `device`; those of a GPU go to pinned CPU memory, from which they come back fast."""
+    import torch
+
+    if states.device == device:
+        return states.contiguous()  # a view of fused projections would keep the query too
+    kept = torch.empty(states.shape, dtype=states.dtype, pin_memory=states.is_cuda)
+    return kept.copy_(states)

@@ -98,6 +98,7 @@ class Expert(Settings):
 
 
 class Train(Settings):
+    mode: Literal["joint", "one-way"] = Field("joint", description="who attends to whom (paper: joint)")
     rank: int = Field(32, description="LoRA rank (paper: 32)")
     alpha: int = Field(32, description="LoRA alpha (ours)")
     learning_rate: float = Field(1e-4, gt=0, description="(ours)")
@@ -114,6 +115,9 @@ class Train(Settings):
 
 
 class Enhance(Settings):
+    mode: Literal["joint", "one-way", "one-way cached"] | None = Field(
+        None, description="null: train.mode; one-way cached: the same as one-way, faster, more memory"
+    )
     steps: int = Field(40, ge=1, description="denoising steps (Wan2.2: 40)")
     guidance_low: float = Field(3.0, description="low-noise expert (Wan2.2: 3)")
     guidance_high: float = Field(4.0, description="high-noise expert (Wan2.2: 4)")

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 NAME = "realmaster"
-MODE = "joint"  # the paper's: reference and noisy tokens attend to one another
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]  # ours
 ENCODERS = ("vae", "text_encoder", "tokenizer")  # what the cached inputs depend on
 COLUMNS = ("step", "expert", "loss", "sigma", "lr", "seconds")
@@ -135,7 +134,6 @@ def _recipe(profile: Profile, expert: Expert, pairs: list[Pair]) -> store.Recipe
             "expert": expert.name,
             "steps": expert.steps,
             "sigma": expert.sigma,
-            "mode": MODE,
             "dtype": profile.models.dtype,
         },
         inputs=inputs,
@@ -173,7 +171,7 @@ def _fit(
     done = _resume(checkpoint, recipe, parameters, optimizer)
     model, optimizer = accelerator.prepare(transformer.train(), optimizer)
     started = time.time() - (done[-1][-1] if done else 0.0)
-    with in_context(accelerator.unwrap_model(model), mode=MODE) as shown:
+    with in_context(accelerator.unwrap_model(model), mode=settings.mode) as shown:
         for step in progress.track(range(len(done), expert.steps), f"train {expert.name}"):
             inputs = _inputs(profile, expert, encoded, step, recipe.seed, accelerator.device)
             rate = learning_rate(step, expert.steps, settings.warmup, settings.learning_rate)
@@ -292,7 +290,7 @@ def _facts(profile: Profile, expert: Expert, recipe: store.Recipe) -> dict[str, 
     dataset_hash = hashlib.sha256(json.dumps(recipe.inputs, sort_keys=True).encode()).hexdigest()
     clips = profile.clips
     return {
-        "mode": MODE,
+        "mode": profile.train.mode,
         "expert": expert.name,
         "base": adapter.base(profile, expert.part),
         "base_name": profile.models.wan,

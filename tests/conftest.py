@@ -14,7 +14,8 @@ from PIL import Image
 from rmkit import clips, profile
 from rmkit.paths import REPOSITORY
 
-sys.path.insert(0, str(REPOSITORY / "data" / "diorama"))
+for folder in ("data/diorama", "benchmarks"):
+    sys.path.insert(0, str(REPOSITORY / folder))
 
 HEIGHT, WIDTH, FRAMES = 32, 48, 9
 PROMPT = "make it look photorealistic"

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from rmkit import adapter, clips, encode, enhance, incontext, models, store, train, video
@@ -114,6 +115,36 @@ def test_the_render_steers_the_result(adapted):
     out = [enhance.run(adapted, pipeline, clip, text, None, 0) for clip in (bright, bright, dark)]
     assert np.array_equal(out[0], out[1])
     assert not np.array_equal(out[0], out[2])
+
+
+def test_a_run_takes_the_mode_of_the_training_and_cached_is_the_same(adapted, monkeypatch):
+    """Under guidance, so with two texts, and through both experts."""
+    save_adapters(adapted, "oneway", mode="one-way")
+    one_way = adapted.model_copy(update={"train": adapted.train.model_copy(update={"mode": "one-way"})})
+    one_way = with_enhance(one_way, guidance_low=3.0, guidance_high=4.0, steps=3)
+    cached = with_enhance(one_way, mode="one-way cached")
+    passes, forward = [], WanTransformer3DModel.forward
+
+    def counted(self, *args, **kwargs):
+        passes.append(kwargs["timestep"].tolist())
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(WanTransformer3DModel, "forward", counted)
+    videos = []
+    for profile, count in ((one_way, 6), (cached, 6 + 4)):  # the reference once an expert and text
+        (path,) = enhance.enhance(profile, validation(profile)[:1], "oneway")
+        assert store.read_sidecar(path)["settings"]["mode"] == (profile.enhance.mode or "one-way")
+        assert len(passes) == count
+        passes.clear()
+        videos.append(video.read(path).astype(int))
+    assert np.abs(videos[0] - videos[1]).max() <= 1
+
+    for profile, name, words in (
+        (cached, train.NAME, "mode 'joint' and this run needs 'one-way'"),
+        (with_enhance(one_way, mode="joint"), "oneway", "mode 'one-way' and this run needs 'joint'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            enhance.enhance(profile, validation(profile), name)
 
 
 def test_foreign_and_unfit_adapters_are_refused_before_a_model_is_loaded(adapted, monkeypatch):

@@ -161,6 +161,19 @@ def test_checkpointing_changes_nothing_and_bf16_keeps_the_adapter_in_float32(pai
     assert torch.nn.functional.cosine_similarity(saved[key].flatten(), plain[key].flatten(), 0) > 0.9
 
 
+def test_one_way_is_trained_and_recorded(pairs_profile):
+    one_way = with_train(pairs_profile, mode="one-way")
+    folder = train.train(one_way, "one-way")
+    train.train(with_train(one_way, gradient_checkpointing=True), "checkpointed")
+    train.train(pairs_profile, "joint")
+    assert json.loads((folder / "high" / "adapter.json").read_text())["mode"] == "one-way"
+    saved, checkpointed, joint = (
+        tensors(one_way, name=name) for name in ("one-way", "checkpointed", "joint")
+    )
+    assert all(torch.equal(saved[key], checkpointed[key]) for key in saved)
+    assert any(not torch.equal(saved[key], joint[key]) for key in saved)
+
+
 def test_one_expert_models_train_one_adapter(pairs_profile, tmp_path):
     wan = tmp_path / "wan21"
     shutil.copytree(pairs_profile.models.wan, wan)

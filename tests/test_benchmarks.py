@@ -1,0 +1,57 @@
+"""The benchmark counts what a step computes, and prints every mode. No time is tested."""
+
+import incontext as bench
+import pytest
+import torch
+from concatenation import concatenated
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from rmkit.incontext import CACHED, in_context
+
+SHAPE, GRID = bench.Shape(width=96, heads=2, feed_forward=256, layers=2, text=9, text_width=40), (2, 12, 17)
+
+
+def test_counted_at_the_size_of_the_paper():
+    small, large = (bench.ratios(bench.A14B, length) for length in (32_760, 78_750))
+    assert [round(small[mode], 2) for mode in ("joint", "one-way", CACHED)] == [3.05, 2.52, 1.52]
+    assert [round(large[mode], 2) for mode in ("joint", "one-way", CACHED)] == [3.45, 2.73, 1.73]
+    assert bench.flops(bench.A14B, 32_760, bench.PLAIN) == pytest.approx(1.68e15, rel=0.01)
+
+
+def test_the_measured_shapes_have_the_ratios_of_the_real_ones():
+    for grid, length in zip(bench.SMALL_GRIDS, (32_760, 78_750), strict=True):
+        real, small = bench.ratios(bench.A14B, length), bench.ratios(bench.SMALL, grid[0] * grid[1] * grid[2])
+        for mode in set(bench.PASSED) - {bench.CONCATENATION}:  # whose modulation weighs more in two layers
+            assert small[mode] == pytest.approx(real[mode], rel=0.01)
+
+
+@pytest.mark.parametrize("mode", bench.PASSED)
+def test_the_formula_counts_what_torch_counts(mode):
+    model, (shown, call) = bench.build(SHAPE), bench.clip(SHAPE, GRID)
+    counter = FlopCounterMode(display=False)
+    # The plain kernel, because that of the CPU hides its products from the counter.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        if mode == bench.PLAIN:
+            with counter:
+                model(**call)
+        elif mode == bench.CONCATENATION:
+            with counter:
+                concatenated(model, shown, **call)
+        else:
+            with in_context(model, shown, mode):
+                model(**call)
+                with counter:
+                    model(**call)
+    counted = bench.flops(SHAPE, GRID[0] * GRID[1] * GRID[2], mode)
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_every_mode_is_shown_at_every_size(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "SMALL", SHAPE)
+    monkeypatch.setattr(bench, "SMALL_GRIDS", [(1, 2, 3), (1, 4, 3)])
+    monkeypatch.setattr("sys.argv", ["incontext.py", "--turns", "1"])
+    bench.main()
+    said = capsys.readouterr().out
+    assert "6 tokens of width 96" in said and "not measured" in said
+    assert all(said.count(f"\n{mode}  ") == 3 for mode in bench.PASSED)

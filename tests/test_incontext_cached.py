@@ -1,0 +1,159 @@
+"""Keys and values of the reference kept over the steps: the same result, computed once a text."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig, WanTransformer3DModel
+from small_wan import adapted, expert, inputs, reference
+
+from rmkit import incontext
+from rmkit.errors import InputError
+from rmkit.incontext import CACHED, Reference, cache_bytes, in_context
+
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
+
+@pytest.fixture
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Timesteps of every pass through a transformer, the reference's own included."""
+    seen, forward = [], WanTransformer3DModel.forward
+
+    def counted(self, *args, **kwargs):
+        seen.append(kwargs["timestep"].tolist())
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(WanTransformer3DModel, "forward", counted)
+    return seen
+
+
+def denoise(model, shown, mode, batch=2, **options):
+    """Three steps under guidance, each with the text and the negative text; the predictions of all."""
+    call = {name: value.to(model.device) for name, value in inputs(batch).items()}
+    negative, samples = call["encoder_hidden_states"].flip(1), []
+    with in_context(model, shown, mode=mode, **options):
+        for timestep in (900.0, 500.0, 20.0):
+            for text in (call["encoder_hidden_states"], negative):
+                changed = {"timestep": torch.tensor(timestep), "encoder_hidden_states": text.clone()}
+                samples.append(model(**{**call, **changed}).sample)
+                call["hidden_states"] = call["hidden_states"] - 0.1 * samples[-1]
+    return torch.stack(samples)
+
+
+@pytest.mark.parametrize("seed", [0, 1], ids=["high", "low"])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_cached_equals_one_way(passes, seed, batch):
+    model = adapted(seed)
+    uncached = denoise(model, reference(batch), "one-way", batch)
+    del passes[:]
+    cached = denoise(model, reference(batch), CACHED, batch)
+    assert (cached - uncached).abs().max() < 1e-5
+    assert len(passes) == 6 + 2 and passes.count([0.0] * batch) == 2  # the reference passes once a text
+
+
+def test_cached_equals_one_way_in_bfloat16():
+    model, call = adapted(), {n: v.bfloat16() for n, v in inputs().items()}
+    samples = {}
+    for mode in ("one-way", CACHED):
+        with in_context(model.to(torch.bfloat16), reference(), mode=mode):
+            model(**call)
+            samples[mode] = model(**call).sample
+    assert samples[CACHED].dtype == torch.bfloat16
+    assert torch.allclose(samples[CACHED], samples["one-way"], rtol=2**-6, atol=2**-6)
+
+
+@pytest.mark.parametrize("changed", ["text", "reference", "scale"])
+def test_what_is_kept_is_of_the_same_inputs(passes, changed):
+    """Also when a buffer is filled anew, so that it is the same object with another content."""
+    model, call, shown = adapted(), {**inputs(), "attention_kwargs": {"scale": 1.0}}, reference()
+    with in_context(model, shown, mode=CACHED):
+        model(**call)
+        if changed == "text":
+            call["encoder_hidden_states"].mul_(-1)
+        elif changed == "reference":
+            shown.mul_(-1)
+        else:
+            call["attention_kwargs"]["scale"] = 0.5
+        again = model(**call).sample
+        assert torch.equal(model(**call).sample, again)
+    assert len(passes) == 3 + 2
+    with in_context(model, shown, mode="one-way"):
+        assert (model(**call).sample - again).abs().max() < 1e-5
+
+
+def test_experts_that_share_a_reference_share_its_memory():
+    high, low, shown = expert(0), expert(1), Reference(reference())
+    with in_context(high, shown, CACHED), in_context(low, shown, CACHED):
+        texts = [{**inputs(), "encoder_hidden_states": torch.randn(2, 5, 8)} for _ in range(2)]
+        for call in texts:
+            high(**call)
+        first = weakref.ref(shown.kept[0].layers[0][0])
+        for call in texts:
+            low(**call)
+            gc.collect()
+            assert first() is None
+        assert [kept.transformer for kept in shown.kept] == [low, low]
+        states = [part for layer in shown.kept[0].layers for part in layer]
+        assert sum(part.nbytes for part in states) == cache_bytes(low, inputs()["hidden_states"])
+    assert not shown.kept
+
+
+def test_place_is_chosen_by_free_memory(monkeypatch):
+    """On a device that is not here, so the place alone."""
+    model, noisy = expert(0), torch.empty(2, 4, 3, 4, 6, device="meta")
+    size, room = cache_bytes(model, noisy), {}
+    monkeypatch.setattr(incontext, "_free", lambda device: room[device.type])
+
+    def chosen(on_device, on_cpu, cache="auto"):
+        room.update(meta=on_device, cpu=on_cpu)
+        return incontext._choose(cache, model, noisy).type
+
+    assert chosen(100 * size, 0) == "meta"
+    assert chosen(size, size) == "cpu"  # a pass itself needs room too
+    assert chosen(0, 0, "device") == "meta" and chosen(100 * size, 0, "cpu") == "cpu"
+    with pytest.raises(InputError, match=r"0\.0 GiB on meta and 0\.0 GiB on cpu: use mode 'one-way'"):
+        chosen(size, size - 1)
+    with in_context(model, reference(), CACHED), pytest.raises(InputError, match="a text"):
+        model(**inputs())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: CPU memory is another place there")
+def test_kept_in_either_place_it_is_the_same():
+    model = adapted()
+    uncached = denoise(model, reference(), "one-way")
+    cached = [denoise(model.cuda(), reference(), CACHED, cache=place) for place in ("device", "cpu")]
+    assert torch.equal(*cached)
+    assert (cached[0].cpu() - uncached).abs().max() < 1e-4
+
+
+def test_restored_after_an_error(monkeypatch):
+    model, shown = expert(0), Reference(reference())
+    before, processors = model(**inputs()).sample, dict(model.attn_processors)
+    with pytest.raises(RuntimeError), in_context(model, shown, CACHED):
+        model(**inputs())
+        layers = [block.attn1.processor.attend for block in model.blocks]
+        with monkeypatch.context() as broken, pytest.raises(TypeError):
+            broken.setattr(model.blocks[1], "forward", None)
+            model(**inputs())
+        assert [layer.kept for layer in layers] == [None, None]
+        raise RuntimeError
+    assert not shown.kept and dict(model.attn_processors) == processors
+    assert not model._forward_hooks and not model._forward_pre_hooks
+    assert torch.equal(model(**inputs()).sample, before)
+
+
+def test_wrong_use_is_refused():
+    model = expert(0)
+    with in_context(model, reference(), mode=CACHED):
+        with torch.enable_grad(), pytest.raises(ValueError, match="train in 'one-way'"):
+            model(**inputs())
+        model.enable_cache(FirstBlockCacheConfig(threshold=0.1))
+        with pytest.raises(ValueError, match="disable_cache"), model.cache_context("cond"):
+            model(**inputs())
