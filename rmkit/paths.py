@@ -60,6 +60,11 @@ class Layout:
         return self.root / "enhanced"
 
     @property
+    def judge(self) -> Path:
+        """Raw answers of the judge: paid for, so nothing of the kit deletes them."""
+        return self.root / "judge"
+
+    @property
     def tables(self) -> Path:
         return self.root / "tables"
 

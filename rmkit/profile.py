@@ -6,6 +6,7 @@ Fields the paper does not state carry "(ours)" in their description; the report 
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -125,6 +126,36 @@ class Enhance(Settings):
     negative_prompt: str = Field("", description="used with guidance only (ours)")
 
 
+class Judge(Settings):
+    enabled: bool = Field(True, description="rate by GPT-RS where OPENAI_API_KEY is set")
+    base_url: str = Field("https://api.openai.com/v1", description="any OpenAI-compatible endpoint (ours)")
+    model: str = Field("gpt-4o", description="paper: GPT-4o")
+    frames: int = Field(5, ge=1, description="frames rated in a clip (paper: 5)")
+    sampling: Literal["linspace", "midpoints"] = Field(
+        "linspace", description="linspace: ends included (ours)"
+    )
+    repeats: int = Field(3, ge=1, description="ratings of a frame (ours)")
+    concurrency: int = Field(8, ge=1, description="requests at a time")
+    timeout: float = Field(60.0, gt=0, description="seconds that an answer may keep silent")
+    usd_per_million_input: float | None = Field(None, ge=0, description="price of tokens read; null: n/a")
+    usd_per_million_output: float | None = Field(None, ge=0, description="price of tokens written; null: n/a")
+    budget_usd: float = Field(20.0, ge=0, description="a dearer judge does not run")
+
+    @model_validator(mode="after")
+    def _address(self) -> "Judge":
+        address = urlsplit(self.base_url)
+        # It is written beside the results, where a password must not stand.
+        if address.username or address.password or address.query:
+            raise ValueError(
+                "judge.base_url must hold no name, password or query: the key goes to OPENAI_API_KEY"
+            )
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError(
+                f"judge.base_url must start with http:// or https:// and a host, not {self.base_url}"
+            )
+        return self
+
+
 class Profile(Settings):
     """All settings of a run. `Profile.layout` is where its results go."""
 
@@ -139,6 +170,7 @@ class Profile(Settings):
     identity: Identity = Identity()
     train: Train
     enhance: Enhance = Enhance()
+    judge: Judge = Judge()
 
     @property
     def layout(self) -> Layout:
