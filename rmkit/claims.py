@@ -58,19 +58,27 @@ CLAIMS = (
     *(
         Claim(f"realmaster_over_edges_{m.name}", _PAPER, f"RealMaster improves on Edges: {m.label}",
               m.name, "realmaster", "edges")
-        for m in _BETTER
+        for m in (*_BETTER, *metrics.JUDGED)
     ),
 )  # fmt: skip
-NOT_MEASURED = (
-    "The paper makes its claims on ArcFace, DINO and GPT-RS, which need face, feature and judge models that "
-    "this run does not have: not run. PSNR and SSIM to the truth stand in for them here; the paper has no truth."
-)
 ORDER = ("realmaster", "edges", "depth", "multi_anchor")
 
 
 def check(frame: pd.DataFrame) -> list[Outcome]:
-    """Outcome of every claim, in the order of CLAIMS."""
-    return [_check(frame, claim) for claim in CLAIMS]
+    """Outcome of every claim, in the order of CLAIMS; those on the judge's ratings only where there are some."""
+    names = {metric.name for metric in metrics.shown(frame.metric)}
+    return [_check(frame, claim) for claim in CLAIMS if claim.metric in names]
+
+
+def not_measured(frame: pd.DataFrame) -> str:
+    """What the paper makes its claims on and this run did not measure."""
+    which, models = "ArcFace, DINO and GPT-RS, which", "face, feature and judge models"
+    if len(metrics.shown(frame.metric)) > len(metrics.ALL):
+        which, models = "ArcFace, DINO and GPT-RS; the first two", "face and feature models"
+    return (
+        f"The paper makes its claims on {which} need {models} that this run does not have: not run. PSNR and SSIM "
+        "to the truth stand in for them here; the paper has no truth."
+    )
 
 
 def observed_order(frame: pd.DataFrame, metric: str = "psnr_truth") -> list[tuple[str, float]]:

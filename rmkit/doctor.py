@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from rmkit import diorama, environment
+from rmkit import diorama, endpoint, environment, evaluate
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
@@ -59,6 +59,7 @@ def check(profile: Profile) -> list[Finding]:
         _gpu(profile),
         _disk(profile),
         _data(profile),
+        _judge(profile),
     ] + [_model(profile, which) for which in ("wan", "vace", "editor")]
 
 
@@ -148,6 +149,17 @@ def _data(profile: Profile) -> Finding:
         return Finding("data", f"{profile.data.bundle}, checksums right", True)
     except InputError as error:
         return Finding("data", str(error), False)
+
+
+def _judge(profile: Profile) -> Finding:
+    text = evaluate.judging(profile)
+    if evaluate.why_no_ratings(profile):
+        return Finding("judge", text, False, needed=False)
+    try:
+        endpoint.key()
+    except InputError as error:
+        return Finding("judge", str(error), False)
+    return Finding("judge", text, True)
 
 
 def _model(profile: Profile, which: str) -> Finding:

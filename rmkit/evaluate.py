@@ -1,18 +1,20 @@
 """Evaluation: every method on every validation clip by every metric (paper, 4.1 and 4.5).
 
-Reads clips, propagated, enhanced and the truth; writes metrics/<method>/<clip>.json (so that it resumes) and
-metrics.csv: one row a clip, method and metric, with provenance. Values are rounded to six decimals.
+Reads clips, propagated, enhanced and the truth; writes metrics/<method>/<clip>.json (so that it resumes), the judge's
+answers, and metrics.csv: one row a clip, method and metric, with provenance. Values are rounded to six decimals.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from rmkit import anchors, clips, metrics, store, video
+from rmkit import anchors, clips, judge, metrics, store, video
 from rmkit.baselines import blur, colour_transfer, per_frame, vae_ceiling
 from rmkit.clips import Clip
 from rmkit.errors import InputError
@@ -45,7 +47,8 @@ PROVENANCE = ["sequence", "subsets", "options", "artefact", "commit"]
 def evaluate(profile: Profile) -> Path:
     """Make the simple baselines and the ceiling, measure everything, and write metrics.csv; returns its path.
 
-    Raises InputError before measuring when a method's clip is missing or has another size than the profile's.
+    Raises InputError before measuring when a method's clip is missing or has another size than the profile's; when the
+    judge stops, the other metrics are written first.
     """
     validation = clips.load(profile, "validation")
     jobs = [(method, clip) for method in METHODS for clip in validation if _applies(profile, method, clip)]
@@ -58,7 +61,11 @@ def evaluate(profile: Profile) -> Path:
     rows: list[dict] = []
     for method, clip in track(jobs, "metrics"):
         rows += measure(profile, method, clip)
-    return _write(profile, rows)
+    try:
+        rows += judged(profile, jobs)
+    finally:
+        path = _write(profile, rows)
+    return path
 
 
 def why_not(profile: Profile, method: str) -> str:
@@ -72,6 +79,16 @@ def why_not(profile: Profile, method: str) -> str:
     if method in ("vae_ceiling", "truth"):
         return "n/a: this data has no truth."
     return "not run: metrics.csv has no row of it; run 05_evaluation again."
+
+
+def why_no_ratings(profile: Profile) -> str | None:
+    """Why metrics.csv has no row of the judge ('not run', a colon, and the reason); None when it can."""
+    return judge.why_not(profile, _most(profile))
+
+
+def judging(profile: Profile) -> str:
+    """Who judges and at what cost while no answer is kept yet, or why nobody does."""
+    return why_no_ratings(profile) or f"{profile.judge.model}, at most about {_most(profile)}"
 
 
 def path_of(profile: Profile, method: str, clip: Clip) -> Path:
@@ -113,23 +130,69 @@ def measure(profile: Profile, method: str, clip: Clip) -> list[dict]:
         with store.writing(target, recipe) as temporary:
             values = [_value(profile, method, clip, m) for m in chosen]
             temporary.write_text(json.dumps(values, indent=1) + "\n")
-    common = {
+    common = _common(profile, method, clip, artefact) | {
+        "commit": store.read_sidecar(target).get("commit", "unknown")
+    }
+    return [common | value for value in json.loads(target.read_text())]
+
+
+def judged(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
+    """Rows of the judge for every clip and method, render and truth among them; none when it does not run."""
+    subjects = [_subject(profile, method, clip) for method, clip in jobs]
+    rows = []
+    for (method, clip), subject, ratings in zip(jobs, subjects, judge.rate(profile, subjects), strict=True):
+        common = _common(profile, method, clip, subject.video) | {"options": _text(judge.options(profile))}
+        for rating in ratings:
+            values = {rating.metric: rating.value, f"{rating.metric}_spread": rating.spread}
+            rows += [
+                common | {"metric": name, "value": round(value, 6), "commit": rating.commit}
+                for name, value in values.items()
+                if not math.isnan(value)
+            ]
+    return rows
+
+
+def _most(profile: Profile) -> judge.Cost:
+    """Cost of rating every method of the profile on every clip that it may have."""
+    held, variants = profile.data.validation_clips, profile.propagation.variants
+    left_out = {method for method in VARIANTS if method not in variants} | {
+        method for method in OUTSIDE if not (profile.layout.enhanced / method).is_dir()
+    }
+    counts = {method: held for method in METHODS if method not in left_out}
+    counts[per_frame.NAME] = min(per_frame.CLIPS, held)
+    return judge.forecast(profile, sum(counts.values()))
+
+
+def _subject(profile: Profile, method: str, clip: Clip) -> judge.Subject:
+    return judge.Subject(
+        video=store.fingerprint(path_of(profile, method, clip)),
+        render=store.fingerprint(path_of(profile, "render", clip)),
+        source_frames=clip.source_frames,
+        frames=partial(stream, profile, method, clip),
+        render_frames=partial(stream, profile, "render", clip),
+    )
+
+
+def _common(profile: Profile, method: str, clip: Clip, artefact: str) -> dict[str, str]:
+    """What all rows of a clip and method share."""
+    return {
         "profile": profile.name,
         "method": method,
         "clip": clip.id,
         "sequence": clip.sequence,
         "subsets": ";".join(clip.subsets),
         "artefact": artefact,
-        "commit": store.read_sidecar(target).get("commit", "unknown"),
     }
-    return [common | value for value in json.loads(target.read_text())]
 
 
 def _value(profile: Profile, method: str, clip: Clip, metric: metrics.Metric) -> dict:
     other = stream(profile, metric.against, clip) if metric.against else None
     value = metric.of(stream(profile, method, clip), other, clips.repeats(clip, profile.clips.frames))
-    options = ";".join(f"{key}={option}" for key, option in metric.options.items())
-    return {"metric": metric.name, "value": round(value, 6), "options": options}
+    return {"metric": metric.name, "value": round(value, 6), "options": _text(metric.options)}
+
+
+def _text(options: Mapping[str, str]) -> str:
+    return ";".join(f"{key}={option}" for key, option in options.items())
 
 
 def _applies(profile: Profile, method: str, clip: Clip) -> bool:

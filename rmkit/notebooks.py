@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from rmkit import environment, models, report, store
+from rmkit import environment, evaluate, judge, models, report, store
 from rmkit import profile as profiles
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY, resolve
@@ -41,6 +41,7 @@ class Notebook:
 
     name: str
     outputs: tuple[str, ...]
+    judged: bool = False  # whether its result hangs on there being a judge
 
     @property
     def path(self) -> Path:
@@ -56,6 +57,7 @@ SERIES = (
     Notebook(
         "05_evaluation",
         ("enhanced/colour_transfer", "enhanced/vae_ceiling", "metrics.csv", "tables", "figures"),
+        judged=True,
     ),
 )
 
@@ -122,6 +124,8 @@ def _recipe(profile: Profile, index: int) -> store.Recipe:
             inputs[key] = _digest([resolve(folder)])
     for earlier in SERIES[:index]:
         inputs[earlier.name] = _listing(profile, earlier)
+    if notebook.judged:
+        inputs["judge"] = evaluate.why_no_ratings(profile) or store.fingerprint(judge.PROMPTS)
     return store.Recipe("notebooks", VERSION, profile.model_dump(mode="json"), inputs)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from rmkit import anchors, store
+from rmkit import anchors, evaluate, store
 from rmkit.baselines import per_frame
 from rmkit.profile import Profile
 
@@ -84,6 +84,7 @@ def show(profile: Profile) -> None:
     print(f"{'stage':12}{'to do':>7}{'done':>7}  {'of':20}{'about':>10}")
     for row in rows:
         print(f"{row.stage:12}{row.count:7}{row.done:7}  {row.items:20}{duration(row.left):>10}")
+    print(f"judge: {evaluate.judging(profile)}")
     known = [row.left for row in rows if row.left is not None]
     if len(known) == len(rows):
         print(f"about {duration(sum(known))} to go")

@@ -22,7 +22,7 @@ TABLE1 = (
     *("realmaster", "vae_ceiling", "truth"),
 )
 TABLE2 = ("render", "colour_transfer", *evaluate.VARIANTS, "realmaster", "vae_ceiling", "truth")
-DIGITS = {"psnr_truth": 2, "sharpness": 0, "ssim_truth": 3}  # else 4
+DIGITS = {"psnr_truth": 2, "sharpness": 0, "ssim_truth": 3, "gpt_rs": 2, "gpt_rs_ref": 2}  # else 4
 ARROWS = {1: "↑", -1: "↓", 0: ""}
 LATEX = {
     "↑": r"$\uparrow$",
@@ -73,16 +73,16 @@ def build(profile: Profile) -> list[Table]:
 
 def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, methods: Sequence[str]) -> Table:
     """Means of some methods: a table of the paper with the rows it lacks (input, grading, ceiling, truth)."""
-    rows, data = [], []
+    rows, data, columns = [], [], metrics.shown(frame.metric)
     for method in methods:
         label = evaluate.METHODS[method]
-        estimates = {m.name: statistics.mean(frame, method, m.name) for m in metrics.ALL}
+        estimates = {m.name: statistics.mean(frame, method, m.name) for m in columns}
         missing = _missing(profile, frame, method)
         count = max(estimate.clips for estimate in estimates.values())
-        cells = [cell(estimates[m.name], m, missing) for m in metrics.ALL]
+        cells = [cell(estimates[m.name], m, missing) for m in columns]
         rows.append([label, str(count) if count else missing, *cells])
         data.append({"profile": profile.name, "method": method, "clips": count} | _columns(estimates))
-    header = ["Method", "Clips", *(f"{m.label} {ARROWS[m.better]}".strip() for m in metrics.ALL)]
+    header = ["Method", "Clips", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
     notes = [
         *_reasons(profile, frame, methods),
         "Mean over clips [95 % interval, resampled by sequence]; "
@@ -90,7 +90,8 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, metho
         "Motion Smoothness (flow): VBench's arithmetic with an optical-flow interpolator (DIS) in place of AMT-S; "
         "not comparable with VBench's own numbers. `distinct`: on the source's frames, without the repetition "
         "from 8 to 16 fps; the others at 16 fps, as in the paper.",
-        "ArcFace, DINO and GPT-RS (the paper's other columns): not run, this version has no models for them.",
+        _judged(profile, frame),
+        "ArcFace and DINO (the paper's other columns): not run, this version has no models for them.",
     ]
     if "per_frame" in methods:
         notes.append("Per-frame editing: on some of the clips only; compare by the paired differences.")
@@ -100,16 +101,16 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, metho
 
 def differences(profile: Profile, frame: pd.DataFrame) -> Table:
     """Paired differences of every method to RealMaster, clip by clip."""
-    rows, data = [], []
+    rows, data, columns = [], [], metrics.shown(frame.metric)
     for method, label in evaluate.METHODS.items():
         if method == statistics.REFERENCE:
             continue
-        found = {m.name: statistics.difference(frame, m.name, method) for m in metrics.ALL}
+        found = {m.name: statistics.difference(frame, m.name, method) for m in columns}
         missing = _missing(profile, frame, method)
-        cells = [cell(found[m.name], m, missing, signed=True) for m in metrics.ALL]
+        cells = [cell(found[m.name], m, missing, signed=True) for m in columns]
         rows.append([label, *cells])
         data.append({"profile": profile.name, "method": method} | _columns(found))
-    header = ["Method − RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in metrics.ALL)]
+    header = ["Method − RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
     notes = [
         *_reasons(profile, frame, list(evaluate.METHODS)),
         "Mean over the clips both have [95 % interval, resampled by sequence].",
@@ -146,7 +147,7 @@ def claims_table(profile: Profile, frame: pd.DataFrame) -> Table:
             }
         )
     header = ["Source", "Claim", "Measured as", "Bound", "Found", "Verdict"]
-    notes = [claims.NOT_MEASURED]
+    notes = [claims.not_measured(frame)]
     return Table("claims", f"Claims, profile {profile.name}", header, rows, pd.DataFrame(data), notes)
 
 
@@ -212,6 +213,22 @@ def _reasons(profile: Profile, frame: pd.DataFrame, methods: Sequence[str]) -> l
     """Why a row is empty, a sentence each."""
     empty = [method for method in methods if method not in set(frame.method)]
     return [f"{evaluate.METHODS[method]}: {evaluate.why_not(profile, method)}" for method in empty]
+
+
+def _judged(profile: Profile, frame: pd.DataFrame) -> str:
+    """Who gave the ratings and how far repeats differ, or why there are none."""
+    asked = frame[frame.metric.isin([metric.name for metric in metrics.JUDGED])]
+    if asked.empty:
+        rerun = "not run: metrics.csv has no row of it; run 05_evaluation again."
+        return f"GPT-RS: {evaluate.why_no_ratings(profile) or rerun}"
+    parts = [f"GPT-RS, 1 to 10 (C.1): {text.replace(';', ', ')}" for text in asked.options.unique()]
+    for metric in metrics.SPREADS:
+        values = frame[frame.metric == metric.name].value
+        if len(values):
+            parts.append(
+                f"{metric.label}: repeats of a clip differ by {values.mean():.2f} (standard deviation)"
+            )
+    return "; ".join(parts) + "."
 
 
 def _columns(estimates: dict[str, Estimate]) -> dict[str, float | int | str]:

@@ -4,6 +4,7 @@ The checkpoints are of the real classes, from data/diorama/architectures.py, and
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from rmkit.paths import REPOSITORY
 
 for folder in ("data/diorama", "benchmarks"):
     sys.path.insert(0, str(REPOSITORY / folder))
+
+# A key of the user's must not be charged for tests: before any profile is loaded, and for subprocesses too.
+os.environ.pop("OPENAI_API_KEY", None)
 
 HEIGHT, WIDTH, FRAMES = 32, 48, 9
 PROMPT = "make it look photorealistic"

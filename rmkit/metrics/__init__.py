@@ -26,7 +26,7 @@ class Metric:
     label: str
     unit: str
     better: int  # 1: higher is better, -1: lower, 0: neither (compare with a reference)
-    compute: Callable[..., float]
+    compute: Callable[..., float] | None  # None: rated by the judge, not computed
     against: Literal["truth", "render"] | None = None  # what each frame is compared with
     distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
     options: Mapping[str, str] = field(default_factory=dict)
@@ -70,4 +70,15 @@ ALL = (
     ),
     Metric("sharpness", "Sharpness", "grey levels squared", 0, sharpness),
 )
-BY_NAME = {metric.name: metric for metric in ALL}
+JUDGED = (
+    Metric("gpt_rs", "GPT-RS no-ref", "1-10", 1, None),
+    Metric("gpt_rs_ref", "GPT-RS with-ref", "1-10", 1, None),
+)
+SPREADS = tuple(Metric(f"{m.name}_spread", m.label, "", 0, None) for m in JUDGED)
+BY_NAME = {metric.name: metric for metric in ALL + JUDGED + SPREADS}
+
+
+def shown(names: Iterable[str]) -> tuple[Metric, ...]:
+    """Metrics that have a column: all that are computed, and the judge's where `names` has its values."""
+    present = set(names)
+    return ALL + tuple(metric for metric in JUDGED if metric.name in present)

@@ -1,0 +1,628 @@
+"""The judge against a local server that misbehaves in every way that endpoints do, and through to the tables."""
+
+import base64
+import email.utils
+import io
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from rmkit import (
+    clips,
+    doctor,
+    endpoint,
+    evaluate,
+    judge,
+    metrics,
+    notebooks,
+    profile,
+    propagate,
+    statistics,
+    store,
+    tables,
+    video,
+)
+from rmkit.errors import InputError
+from rmkit.metrics import truth
+
+SECRET = "sk-test-4f1c9a7be2d05836"
+QUICK = endpoint.Backoff(attempts=4, first=0.001, most=0.004, longest=2.0)
+HEIGHT, WIDTH, FRAMES = 32, 48, 9
+SILENCE = 1.0  # seconds
+Behaviour = Callable[["Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers by the server's script, then well; notes what came and how much came at once."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def do_POST(self) -> None:
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.requests.append((self.path, dict(self.headers), body, time.monotonic()))
+            server.open += 1
+            server.most_open = max(server.most_open, server.open)
+            behave = server.script.pop(0) if server.script else server.otherwise
+        try:
+            behave(self)
+        finally:
+            with server.lock:
+                server.open -= 1
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def send(self, status: int, content: Any, **headers: str) -> None:
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+class Server(ThreadingHTTPServer):
+    """A judge on this machine; `script` is taken before `otherwise`."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.lock, self.open, self.most_open = threading.Lock(), 0, 0
+        self.requests: list[tuple[str, dict, dict, float]] = []
+        self.script: list[Behaviour] = []
+        self.otherwise: Behaviour = rates(7)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone away is what some tests are about."""
+
+
+def answer(content: Any, usage: dict | None = None, **message: Any) -> dict:
+    text = content if isinstance(content, str) else json.dumps(content)
+    return {
+        "id": "x",
+        "model": "test-model-2026",
+        "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": text, **message}}],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 5} if usage is None else usage,
+    }
+
+
+def rates(rating: Any) -> Behaviour:
+    return lambda handler: handler.send(200, answer({"rating": rating}))
+
+
+def says(status: int, content: Any = None, **headers: str) -> Behaviour:
+    return lambda handler: handler.send(status, content or {"error": {"message": "no"}}, **headers)
+
+
+def is_silent(handler: Handler) -> None:
+    time.sleep(SILENCE)
+    handler.close_connection = True
+
+
+def breaks_off(handler: Handler) -> None:
+    """Promises an answer and hangs up in the middle of it."""
+    data = json.dumps(answer({"rating": 9})).encode()
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(data)))
+    handler.end_headers()
+    handler.wfile.write(data[: len(data) // 2])
+    handler.close_connection = True
+
+
+def breaks_off_in_chunks(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b'a\r\n{"choices"\r\n')
+    handler.close_connection = True
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as made:
+        threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+def asking(settings: profile.Profile, **changes: Any) -> profile.Profile:
+    content = settings.model_dump()
+    content["judge"] |= changes
+    return profile.Profile.model_validate(content)
+
+
+@pytest.fixture
+def settings(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> profile.Profile:
+    """A profile of two frames and two repeats, eight questions a clip, that asks the local server."""
+    monkeypatch.setattr(profile, "REPOSITORY", tmp_path)
+    monkeypatch.setenv(endpoint.KEY, SECRET)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    expert = {"steps": 1, "sigma": (0.0, 1.0)}
+    return profile.Profile.model_validate(
+        {
+            "name": "tiny",
+            "data": {"train_clips": 0, "validation_clips": 2},
+            "clips": {"frames": FRAMES, "height": HEIGHT, "width": WIDTH},
+            "models": {"wan": "w", "vace": "v", "editor": "e"},
+            "train": {"low": expert, "high": expert},
+            "enhance": {},
+            "judge": {
+                "base_url": server.address,
+                "model": "test-model",
+                "frames": 2,
+                "repeats": 2,
+                "usd_per_million_input": 10.0,
+                "usd_per_million_output": 100.0,
+            },
+        }
+    )
+
+
+def subject(name: str = "clip", level: int = 120, frames: tuple[int, ...] = (0, 1, 2, 3, 4)) -> judge.Subject:
+    """Grey frames that differ: the i-th of the video has the level plus i, of the render i alone."""
+
+    def stream(level: int) -> Iterator[np.ndarray]:
+        return (np.full((HEIGHT, WIDTH, 3), level + i, np.uint8) for i in range(FRAMES))
+
+    return judge.Subject(f"{name:0<32}", f"{'render':0<32}", frames, lambda: stream(level), lambda: stream(0))
+
+
+def levels(body: dict) -> list[int]:
+    """Grey levels of the pictures in a request, in order."""
+    found = []
+    for part in body["messages"][1]["content"][1:]:
+        kind, _, data = part["image_url"]["url"].partition(",")
+        assert kind == "data:image/png;base64"
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+        assert picture.shape == (HEIGHT, WIDTH, 3)
+        found.append(int(picture[0, 0, 0]))
+    return found
+
+
+def written(folder: Path) -> str:
+    """Everything that lies under a folder, names included."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return "\n".join(str(path) + path.read_bytes().decode("latin-1") for path in files)
+
+
+def test_a_request_holds_the_papers_words_and_the_frames(server: Server, settings: profile.Profile) -> None:
+    ((no_ref, with_ref),) = judge.rate(settings, [subject()], QUICK)
+    assert (no_ref.metric, with_ref.metric) == ("gpt_rs", "gpt_rs_ref")
+    assert (no_ref.value, no_ref.spread) == (7.0, 0.0)
+    prompts = yaml.safe_load(judge.PROMPTS.read_text())
+    shown = {"gpt_rs": [], "gpt_rs_ref": []}
+    for path, headers, body, _ in server.requests:
+        assert path == "/v1/chat/completions" and headers["Authorization"] == f"Bearer {SECRET}"
+        system, user = body["messages"]
+        metric = "gpt_rs_ref" if len(user["content"]) == 3 else "gpt_rs"
+        assert system == {"role": "system", "content": prompts[metric]["system"]}
+        assert user["content"][0] == {"type": "text", "text": prompts[metric]["user"]}
+        assert body["model"] == "test-model" and body["response_format"]["json_schema"]["strict"]
+        shown[metric].append(levels(body))
+    assert sorted(shown["gpt_rs"]) == [[120], [120], [128], [128]]
+    # With reference image 1 is the render's frame, image 2 the clip's.
+    assert sorted(shown["gpt_rs_ref"]) == [[0, 120], [0, 120], [8, 128], [8, 128]]
+
+
+def test_the_prompts_name_their_source_and_ask_for_a_rating() -> None:
+    content = yaml.safe_load(judge.PROMPTS.read_text())
+    assert set(content) == {"source", "url", "gpt_rs", "gpt_rs_ref"}
+    assert "arXiv 2603.23462" in content["source"] and content["source"].endswith("C.1")
+    for metric in ("gpt_rs", "gpt_rs_ref"):
+        lines = content[metric]["system"].splitlines()
+        assert lines[-1] == "Return valid JSON only with a single key:rating(integer 1-10)."
+    assert content["gpt_rs"]["system"].startswith("You are an expert in video synthesis results.")
+    assert content["gpt_rs_ref"]["user"].endswith("Rate how successful the edit is.")
+
+
+def test_five_frames_as_the_paper_samples_them() -> None:
+    paper = profile.load("paper")
+    assert judge.indices(paper) == [0, 20, 40, 60, 80]
+    assert judge.indices(asking(paper, sampling="midpoints")) == [8, 24, 40, 56, 72]
+    assert judge.indices(asking(paper, frames=200)) == list(range(81))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        says(429),
+        says(429, Retry_After="0.01"),
+        says(500),
+        says(503, b"<html>busy</html>"),
+        is_silent,
+        breaks_off,
+        breaks_off_in_chunks,
+        says(200, b'{"choices": ['),
+        says(200, ["not", "an", "object"]),
+        says(200, {"error": "overloaded"}),
+        says(200, answer("seven")),
+        says(200, answer("7")),
+        says(200, answer("[" * 100_000)),
+        says(200, answer({"score": 7})),
+        rates(0),
+        rates(11),
+        rates(7.5),
+        rates("7"),
+        rates(True),
+        rates(None),
+    ],
+)
+def test_what_may_pass_is_asked_again(server: Server, settings: profile.Profile, bad: Behaviour) -> None:
+    server.script = [bad, bad]
+    timeout = SILENCE / 2 if bad is is_silent else 60
+    one = asking(settings, frames=1, repeats=1, concurrency=1, timeout=timeout)
+    ((no_ref, with_ref),) = judge.rate(one, [subject()], QUICK)
+    assert (no_ref.value, with_ref.value) == (7.0, 7.0) and math.isnan(no_ref.spread)
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("bad", [says(429), says(500), rates(11), breaks_off, says(200, answer("no"))])
+def test_what_does_not_pass_is_one_sentence(
+    server: Server, settings: profile.Profile, bad: Behaviour
+) -> None:
+    server.otherwise = bad
+    with pytest.raises(InputError, match=r"gave no usable answer in 4 attempts \(the last: .*run again"):
+        judge.rate(asking(settings, concurrency=1), [subject()], QUICK)
+    assert len(server.requests) == 4
+    assert not list(settings.layout.judge.rglob("*.json"))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_one_sentence_and_no_retry(
+    server: Server, settings: profile.Profile, status: int
+) -> None:
+    server.otherwise = says(status, {"error": {"message": f"Incorrect API key provided: {SECRET}"}})
+    with pytest.raises(InputError) as error:
+        judge.rate(asking(settings, concurrency=1), [subject()], QUICK)
+    host = f"127.0.0.1:{server.server_port}"
+    assert (
+        str(error.value) == f"{host} refuses the key in OPENAI_API_KEY (HTTP {status}): set another, or none."
+    )
+    assert len(server.requests) == 1
+    with pytest.raises(InputError, match="refuses the key"):  # also when eight are refused at once
+        judge.rate(settings, [subject("a"), subject("b")], QUICK)
+    assert len(server.requests) <= 9
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (says(400), r"refuses the request \(HTTP 400\)"),
+        (says(404), "'test-model' must take pictures"),
+        (says(307, Location="http://127.0.0.1:1/elsewhere"), r"refuses the request \(HTTP 307\)"),
+        (says(429, {"error": {"code": "insufficient_quota"}}), "no credit left"),
+        (says(429, Retry_After="3600"), "asks for a wait of 3600 s"),
+    ],
+)
+def test_what_will_not_pass_is_not_asked_again(
+    server: Server, settings: profile.Profile, bad: Behaviour, said: str
+) -> None:
+    server.otherwise = bad
+    with pytest.raises(InputError, match=said):
+        judge.rate(asking(settings, concurrency=1), [subject()], QUICK)
+    assert len(server.requests) == 1
+
+
+def test_nobody_there(settings: profile.Profile) -> None:
+    with pytest.raises(InputError, match=r"the last: ConnectError"):
+        judge.rate(asking(settings, base_url="http://127.0.0.1:9/v1"), [subject()], QUICK)
+
+
+def test_a_wait_that_is_asked_for_is_kept(server: Server, settings: profile.Profile) -> None:
+    server.script = [says(429, Retry_After="0.15")]
+    judge.rate(asking(settings, frames=1, repeats=1, concurrency=1), [subject()], QUICK)
+    moments = [moment for *_, moment in server.requests]
+    assert moments[1] - moments[0] >= 0.15
+
+
+def test_retry_after_is_a_number_or_a_date() -> None:
+    assert endpoint.retry_after("2.5") == 2.5 and endpoint.retry_after("-3") == 0.0
+    date = email.utils.formatdate(time.time() + 30, usegmt=True)
+    assert 28 < endpoint.retry_after(date) <= 30
+    assert [endpoint.retry_after(text) for text in (None, "soon", "nan", "inf", "")] == [None] * 5
+
+
+def test_a_declined_rating_is_an_answer(server: Server, settings: profile.Profile) -> None:
+    refusal = says(200, answer("", refusal="I cannot rate this."))
+    server.script = [refusal, rates(4)]
+    one = asking(settings, frames=1, repeats=2, concurrency=1)
+    ((no_ref, with_ref),) = judge.rate(one, [subject()], QUICK)
+    assert no_ref.value == 4.0 and math.isnan(no_ref.spread) and with_ref.value == 7.0
+    server.otherwise = refusal
+    assert judge.rate(one, [subject("other")], QUICK) == [[]]
+    assert len(server.requests) == 8
+
+
+def test_repeats_have_a_spread(server: Server, settings: profile.Profile) -> None:
+    # Asked one after the other: frame 0 twice, frame 8 twice; then the same with reference.
+    server.script = [rates(r) for r in (4, 8, 5, 9, 1, 1, 1, 2)]
+    ((no_ref, with_ref),) = judge.rate(asking(settings, concurrency=1), [subject()], QUICK)
+    assert no_ref.value == 6.5 and no_ref.spread == pytest.approx(np.std([4.5, 8.5], ddof=1))
+    assert with_ref.value == 1.25 and with_ref.spread == pytest.approx(np.std([1.0, 1.5], ddof=1))
+
+
+def test_nothing_is_paid_for_twice(server: Server, settings: profile.Profile, monkeypatch) -> None:
+    both = [subject("one"), subject("two")]
+    first = judge.rate(settings, both, QUICK)
+    assert len(server.requests) == 16
+    assert judge.rate(settings, both, QUICK) == first and len(server.requests) == 16
+    # What is kept needs no key, whatever else has changed.
+    monkeypatch.delenv(endpoint.KEY)
+    assert judge.rate(asking(settings, concurrency=3, budget_usd=0), both, QUICK) == first
+    monkeypatch.setenv(endpoint.KEY, SECRET)
+    # Another model, prompt, clip, endpoint or repeat is another question; going back finds the old answers.
+    judge.rate(asking(settings, model="other"), both, QUICK)
+    assert len(server.requests) == 32
+    assert judge.rate(settings, both, QUICK) == first and len(server.requests) == 32
+    judge.rate(asking(settings, repeats=3), both, QUICK)
+    assert len(server.requests) == 40
+    judge.rate(settings, [subject("one", frames=(5, 6, 7, 8, 9))], QUICK)
+    assert len(server.requests) == 48
+    changed = json.loads(json.dumps(judge._prompts()))
+    changed["gpt_rs"]["user"] += "!"
+    monkeypatch.setattr(judge, "_prompts", lambda: changed)
+    judge.rate(settings, both, QUICK)
+    assert len(server.requests) == 56
+
+
+def test_the_same_video_under_two_names_is_rated_once(server: Server, settings: profile.Profile) -> None:
+    a, b = judge.rate(settings, [subject(), subject()], QUICK)
+    assert a == b and len(server.requests) == 8
+
+
+def test_a_killed_run_goes_on(server: Server, settings: profile.Profile, tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, test_judge; from rmkit import judge, profile\n"
+        "profile.REPOSITORY = pathlib.Path(sys.argv[1])\n"
+        "judge.rate(profile.Profile.model_validate_json(sys.argv[2]), [test_judge.subject()])\n"
+    )
+    one, killed = asking(settings, concurrency=1), threading.Event()
+    server.script = [rates(3), rates(5), rates(7)]
+    server.otherwise = lambda _: killed.wait(60)
+    command = [sys.executable, "-c", code, str(tmp_path), one.model_dump_json()]
+    variables = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(judge.REPOSITORY), str(Path(__file__).parent)])
+    }
+    with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL) as process:
+        while len(server.requests) < 4 and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    killed.set()
+    server.otherwise = rates(9)
+    ((no_ref, with_ref),) = judge.rate(one, [subject()], QUICK)
+    assert (no_ref.value, with_ref.value) == (6.0, 9.0)  # three ratings of before, and what was left
+    assert len(server.requests) == 4 + 5
+
+
+def test_a_run_that_stopped_goes_on(server: Server, settings: profile.Profile) -> None:
+    one = asking(settings, concurrency=1)
+    server.script = [rates(7)] * 5 + [says(400)]
+    with pytest.raises(InputError):
+        judge.rate(one, [subject()], QUICK)
+    kept = len([p for p in one.layout.judge.rglob("*.json") if store.sidecar_of(p).exists()])
+    assert kept == 5
+    # A kill between artefact and sidecar leaves an answer that counts as none.
+    store.sidecar_of(
+        next(p for p in one.layout.judge.rglob("*.json") if store.sidecar_of(p).exists())
+    ).unlink()
+    before = len(server.requests)
+    assert judge.rate(one, [subject()], QUICK)[0][0].value == 7.0
+    assert len(server.requests) - before == 8 - kept + 1
+    assert not [p for p in one.layout.judge.rglob("*") if ".tmp" in p.name]
+
+
+@pytest.mark.parametrize("bound", [1, 3])
+def test_no_more_requests_at_once_than_allowed(server: Server, settings: profile.Profile, bound: int) -> None:
+    def slowly(handler: Handler) -> None:
+        time.sleep(0.02)
+        rates(5)(handler)
+
+    server.otherwise = slowly
+    judge.rate(asking(settings, concurrency=bound), [subject("a"), subject("b")], QUICK)
+    assert server.most_open == bound and len(server.requests) == 16
+
+
+def test_cost_before_and_after(server: Server, settings: profile.Profile, capsys) -> None:
+    server.script = [rates(11), rates(3)]  # an unusable answer is paid for, too
+    judge.rate(asking(settings, concurrency=1), [subject()], QUICK)
+    out = capsys.readouterr().out
+    expected = judge.forecast(settings, 1)
+    assert expected.answers == 8
+    assert f"test-model at 127.0.0.1:{server.server_port}, about {expected} to come" in out
+    total = judge.spent(settings)
+    assert total == judge.Cost(9, 900, 45, pytest.approx((900 * 10 + 45 * 100) / 1e6))
+    assert f"judge: {total} in all" in out
+    assert judge.spent(asking(settings, model="other")).answers == 0
+    free = judge.spent(asking(settings, usd_per_million_input=None))
+    assert free.usd is None and str(free) == "9 answers, 900 tokens read, 45 written, cost n/a"
+    server.otherwise = says(200, answer({"rating": 5}, usage={}))
+    judge.rate(settings, [subject("other")], QUICK)
+    assert str(judge.spent(settings)) == "17 answers, tokens not told, cost n/a"
+
+
+def test_the_estimate_counts_as_openai_does() -> None:
+    assert judge.image_tokens(1024, 1024) == 765 and judge.image_tokens(4096, 2048) == 1105
+    assert judge.image_tokens(96, 144) == 255 and judge.image_tokens(800, 1200) == 1105
+    paper = judge.forecast(profile.load("paper"), 100)  # a method on the benchmark, three repeats
+    assert paper.answers == 3000 and 5 < paper.usd < 25
+
+
+def test_beyond_the_budget_nothing_is_asked(server: Server, settings: profile.Profile, capsys) -> None:
+    assert judge.rate(asking(settings, budget_usd=1e-4), [subject()], QUICK) == [[]]
+    assert "not run: it would cost about" in capsys.readouterr().out
+    assert not server.requests
+    judge.rate(asking(settings, budget_usd=1e-4, usd_per_million_input=None), [subject()], QUICK)
+    assert len(server.requests) == 8  # a price that is not known cannot be too high
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_without_a_key_nothing_is_asked(
+    server: Server, settings: profile.Profile, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.delenv(endpoint.KEY) if value is None else monkeypatch.setenv(endpoint.KEY, value)
+    assert judge.rate(settings, [subject("a"), subject("b")], QUICK) == [[], []]
+    assert evaluate.why_no_ratings(settings) == "not run: the environment has no OPENAI_API_KEY."
+    assert evaluate.judging(settings).startswith("not run")
+    assert doctor._judge(settings).needed is False
+    assert not server.requests and not settings.layout.judge.exists()
+
+
+def test_a_profile_switches_it_off(server: Server, settings: profile.Profile) -> None:
+    off = asking(settings, enabled=False)
+    assert judge.rate(off, [subject()], QUICK) == [[]] and not server.requests
+    assert evaluate.why_no_ratings(off) == "not run: judge.enabled is false in this profile."
+    assert not profile.load("smoke").judge.enabled
+
+
+@pytest.mark.parametrize("bad", [rates(7), says(400), says(401), breaks_off, rates(99)])
+def test_the_key_goes_nowhere_but_into_the_header(
+    server: Server, settings: profile.Profile, caplog, capsys, bad: Behaviour
+) -> None:
+    """Not even when the endpoint quotes it, in a good answer or in a bad one."""
+    caplog.set_level(logging.DEBUG)
+    echo = {"rating": 7, "seen": f"Bearer {SECRET}"}
+    server.script = [says(200, answer(echo) | {"model": SECRET, SECRET: SECRET}), bad]
+    server.otherwise = says(500, {"error": SECRET})
+    said = []
+    try:
+        judge.rate(asking(settings, concurrency=1), [subject()], QUICK)
+    except InputError as error:
+        link: BaseException | None = error
+        while link:
+            said += [str(link), repr(link)]
+            link = link.__cause__ or link.__context__
+    said += [*capsys.readouterr(), caplog.text, written(settings.layout.root), repr(endpoint.key())]
+    assert not [text for text in said if SECRET in text]
+    assert "[key]" in written(settings.layout.judge)
+    assert not [body for _, _, body, _ in server.requests if SECRET in json.dumps(body)]
+    assert SECRET not in json.dumps(settings.model_dump()) + repr(settings)
+
+
+@pytest.mark.parametrize("value", ["sk-a secret", "sk-secret\nX-Evil: 1", "sk-sécret", "sk-\x00secret"])
+def test_what_cannot_be_a_key_is_not_quoted(settings: profile.Profile, monkeypatch, value: str) -> None:
+    monkeypatch.setattr(endpoint.os, "environ", {endpoint.KEY: value})
+    with pytest.raises(InputError, match="OPENAI_API_KEY holds something that is no key") as error:
+        judge.rate(settings, [subject()], QUICK)
+    assert "cret" not in str(error.value)
+    assert doctor._judge(settings).needed and not doctor._judge(settings).ok
+
+
+def test_a_short_key_of_a_local_server_leaves_answers_alone(
+    server: Server, settings: profile.Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(endpoint.KEY, "1")
+    server.otherwise = rates(10)
+    assert judge.rate(settings, [subject()], QUICK)[0][0].value == 10.0
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://host/v1", "host/v1", "https://user:secret@host/v1", "https://host/v1?key=secret"]
+)
+def test_an_address_that_is_none_or_tells_too_much(settings: profile.Profile, address: str) -> None:
+    with pytest.raises(ValueError, match=r"judge\.base_url") as error:
+        profile.Judge(base_url=address)
+    assert "secret" not in error.value.errors()[0]["msg"]
+
+
+@pytest.fixture
+def finished(
+    settings: profile.Profile, tiny_profile: profile.Profile, tiny_clips: list[clips.Clip]
+) -> profile.Profile:
+    """A run with renders, RealMaster, a truth and no variants, that has only to be evaluated."""
+    content = tiny_profile.model_dump()
+    content["judge"] = settings.judge.model_dump()
+    content["propagation"]["variants"] = ()
+    made, pairs = profile.Profile.model_validate(content), []
+    for clip in tiny_clips:
+        frames = video.read(clips.path(made, clip))
+        video.write(made.layout.enhanced / "realmaster" / f"{clip.id}.mp4", frames // 2 + 64, 16)
+        if clip.split == "train":
+            video.write(propagate.path(made, "edges", clip), frames // 2 + 60, 16)
+            sides = {"render": clips.path(made, clip), "target": propagate.path(made, "edges", clip)}
+            names = {side: path.relative_to(made.layout.root).as_posix() for side, path in sides.items()}
+            pairs.append(names | {"clip": clip.id, "kept": True, "reason": ""})
+        else:
+            sequence = clips.sequence_of(made, clip)
+            whole = sequence.frames(range(len(sequence.images)))
+            video.write(truth.path(made, clip), whole // 2 + 50, 8)
+    made.layout.pairs.mkdir(parents=True)
+    store.write_json(made.layout.pairs / "pairs.json", pairs)
+    return made
+
+
+def test_through_to_the_tables(
+    server: Server, finished: profile.Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # First without a key: no row, no column, no claim, and a note that says why.
+    monkeypatch.delenv(endpoint.KEY)
+    computed = evaluate.evaluate(finished).read_text()
+    assert "gpt_rs" not in computed and not server.requests
+    before = {table.name: table for table in tables.build(finished)}
+    assert "GPT-RS: not run: the environment has no OPENAI_API_KEY." in before["table2"].notes
+    assert not [name for name in before["table2"].header if "GPT-RS" in name]
+    without_key = notebooks._recipe(finished, 5).key
+
+    # With one: every method is rated, render and truth among them, and what was there stays.
+    monkeypatch.setenv(endpoint.KEY, SECRET)
+    assert notebooks._recipe(finished, 5).key != without_key
+    assert "run 05_evaluation again" in " ".join(tables.build(finished)[0].notes)
+    server.otherwise = rates(6)
+    text = evaluate.evaluate(finished).read_text()
+    assert set(computed.splitlines()) < set(text.splitlines())
+    frame = statistics.load(finished)
+    rated = frame[frame.metric.isin(["gpt_rs", "gpt_rs_ref"])]
+    assert set(rated.method) == set(evaluate.METHODS) - {*evaluate.OUTSIDE, *evaluate.VARIANTS}
+    assert set(rated.options) == {"model=test-model;repeats=2;frames=2;sampling=linspace"}
+    assert set(frame.metric) == set(metrics.BY_NAME)
+    asked = len(server.requests)
+    assert asked == 2 * rated.method.nunique() * 8
+    after = {table.name: table for table in tables.build(finished)}
+    assert after["table2"].header[-2:] == ["GPT-RS no-ref ↑", "GPT-RS with-ref ↑"]
+    assert [row[-2:] for row in after["table2"].cells if row[0] == "Truth"] == [["6.00 [6.00, 6.00]"] * 2]
+    assert [row[:-2] for row in after["table2"].cells] == before["table2"].cells
+    assert "repeats=2" in " ".join(after["table2"].notes) and "differ by 0.00" in " ".join(
+        after["table2"].notes
+    )
+    claimed = {row[1]: row[-1] for row in after["claims"].cells}
+    assert claimed.pop("RealMaster improves on Edges: GPT-RS no-ref") == "not run"  # there are no Edges here
+    assert len(claimed) == len(before["claims"].cells) + 1
+
+    # Again, without a key: the same file, nothing asked, and nowhere the key.
+    monkeypatch.delenv(endpoint.KEY)
+    assert evaluate.evaluate(finished).read_text() == text and len(server.requests) == asked
+    assert SECRET not in written(tmp_path)
+
+    # A judge that stops leaves the other metrics.
+    monkeypatch.setenv(endpoint.KEY, SECRET)
+    server.otherwise = says(401)
+    with pytest.raises(InputError, match="refuses the key"):
+        evaluate.evaluate(asking(finished, model="other"))
+    assert finished.layout.metrics.read_text() == computed
+
+
+def test_tables_know_neither_torch_nor_the_network() -> None:
+    code = "import sys, rmkit.tables; sys.exit(len({'torch', 'httpx'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], cwd=judge.REPOSITORY, check=True)
