@@ -101,8 +101,8 @@ def test_stage_writes_each_anchor_once_and_shares_the_ends(tiny_profile, tiny_cl
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in paths}
 
     edits = []
-    original = anchors._edit
-    monkeypatch.setattr(anchors, "_edit", lambda *a: edits.append(1) or original(*a))
+    original = anchors.edit_frame
+    monkeypatch.setattr(anchors, "edit_frame", lambda *a: edits.append(1) or original(*a))
     every = anchors.edit(tiny_profile, [clip], frames="every")
     assert [p.name for p in every] == ["000000.png", "000004.png", "000008.png"]
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in paths} == before
@@ -138,7 +138,7 @@ def test_drifting_edits_are_tried_again_then_refused(tiny_profile, tiny_clips, m
         seeds.append(seed)
         return np.roll(render, 6 + 2 * len(seeds), axis=1)
 
-    monkeypatch.setattr(anchors, "_edit", drifting)
+    monkeypatch.setattr(anchors, "edit_frame", drifting)
     monkeypatch.setattr(models, "load_editor", lambda _: None)
     drifts = iter(range(20, 0, -1))
     real = anchors.measure
@@ -171,11 +171,11 @@ def test_the_profiles_prompt_and_guidance_reach_the_editor(tiny_profile):
 
     Editor.__module__ = "diffusers.pipelines.qwenimage.pipeline_qwenimage_edit"
     render = np.zeros((32, 48, 3), np.uint8)
-    assert anchors._edit(tiny_profile, Editor(), render, seed=1).shape == render.shape
+    assert anchors.edit_frame(tiny_profile, Editor(), render, seed=1).shape == render.shape
     guided = tiny_profile.model_copy(
         update={"anchors": tiny_profile.anchors.model_copy(update={"true_cfg_scale": 4.0})}
     )
-    anchors._edit(guided, Editor(), render, seed=1)
+    anchors.edit_frame(guided, Editor(), render, seed=1)
     assert calls[0]["prompt"] == "make it look photorealistic"
     assert "negative_prompt" not in calls[0] and calls[1]["negative_prompt"] == " "
     assert not {"height", "width"} & set(calls[0])
