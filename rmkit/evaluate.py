@@ -51,7 +51,7 @@ def evaluate(profile: Profile) -> Path:
     judge stops, the other metrics are written first.
     """
     validation = clips.load(profile, "validation")
-    jobs = [(method, clip) for method in METHODS for clip in validation if _applies(profile, method, clip)]
+    jobs = [(method, clip) for method in METHODS for clip in _having(profile, method, validation)]
     made_here = (blur.NAME, colour_transfer.NAME, per_frame.NAME, vae_ceiling.NAME)
     _check(profile, [(method, clip) for method, clip in jobs if method not in made_here])
     blur.blur(profile, validation)
@@ -152,15 +152,19 @@ def judged(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
     return rows
 
 
-def _most(profile: Profile) -> judge.Cost:
-    """Cost of rating every method of the profile on every clip that it may have."""
+def videos(profile: Profile) -> int:
+    """How many videos are measured at most: every method of the profile on every clip that it may have."""
     held, variants = profile.data.validation_clips, profile.propagation.variants
     left_out = {method for method in VARIANTS if method not in variants} | {
         method for method in OUTSIDE if not (profile.layout.enhanced / method).is_dir()
     }
     counts = {method: held for method in METHODS if method not in left_out}
-    counts[per_frame.NAME] = min(per_frame.CLIPS, held)
-    return judge.forecast(profile, sum(counts.values()))
+    counts[per_frame.NAME] = len(per_frame.chosen(range(held)))
+    return sum(counts.values())
+
+
+def _most(profile: Profile) -> judge.Cost:
+    return judge.forecast(profile, videos(profile))
 
 
 def _subject(profile: Profile, method: str, clip: Clip) -> judge.Subject:
@@ -195,19 +199,22 @@ def _text(options: Mapping[str, str]) -> str:
     return ";".join(f"{key}={option}" for key, option in options.items())
 
 
-def _applies(profile: Profile, method: str, clip: Clip) -> bool:
-    """Whether a method has a video of the clip; variants leave clips with a refused anchor out.
+def _having(profile: Profile, method: str, clips_: Sequence[Clip]) -> Sequence[Clip]:
+    """The clips a method has a video of; variants leave those with a refused anchor out.
 
     The paper's baselines are measured where a user has put their clips, named as ours.
     """
     if method in OUTSIDE:
-        return path_of(profile, method, clip).is_file()
+        return [clip for clip in clips_ if path_of(profile, method, clip).is_file()]
     if method == per_frame.NAME:
-        return clip in per_frame.chosen(clips.load(profile, "validation"))
+        return per_frame.chosen(clips_)
     if method in VARIANTS:
-        wanted = method in profile.propagation.variants
-        return wanted and not anchors.refused(profile, clip, anchors.indices(profile, method))
-    return truth.exists(profile, clip) if method in ("vae_ceiling", "truth") else True
+        wanted = clips_ if method in profile.propagation.variants else []
+        indices = anchors.indices(profile, method)
+        return [clip for clip in wanted if not anchors.refused(profile, clip, indices)]
+    if method in ("vae_ceiling", "truth"):
+        return [clip for clip in clips_ if truth.exists(profile, clip)]
+    return clips_
 
 
 def _has(profile: Profile, method: str, clip: Clip, metric: metrics.Metric) -> bool:

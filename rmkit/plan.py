@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import median
 
 from rmkit import anchors, evaluate, store
-from rmkit.baselines import per_frame
 from rmkit.profile import Profile
 
 # Seconds an item, expected of `mini` (33 frames of 96x144) on two laptop cores.
@@ -24,8 +23,6 @@ EXPECTED = {
     "evaluate": 0.7,
 }
 MINI_SIZE = 33 * 96 * 144  # samples a clip
-# Measured beside the variants: render, blur, colour transfer, RealMaster, ceiling, truth.
-OTHER_METHODS = 6
 ENOUGH = 3  # finished items from which an average is taken
 
 
@@ -52,7 +49,6 @@ def steps(profile: Profile) -> list[Step]:
     variants = profile.propagation.variants
     every = len(anchors.indices(profile, "multi_anchor" if "multi_anchor" in variants else "edges"))
     kinds = 2 if "depth" in variants else 1
-    methods = len(variants) + OTHER_METHODS
     return [
         _step(profile, "data", "clips", train + held, layout.clips.glob("*.mp4.json")),
         _step(profile, "anchors", "anchors", 2 * train + every * held, layout.anchors.glob("*/*.png.json")),
@@ -70,7 +66,7 @@ def steps(profile: Profile) -> list[Step]:
             profile,
             "evaluate",
             "clips x methods",
-            methods * held + min(per_frame.CLIPS, held),
+            evaluate.videos(profile),
             (layout.root / "metrics").glob("*/*.json.json"),
         ),
     ]

@@ -39,11 +39,12 @@ CAPTIONS = {
 def write(profile: Profile) -> Path:
     """Make tables, figures, sheets and report.md from metrics.csv; returns the report's path."""
     frame = statistics.load(profile)
-    tables.write(profile)
+    built = tables.build(profile)
+    tables.write(profile, built)
     figures.draw(profile)
     shown = choose(clips.load(profile, "validation"), SHEETS)
     sheets.save(profile, shown)
-    made = {table.name: table for table in tables.build(profile)}
+    made = {table.name: table for table in built}
     parts = [
         _opening(profile, frame),
         _outcome(frame, made["claims"]),

@@ -63,9 +63,13 @@ def path(profile: Profile, kind: Kind, clip: Clip) -> Path:
 
 def edges(frames: np.ndarray, thresholds: tuple[int, int]) -> np.ndarray:
     """255 - Canny: black lines on white, VACE's scribble polarity; uint8 [F, H, W, 3] -> the same."""
-    grey = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames)
-    lines = np.stack([255 - cv2.Canny(one, *thresholds) for one in grey])
+    lines = np.stack([255 - canny(frame, thresholds) for frame in frames])
     return lines[..., None].repeat(3, axis=-1)
+
+
+def canny(frame: np.ndarray, thresholds: tuple[int, int]) -> np.ndarray:
+    """Edge pixels of a frame, uint8 [H, W, 3] -> [H, W], 255 on an edge."""
+    return cv2.Canny(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), *thresholds)
 
 
 def disparity_of(depth: np.ndarray) -> np.ndarray:

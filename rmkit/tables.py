@@ -47,9 +47,9 @@ class Table:
     notes: Sequence[str]
 
 
-def write(profile: Profile) -> list[Path]:
-    """Write every table in its three forms; returns the paths."""
-    made, folder, paths = build(profile), profile.layout.tables, []
+def write(profile: Profile, made: Sequence[Table]) -> list[Path]:
+    """Write tables in their three forms; returns the paths."""
+    folder, paths = profile.layout.tables, []
     folder.mkdir(parents=True, exist_ok=True)
     for table in made:
         texts = {"csv": table.data.to_csv(index=False), "md": markdown(table), "tex": latex(table)}

@@ -4,7 +4,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from peft import LoraConfig
 
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
+from rmkit.train import TARGETS
 
 
 def expert(seed: int) -> WanTransformer3DModel:

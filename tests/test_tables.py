@@ -42,7 +42,7 @@ def put_metrics(settings: profile.Profile, methods: list[str], truth: bool = Tru
 
 def test_three_forms_that_agree(tiny_profile: profile.Profile) -> None:
     put_metrics(tiny_profile, list(evaluate.METHODS))
-    paths = {path.name: path for path in tables.write(tiny_profile)}
+    paths = {path.name: path for path in tables.write(tiny_profile, tables.build(tiny_profile))}
     assert set(paths) == {
         f"{t}.{s}" for t in ("table1", "table2", "differences", "claims") for s in ("csv", "md", "tex")
     }
@@ -66,8 +66,8 @@ def test_three_forms_that_agree(tiny_profile: profile.Profile) -> None:
 
 def test_the_same_bytes_twice(tiny_profile: profile.Profile) -> None:
     put_metrics(tiny_profile, list(evaluate.METHODS))
-    before = [path.read_bytes() for path in tables.write(tiny_profile)]
-    assert before == [path.read_bytes() for path in tables.write(tiny_profile)]
+    before = [path.read_bytes() for path in tables.write(tiny_profile, tables.build(tiny_profile))]
+    assert before == [path.read_bytes() for path in tables.write(tiny_profile, tables.build(tiny_profile))]
 
 
 def test_what_did_not_run_says_so(tiny_profile: profile.Profile) -> None:
@@ -88,6 +88,6 @@ def test_what_did_not_run_says_so(tiny_profile: profile.Profile) -> None:
 
 def test_tables_before_evaluation(tiny_profile: profile.Profile) -> None:
     with pytest.raises(InputError, match="run 05_evaluation"):
-        tables.write(tiny_profile)
+        tables.write(tiny_profile, tables.build(tiny_profile))
     assert not tiny_profile.layout.tables.exists()
     assert statistics.NOTHING.known is False

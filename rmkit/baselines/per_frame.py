@@ -1,13 +1,13 @@
 """Per-frame editing: the image editor on every source frame by itself (ours; not in the paper).
 
 What RealMaster would be without propagation: each frame can be as good as an anchor, and nothing holds them
-together. Reads validation clips; writes enhanced/per_frame/<clip>.mp4 for the first few, because it costs an edit a
+together. Reads validation clips; writes enhanced/per_frame/<clip>.mp4 for a few of them, because it costs an edit a
 frame.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,11 +18,12 @@ from rmkit.progress import track
 
 NAME = "per_frame"
 VERSION = 1
+T = TypeVar("T")
 CLIPS = 8  # evenly spread over the validation clips
 
 
-def chosen(clips_: Sequence[Clip]) -> list[Clip]:
-    """The clips this baseline is run on: at most CLIPS of them, evenly spread."""
+def chosen(clips_: Sequence[T]) -> list[T]:
+    """The clips (or their numbers) this baseline is run on: at most CLIPS of them, evenly spread."""
     return [clips_[i] for i in video.evenly(min(CLIPS, len(clips_)), len(clips_))]
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
+from rmkit.structure import canny
+
 THRESHOLDS = (100, 200)  # of Canny, those of the control video
 TOLERANCE = 1  # pixels an outline may be off
 
@@ -20,7 +22,7 @@ def edge_f1(frames: Iterable[np.ndarray], renders: Iterable[np.ndarray]) -> floa
     """
     hits, total = np.zeros(2), np.zeros(2)  # of the output, of the render
     for frame, render in zip(frames, renders, strict=True):
-        edges = [_edges(frame), _edges(render)]
+        edges = [canny(frame, THRESHOLDS), canny(render, THRESHOLDS)]
         for side, (own, other) in enumerate((edges, edges[::-1])):
             hits[side] += np.count_nonzero(own & _near(other))
             total[side] += np.count_nonzero(own)
@@ -28,10 +30,6 @@ def edge_f1(frames: Iterable[np.ndarray], renders: Iterable[np.ndarray]) -> floa
         return 0.0 if total.any() else 1.0
     precision, recall = hits / total
     return float(2 * precision * recall / (precision + recall))
-
-
-def _edges(frame: np.ndarray) -> np.ndarray:
-    return cv2.Canny(cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY), *THRESHOLDS)
 
 
 def _near(edges: np.ndarray) -> np.ndarray:
