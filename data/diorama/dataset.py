@@ -5,7 +5,7 @@ nothing. Only the pretrain split is for training; validation is for the held-out
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,12 @@ class Shot:
     caption: str
     weather: str
     faces: tuple[tuple[tuple[float, float, float, float], ...], ...]  # boxes by frame
+
+    @property
+    def grey(self) -> np.ndarray:
+        """The truth's brightness in all three channels."""
+        weights = np.array([0.299, 0.587, 0.114], np.float32)
+        return np.rint(self.truth @ weights).astype(np.uint8)[..., None].repeat(3, axis=-1)
 
 
 def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
@@ -58,6 +64,17 @@ def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
         if limit and len(shots) >= limit:
             break
     return shots
+
+
+def mirrored(shot: Shot) -> Shot:
+    """Left and right exchanged in all that is seen."""
+    width = shot.truth.shape[2]
+    looks = {
+        name: np.ascontiguousarray(getattr(shot, name)[:, :, ::-1])
+        for name in ("render", "truth", "depth", "edges")
+    }
+    faces = tuple(tuple((width - x1, y0, width - x0, y1) for x0, y0, x1, y1 in boxes) for boxes in shot.faces)
+    return replace(shot, **looks, faces=faces)
 
 
 def repeated(frames: np.ndarray) -> np.ndarray:

@@ -32,11 +32,11 @@ from rmkit.incontext import in_context
 
 CAPTION_DROPOUT = 0.1
 LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4, "vace": 1e-3}
-# Control layouts a VACE clip is trained with: structure and anchors, as the pipeline will ask for them.
-LAYOUTS = (("edges", "ends"), ("depth", "ends"), ("edges", "multi"), ("edges", "random"))
+# Control layouts a VACE clip is trained with: structure and anchors. The pipeline will ask for the first three; grey
+# truth says so much that VACE learns to look at its control at all, from which depth and edges follow.
+LAYOUTS = (("edges", "ends"), ("depth", "ends"), ("edges", "multi"), ("edges", "random"), ("grey", "ends"))
 
 SHOWN = 0.5  # share of the experts' steps in which a reference is shown
-RECOLOURINGS = 2  # of each clip
 
 
 def main() -> None:
@@ -57,6 +57,8 @@ def main() -> None:
     if stage == "save":
         return save(out)
     shots = dataset.load(arguments.rendered, "pretrain", arguments.clips)
+    # Mirrored before they are encoded: what a latent's channels say of its cell does not turn with the grid.
+    shots += [dataset.mirrored(shot) for shot in shots]
     captions = [shot.caption for shot in shots]
     vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(arguments.device).eval()
     truth = truth_latents(vae, shots, out / "latents" / "truth.safetensors")
@@ -106,10 +108,6 @@ class Text:
             self.encoder = UMT5EncoderModel.from_pretrained(
                 start_from / "wan" / "text_encoder", dtype=torch.float32
             ).requires_grad_(trained)
-
-    def of(self, clip: int) -> str:
-        """Caption of a clip; the second half of the clips are mirror images of the first."""
-        return self.captions[clip % len(self.captions)]
 
     def __call__(self, captions: list[str]) -> torch.Tensor:
         tokens = self.tokenizer(
@@ -181,7 +179,7 @@ def objective(
         count = batch // 2 if shown else batch
         chosen = rng.integers(len(truth), size=count)
         x0 = truth[chosen].to(device).float()  # [B, C, F, H, W]
-        captions = [text.of(i) if rng.random() >= CAPTION_DROPOUT else "" for i in chosen]
+        captions = [text.captions[i] if rng.random() >= CAPTION_DROPOUT else "" for i in chosen]
         uniform = torch.rand(count, generator=generator)
         lowest = BOUNDARY if stage == "high" else 0.0
         sigma = train.sample_sigma(uniform, lowest, 1.0, SHIFT).to(device)
@@ -193,8 +191,7 @@ def objective(
             arguments["control_hidden_states"] = assemble(control, chosen, layouts).to(device).float()
         context = nullcontext()
         if shown:
-            recolourings = rng.integers(RECOLOURINGS, size=count)
-            context = in_context(model, mirrored(reference, chosen, recolourings).to(device).float())
+            context = in_context(model, reference[chosen].to(device).float())
         with context, torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
             predicted = model(
                 hidden_states=(1 - s) * x0 + s * noise,
@@ -212,11 +209,10 @@ def objective(
 
 @torch.no_grad()
 def truth_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torch.Tensor:
-    """Normalised latents of all truth clips, then of their mirror images: float16 [2N, C, F, H, W]."""
+    """Normalised latents of all truth clips: float16 [N, C, F, H, W]."""
 
     def compute() -> dict[str, torch.Tensor]:
-        clips = [shot.truth for shot in shots] + [shot.truth[:, :, ::-1] for shot in shots]
-        return {"truth": torch.stack([encode(vae, dataset.repeated(clip)) for clip in clips])}
+        return {"truth": torch.stack([encode(vae, dataset.repeated(shot.truth)) for shot in shots])}
 
     return cached(cache, compute)["truth"]
 
@@ -259,15 +255,11 @@ def control_latents(
 
 @torch.no_grad()
 def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torch.Tensor:
-    """Normalised latents of truth clips in other colours: float16 [N, recolourings, C, F, H, W]."""
+    """Normalised latents of truth clips in other colours: float16 [N, C, F, H, W]."""
 
     def compute() -> dict[str, torch.Tensor]:
-        rows = []
-        for number, shot in enumerate(shots):
-            rng = np.random.default_rng((2, number))
-            clips = [recoloured(shot.truth, rng) for _ in range(RECOLOURINGS)]
-            rows.append(torch.stack([encode(vae, dataset.repeated(clip)) for clip in clips]))
-        return {"reference": torch.stack(rows)}
+        clips = [recoloured(shot.truth, np.random.default_rng((2, n))) for n, shot in enumerate(shots)]
+        return {"reference": torch.stack([encode(vae, dataset.repeated(clip)) for clip in clips])}
 
     return cached(cache, compute)["reference"]
 
@@ -288,20 +280,13 @@ def recoloured(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
 
 
-def mirrored(latents: torch.Tensor, chosen: np.ndarray, which: np.ndarray) -> torch.Tensor:
-    """Of [N, K, C, F, H, W] those of some clips [B, C, F, H, W], flipped for the second half of the clips."""
-    states = latents[chosen % len(latents), which]
-    flipped = torch.from_numpy(chosen >= len(latents)).view(-1, 1, 1, 1, 1)
-    return torch.where(flipped, states.flip(-1), states)
-
-
 def assemble(
     control: tuple[torch.Tensor, torch.Tensor], chosen: np.ndarray, layouts: np.ndarray
 ) -> torch.Tensor:
     """VACE's control states of some clips: [B, 2C + 64, F, H, W]."""
     latents, masks = control
-    states = mirrored(latents, chosen, layouts)
-    mask = masks[chosen % len(masks), layouts].to(states.dtype)  # [B, F]
+    states = latents[chosen, layouts]  # [B, 2C, F, H, W]
+    mask = masks[chosen, layouts].to(states.dtype)  # [B, F]
     shape = (len(chosen), 64, *states.shape[2:])
     return torch.cat([states, mask[:, None, :, None, None].expand(shape)], dim=1)
 
