@@ -136,6 +136,24 @@ def test_experts_are_shown_the_same_clip_in_other_colours(tiny_profile: Profile,
     assert all(("shown" in figures) != ("alone" in figures) for figures in seen)
 
 
+def test_latents_are_made_again_for_another_vae_and_other_clips(tmp_path: Path) -> None:
+    vae, clip = nn.Linear(2, 2), np.zeros((1, 2, 2, 3), np.uint8)
+    made: list[int] = []
+
+    def compute() -> dict[str, torch.Tensor]:
+        made.append(1)
+        return {"latents": torch.full((2,), float(len(made)))}
+
+    def latents(picture: np.ndarray) -> float:
+        found = train_video.cached(tmp_path / "latents.safetensors", vae, [picture], compute)
+        return found["latents"][0].item()
+
+    assert (latents(clip), latents(clip)) == (1, 1)
+    assert latents(clip + 1) == 2
+    nn.init.zeros_(vae.weight)
+    assert (latents(clip + 1), latents(clip + 1)) == (3, 3)
+
+
 def test_tokens_are_narrower_than_the_transformer() -> None:
     # A velocity holds the noise of all channels: a narrower stream could not carry it, and it would stay.
     width = architectures.HEADS * architectures.HEAD_WIDTH

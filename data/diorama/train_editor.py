@@ -56,8 +56,11 @@ def main() -> None:
         renders, truths = pictures(shots, "render"), pictures(shots, "truth")
         pipeline.to(arguments.device)
         cache = arguments.out / "latents" / "editor.safetensors"
-        pairs = cached(cache, lambda: {"render": encode(pipeline, renders, mini.anchors.edit_area),
-                                       "truth": encode(pipeline, truths, mini.anchors.edit_area)})  # fmt: skip
+        looks, area = {"render": renders, "truth": truths}, mini.anchors.edit_area
+        seen = map(np.asarray, renders + truths)
+        pairs = cached(
+            cache, pipeline.vae, seen, lambda: {k: encode(pipeline, v, area) for k, v in looks.items()}
+        )
         loss = objective(pipeline, renders, pairs, mini, arguments.batch)
         phases = [loop.Phase("editor", arguments.steps, arguments.learning_rate, loss, warmup=0.03)]
         loop.train(arguments.out / "editor", parts, phases)
