@@ -1,31 +1,70 @@
-"""What the paper claims on its ablation (4.5), and what the miniature must show: each checked by a number.
+"""What the paper claims (4.3, 4.5), and what the miniature must show: each statement checked by one number.
 
-Reads metrics.csv; writes nothing (tables.py writes the outcome). A claim that fails is stated as plainly as one
-that holds.
+Reads data/paper/claims.yaml and metrics.csv; writes nothing (tables.py writes the outcome). A claim that fails is
+stated as plainly as one that holds.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from rmkit import metrics, statistics
+from rmkit.paths import REPOSITORY
 from rmkit.statistics import Estimate
 
+FILE = REPOSITORY / "data" / "paper" / "claims.yaml"
 
-@dataclass(frozen=True)
-class Claim:
-    """One statement: `method` against `other` on a metric, by difference or ratio, within bounds."""
+
+class Strict(BaseModel):
+    """A misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Check(Strict):
+    """A number of a run, `difference` a - b or `ratio` a / b of two methods' means, and the bounds it must keep."""
+
+    metric: str
+    difference: tuple[str, str] | None = None
+    ratio: tuple[str, str] | None = None
+    least: float | None = None
+    most: float | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Check":
+        if (self.difference is None) == (self.ratio is None):
+            raise ValueError("a check has a difference or a ratio, one of them")
+        if self.least is None and self.most is None:
+            raise ValueError("a check has a bound: least, most or both")
+        return self
+
+    @property
+    def methods(self) -> tuple[str, str]:
+        """The two that are compared."""
+        return self.difference or self.ratio
+
+    def inside(self, found: Estimate) -> bool:
+        """Whether the whole interval keeps the bounds; 0 itself does not, as a tie is not better."""
+        above = self.least is None or (found.low >= self.least if self.least else found.low > 0)
+        return above and (self.most is None or (found.high <= self.most if self.most else found.high < 0))
+
+    def outside(self, found: Estimate) -> bool:
+        """Whether the whole interval breaks a bound."""
+        below = self.least is not None and (found.high < self.least if self.least else found.high <= 0)
+        return below or (self.most is not None and (found.low > self.most if self.most else found.low >= 0))
+
+
+class Claim(Strict):
+    """One statement of a section of the paper, or of this kit about its miniature."""
 
     id: str
-    source: str
+    section: str
     statement: str
-    metric: str
-    method: str
-    other: str
-    kind: Literal["difference", "ratio"] = "difference"
-    least: float = 0.0
-    most: float | None = None
+    check: Check
 
 
 @dataclass(frozen=True)
@@ -37,47 +76,30 @@ class Outcome:
     verdict: Literal["holds", "does not hold", "undecided", "not run"]
 
 
-_PAPER, _KIT = "paper, 4.5", "this kit"
-_BETTER = [m for m in metrics.ALL if m.better]
-CLAIMS = (
-    Claim("gain_over_grading", _KIT, "RealMaster is at least 1 dB nearer to the truth than a colour transfer",
-          "psnr_truth", "realmaster", "colour_transfer", least=1.0),
-    Claim("edges_over_grading", _KIT, "Edges are nearer to the truth than a colour transfer",
-          "psnr_truth", "edges", "colour_transfer"),
-    Claim("sharp_realmaster", _KIT, "RealMaster is 0.7 to 1.2 times as sharp as the VAE ceiling",
-          "sharpness", "realmaster", "vae_ceiling", "ratio", 0.7, 1.2),
-    Claim("sharp_edges", _KIT, "Edges are 0.7 to 1.2 times as sharp as the VAE ceiling",
-          "sharpness", "edges", "vae_ceiling", "ratio", 0.7, 1.2),
-    Claim("sharp_ceiling", _KIT, "The VAE ceiling is at least 0.6 times as sharp as the truth",
-          "sharpness", "vae_ceiling", "truth", "ratio", 0.6),
-    Claim("edges_over_depth", _PAPER, "Edges are better than Depth", "psnr_truth", "edges", "depth"),
-    Claim("edges_over_multi_anchor", _PAPER, "Edges are better than Multiple Anchors",
-          "psnr_truth", "edges", "multi_anchor"),
-    Claim("anchors_flicker", _PAPER, "Multiple Anchors flicker more than Edges",
-          "temporal_flickering", "edges", "multi_anchor"),
-    *(
-        Claim(f"realmaster_over_edges_{m.name}", _PAPER, f"RealMaster improves on Edges: {m.label}",
-              m.name, "realmaster", "edges")
-        for m in (*_BETTER, *metrics.JUDGED)
-    ),
-)  # fmt: skip
 ORDER = ("realmaster", "edges", "depth", "multi_anchor")
 
 
+@cache
+def load() -> tuple[Claim, ...]:
+    """All claims, in the order of their file."""
+    return tuple(Claim.model_validate(entry) for entry in yaml.safe_load(FILE.read_text()))
+
+
 def check(frame: pd.DataFrame) -> list[Outcome]:
-    """Outcome of every claim, in the order of CLAIMS; those on the judge's ratings only where there are some."""
-    names = {metric.name for metric in metrics.shown(frame.metric)}
-    return [_check(frame, claim) for claim in CLAIMS if claim.metric in names]
+    """Outcome of every claim, in the order of their file."""
+    return [_check(frame, claim) for claim in load()]
 
 
 def not_measured(frame: pd.DataFrame) -> str:
-    """What the paper makes its claims on and this run did not measure."""
-    which, models = "ArcFace, DINO and GPT-RS, which", "face, feature and judge models"
-    if len(metrics.shown(frame.metric)) > len(metrics.ALL):
-        which, models = "ArcFace, DINO and GPT-RS; the first two", "face and feature models"
+    """Why some claims have no verdict: the metrics and methods that metrics.csv lacks."""
+    measured, run = set(frame.metric), set(frame.method)
+    lacking = dict.fromkeys(c.check.metric for c in load() if c.check.metric not in measured)
+    absent = dict.fromkeys(m for c in load() for m in c.check.methods if m not in run)
+    if not lacking and not absent:
+        return "Every claim was checked."
     return (
-        f"The paper makes its claims on {which} need {models} that this run does not have: not run. PSNR and SSIM "
-        "to the truth stand in for them here; the paper has no truth."
+        f"Not run, for want of values: {', '.join([*lacking, *absent])} (the reasons stand under Table 1). PSNR and "
+        "SSIM to the truth stand in for the paper's metrics here; the paper has no truth."
     )
 
 
@@ -90,17 +112,10 @@ def observed_order(frame: pd.DataFrame, metric: str = "psnr_truth") -> list[tupl
 
 
 def _check(frame: pd.DataFrame, claim: Claim) -> Outcome:
-    if claim.kind == "ratio":
-        found = statistics.ratio(frame, claim.metric, claim.method, claim.other)
-    else:
-        found = statistics.difference(frame, claim.metric, claim.method, claim.other)
+    compare = statistics.difference if claim.check.difference else statistics.ratio
+    found = compare(frame, claim.check.metric, *claim.check.methods)
     if not found.known:
         return Outcome(claim, found, "not run")
-    # "better than" asks for more than a tie; bounds of a ratio and "at least 1 dB" include themselves.
-    above = found.low > 0 if claim.least == 0 else found.low >= claim.least
-    if above and (claim.most is None or found.high <= claim.most):
+    if claim.check.inside(found):
         return Outcome(claim, found, "holds")
-    below = found.high <= 0 if claim.least == 0 else found.high < claim.least
-    if below or (claim.most is not None and found.low > claim.most):
-        return Outcome(claim, found, "does not hold")
-    return Outcome(claim, found, "undecided")
+    return Outcome(claim, found, "does not hold" if claim.check.outside(found) else "undecided")

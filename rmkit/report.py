@@ -125,7 +125,7 @@ def _outcome(frame: pd.DataFrame, table: Table) -> str:
         names = " > ".join(f"{evaluate.METHODS[method]} ({value:.3g})" for method, value in order)
         lines.append(f"Order by {label}: {names}. {_against_paper([method for method, _ in order])}")
         lines.append("")
-    return _section("What the paper claims on the ablation, and what came out", "\n".join(lines))
+    return _section("What is claimed, and what came out", "\n".join(lines))
 
 
 def _against_paper(order: Sequence[str]) -> str:

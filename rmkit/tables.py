@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 
 from rmkit import claims, evaluate, metrics, statistics
-from rmkit.metrics import Metric
 from rmkit.profile import Profile
 from rmkit.statistics import Estimate
 
@@ -32,6 +31,7 @@ LATEX = {
     "&": r"\&",
     "−": "$-$",
     "≥": r"$\geq$",
+    "≤": r"$\leq$",
 }
 
 
@@ -79,7 +79,7 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, metho
         estimates = {m.name: statistics.mean(frame, method, m.name) for m in columns}
         missing = _missing(profile, frame, method)
         count = max(estimate.clips for estimate in estimates.values())
-        cells = [cell(estimates[m.name], m, missing) for m in columns]
+        cells = [cell(estimates[m.name], m.name, missing) for m in columns]
         rows.append([label, str(count) if count else missing, *cells])
         data.append({"profile": profile.name, "method": method, "clips": count} | _columns(estimates))
     header = ["Method", "Clips", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
@@ -107,7 +107,7 @@ def differences(profile: Profile, frame: pd.DataFrame) -> Table:
             continue
         found = {m.name: statistics.difference(frame, m.name, method) for m in columns}
         missing = _missing(profile, frame, method)
-        cells = [cell(found[m.name], m, missing, signed=True) for m in columns]
+        cells = [cell(found[m.name], m.name, missing, signed=True) for m in columns]
         rows.append([label, *cells])
         data.append({"profile": profile.name, "method": method} | _columns(found))
     header = ["Method − RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
@@ -123,48 +123,49 @@ def claims_table(profile: Profile, frame: pd.DataFrame) -> Table:
     """Every claim with what was found and whether it holds."""
     rows, data = [], []
     for outcome in claims.check(frame):
-        claim, metric = outcome.claim, metrics.BY_NAME[outcome.claim.metric]
-        what = f"{claim.method} {'/' if claim.kind == 'ratio' else '−'} {claim.other}"
+        claim, check = outcome.claim, outcome.claim.check
+        first, second = check.methods
+        kind = "difference" if check.difference else "ratio"
+        measured = f"{first} {'−' if check.difference else '/'} {second}, {check.metric}"
         found = cell(
-            outcome.found, metric, "not run", signed=claim.kind == "difference", ratio=claim.kind == "ratio"
+            outcome.found, check.metric, "not run", signed=kind == "difference", ratio=kind == "ratio"
         )
-        rows.append(
-            [claim.source, claim.statement, f"{what}, {claim.metric}", bound(claim), found, outcome.verdict]
-        )
+        rows.append([claim.section, claim.statement, measured, bound(check), found, outcome.verdict])
         data.append(
             {
                 "profile": profile.name,
                 "id": claim.id,
-                "source": claim.source,
+                "section": claim.section,
                 "statement": claim.statement,
-                "metric": claim.metric,
-                "method": claim.method,
-                "other": claim.other,
-                "kind": claim.kind,
-                "bound": bound(claim),
+                "metric": check.metric,
+                "kind": kind,
+                "method": first,
+                "other": second,
+                "bound": bound(check),
                 **_columns({"value": outcome.found}),
                 "verdict": outcome.verdict,
             }
         )
-    header = ["Source", "Claim", "Measured as", "Bound", "Found", "Verdict"]
+    header = ["Section", "Claim", "Measured as", "Bound", "Found", "Verdict"]
     notes = [claims.not_measured(frame)]
     return Table("claims", f"Claims, profile {profile.name}", header, rows, pd.DataFrame(data), notes)
 
 
-def bound(claim: claims.Claim) -> str:
-    """A claim's bound in words: '≥ 1', '> 0', '0.7 to 1.2'."""
-    if claim.most is not None:
-        return f"{claim.least:g} to {claim.most:g}"
-    return f"≥ {claim.least:g}" if claim.least else "> 0"
+def bound(check: claims.Check) -> str:
+    """A check's bounds in words: '≥ 1', '> 0', '< 0', '0.7 to 1.2'."""
+    if check.least is not None and check.most is not None:
+        return f"{check.least:g} to {check.most:g}"
+    value, strict, loose = (check.least, ">", "≥") if check.most is None else (check.most, "<", "≤")
+    return f"{loose} {value:g}".replace("-", "−") if value else f"{strict} 0"
 
 
 def cell(
-    estimate: Estimate, metric: Metric, missing: str = "n/a", signed: bool = False, ratio: bool = False
+    estimate: Estimate, metric: str, missing: str = "n/a", signed: bool = False, ratio: bool = False
 ) -> str:
     """'value [low, high]', or why there is none."""
     if not estimate.known:
         return missing
-    digits = 2 if ratio else DIGITS.get(metric.name, 4)
+    digits = 2 if ratio else DIGITS.get(metric, 4)
     sign = "+" if signed else ""
 
     def number(value: float) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmkit import claims, statistics
+from rmkit import claims, evaluate, statistics
 
 
 def frame_of(values: dict[str, dict[str, float]], metric: str = "psnr_truth") -> pd.DataFrame:
@@ -101,8 +101,8 @@ def test_claims_have_verdicts() -> None:
     assert outcome(values, "gain_over_grading").verdict == "holds"
     values["realmaster"] = plus(0.5)
     assert outcome(values, "gain_over_grading").verdict == "does not hold"
-    assert outcome(values, "edges_over_depth").verdict == "undecided"
-    assert outcome(values, "edges_over_multi_anchor").verdict == "not run"
+    assert outcome(values, "edges_over_depth_psnr").verdict == "undecided"
+    assert outcome(values, "edges_over_multi_anchor_psnr").verdict == "not run"
     order = [method for method, _ in claims.observed_order(frame_of(values))]
     assert order[-1] == "realmaster" and len(order) == 3
 
@@ -117,3 +117,34 @@ def test_sharpness_has_a_lower_and_an_upper_bound(factor: float, verdict: str) -
     edges = {clip: value * (factor + noise.normal(0, 0.02)) for clip, value in sharp.items()}
     values = {"vae_ceiling": sharp, "edges": edges}
     assert outcome(values, "sharp_edges", "sharpness").verdict == verdict
+
+
+def test_a_claim_that_less_is_better_holds_below_nothing() -> None:
+    near = sequences(8, 2, spread=0.1)
+    far = {clip: value + 1 for clip, value in near.items()}
+    values = {"realmaster": near, "edges": far}
+    assert outcome(values, "realmaster_over_edges_dino", "dino").verdict == "holds"
+    swapped = {"realmaster": far, "edges": near}
+    assert outcome(swapped, "realmaster_over_edges_dino", "dino").verdict == "does not hold"
+    tied = {"realmaster": near, "edges": near}
+    assert outcome(tied, "realmaster_over_edges_dino", "dino").verdict == "does not hold"
+
+
+def test_claims_compare_methods_that_exist_and_have_names_of_their_own() -> None:
+    known = {method for claim in claims.load() for method in claim.check.methods}
+    assert known <= set(evaluate.METHODS)
+    assert len({claim.id for claim in claims.load()}) == len(claims.load())
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        {"metric": "dino", "difference": ["a", "b"]},
+        {"metric": "dino", "least": 0},
+        {"metric": "dino", "difference": ["a", "b"], "at_least": 0},
+    ],
+    ids=["no bound", "no methods", "misspelt"],
+)
+def test_a_claim_that_cannot_be_checked_is_refused(check: dict) -> None:
+    with pytest.raises(ValueError, match=r"(?i)check"):
+        claims.Check.model_validate(check)

@@ -82,7 +82,7 @@ def test_what_did_not_run_says_so(tiny_profile: profile.Profile) -> None:
     notes = " ".join(made["table2"].notes)
     assert "leaves depth out" in notes and "this data has no truth" in notes
     verdicts = {row[1]: row[-1] for row in made["claims"].cells}
-    assert verdicts["Edges are better than Depth"] == "not run"
+    assert verdicts["Edges are nearer to the truth than Depth"] == "not run"
     assert "not run" not in tables.markdown(made["differences"]).splitlines()[4]
 
 
