@@ -51,6 +51,7 @@ def write(profile: Profile) -> Path:
         _section("Table 1", tables.markdown(made["table1"])),
         _section("Table 2", tables.markdown(made["table2"])),
         _section("Paired differences", tables.markdown(made["differences"])),
+        _section("Win rates", tables.markdown(made["wins"])),
         _figures(profile),
         _sheets(profile, shown),
         _generated(profile),

@@ -69,6 +69,59 @@ def ratio(frame: pd.DataFrame, metric: str, method: str, other: str) -> Estimate
     return ratio_of_sums(a[both].to_numpy(), b[both].to_numpy(), sequences[both])
 
 
+def win_rate(frame: pd.DataFrame, metric: str, method: str, better: int, other: str = REFERENCE) -> Estimate:
+    """Share of clips on which a method beats the other (ties count half), with Wilson's interval.
+
+    better: 1 where more is better, -1 where less is. The interval's width is that of as many trials as there are
+    sequences: clips of one are correlated, and counting each would claim too much.
+    """
+    a, sequences = _values(frame, method, metric)
+    b, _ = _values(frame, other, metric)
+    both = a.index.intersection(b.index)
+    if not len(both):
+        return NOTHING
+    gains = better * (a[both] - b[both])
+    rate = float(((gains > 0) + 0.5 * (gains == 0)).mean())
+    count = sequences[both].nunique()
+    low, high = wilson(rate, count)
+    return Estimate(rate, low, high, len(both), count, "Wilson")
+
+
+def wilson(rate: float, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `trials` (Wilson 1927, eq. 4)."""
+    z = 1.959964
+    centre, spread = (
+        rate + z**2 / (2 * trials),
+        z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2),
+    )
+    return (centre - spread) / (1 + z**2 / trials), (centre + spread) / (1 + z**2 / trials)
+
+
+def p_values(
+    frame: pd.DataFrame, metric: str, methods: Sequence[str], other: str = REFERENCE
+) -> dict[str, float]:
+    """Two-sided p of each method's difference to the other: Wilcoxon's signed ranks, corrected by Holm.
+
+    On the means of sequences, which are independent where clips are not. Methods without a common clip, and those that
+    differ on fewer than two sequences, are left out.
+    """
+    from scipy.stats import wilcoxon
+
+    raw: dict[str, float] = {}
+    for method in methods:
+        a, sequences = _values(frame, method, metric)
+        b, _ = _values(frame, other, metric)
+        both = a.index.intersection(b.index)
+        means = (a[both] - b[both]).groupby(sequences[both]).mean()
+        if (means != 0).sum() > 1:
+            raw[method] = float(wilcoxon(means).pvalue)
+    corrected, highest = {}, 0.0
+    for rank, method in enumerate(sorted(raw, key=raw.get)):
+        highest = max(highest, min(1.0, (len(raw) - rank) * raw[method]))
+        corrected[method] = highest
+    return {method: corrected[method] for method in raw}
+
+
 def ratio_of_sums(
     numerator: np.ndarray, denominator: np.ndarray, sequences: Sequence[str] | pd.Series
 ) -> Estimate:

@@ -1,17 +1,18 @@
 """Table 2 and its companions, each as csv, md and tex (paper, 4.5).
 
-Reads metrics.csv alone (no model, no video); writes tables/{table1,table2,differences,claims}.{csv,md,tex}. What did
+Reads metrics.csv alone (no model, no video); writes tables/{table1,table2,differences,wins,claims}.{csv,md,tex}. What did
 not run says so, and a number of one profile never stands in another's column.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from rmkit import claims, evaluate, metrics, statistics
+from rmkit.metrics import Metric
 from rmkit.profile import Profile
 from rmkit.statistics import Estimate
 
@@ -21,6 +22,7 @@ TABLE1 = (
     *("realmaster", "vae_ceiling", "truth"),
 )
 TABLE2 = ("render", "colour_transfer", *evaluate.VARIANTS, "realmaster", "vae_ceiling", "truth")
+BOUNDS = ("render", "vae_ceiling", "truth")
 DIGITS = {"psnr_truth": 2, "sharpness": 0, "ssim_truth": 3, "gpt_rs": 2, "gpt_rs_ref": 2}  # else 4
 ARROWS = {1: "↑", -1: "↓", 0: ""}
 LATEX = {
@@ -30,6 +32,8 @@ LATEX = {
     "_": r"\_",
     "&": r"\&",
     "−": "$-$",
+    "<": "$<$",
+    ">": "$>$",
     "≥": r"$\geq$",
     "≤": r"$\leq$",
 }
@@ -45,6 +49,7 @@ class Table:
     cells: Sequence[Sequence[str]]
     data: pd.DataFrame
     notes: Sequence[str]
+    bold: frozenset[tuple[int, int]] = frozenset()  # row and column of cells that are clearly the best
 
 
 def write(profile: Profile, made: Sequence[Table]) -> list[Path]:
@@ -67,6 +72,7 @@ def build(profile: Profile) -> list[Table]:
         _means(profile, frame, "table1", "Table 1. Methods", TABLE1),
         _means(profile, frame, "table2", "Table 2. Ablation", TABLE2),
         differences(profile, frame),
+        wins(profile, frame),
         claims_table(profile, frame),
     ]
 
@@ -74,6 +80,7 @@ def build(profile: Profile) -> list[Table]:
 def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, methods: Sequence[str]) -> Table:
     """Means of some methods: a table of the paper with the rows it lacks (input, grading, ceiling, truth)."""
     rows, data, columns = [], [], metrics.shown(frame.metric)
+    best = {metric.name: _best(frame, metric, methods) for metric in columns}
     for method in methods:
         label = evaluate.METHODS[method]
         estimates = {m.name: statistics.mean(frame, method, m.name) for m in columns}
@@ -85,7 +92,8 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, metho
     header = ["Method", "Clips", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
     notes = [
         *_reasons(profile, frame, methods),
-        "Mean over clips [95 % interval, resampled by sequence]; "
+        "Mean over clips [95 % interval, resampled by sequence]; bold: better than every other method's by more than "
+        "the interval of their difference (input, ceiling and truth do not compete); "
         f"{_sequences(frame)} sequences. Sharpness is to be near the truth's, not high.",
         "Motion Smoothness (flow): VBench's arithmetic with an optical-flow interpolator (DIS) in place of AMT-S; "
         "not comparable with VBench's own numbers. `distinct`: on the source's frames, without the repetition "
@@ -96,7 +104,31 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, metho
     if "per_frame" in methods:
         notes.append("Per-frame editing: on some of the clips only; compare by the paired differences.")
     title = f"{subject} on the validation clips, profile {profile.name}"
-    return Table(name, title, header, rows, pd.DataFrame(data), notes)
+    bold = frozenset(
+        (methods.index(method), column + 2)
+        for column, method in enumerate(best.values())
+        if method is not None
+    )
+    return Table(name, title, header, rows, pd.DataFrame(data), notes, bold)
+
+
+def _best(frame: pd.DataFrame, metric: Metric, methods: Sequence[str]) -> str | None:
+    """The method that is better than every other one by more than chance, or None where there is none.
+
+    Input, ceiling and truth stand in a table to be compared with; they do not compete.
+    """
+    means = {
+        method: statistics.mean(frame, method, metric.name) for method in methods if method not in BOUNDS
+    }
+    known = {method: found.value for method, found in means.items() if found.known}
+    if not metric.better or len(known) < 2:
+        return None
+    first = max(known, key=lambda method: metric.better * known[method])
+    for other in known.keys() - {first}:
+        found = statistics.difference(frame, metric.name, first, other)
+        if not (found.low > 0 if metric.better > 0 else found.high < 0):
+            return None
+    return first
 
 
 def differences(profile: Profile, frame: pd.DataFrame) -> Table:
@@ -117,6 +149,33 @@ def differences(profile: Profile, frame: pd.DataFrame) -> Table:
     ]
     title = f"Paired differences to RealMaster, profile {profile.name}"
     return Table("differences", title, header, rows, pd.DataFrame(data), notes)
+
+
+def wins(profile: Profile, frame: pd.DataFrame) -> Table:
+    """How often each method beats RealMaster, and whether a difference could be chance."""
+    rows, data = [], []
+    columns = [metric for metric in metrics.shown(frame.metric) if metric.better]
+    methods = [method for method in evaluate.METHODS if method != statistics.REFERENCE]
+    tested = {metric.name: statistics.p_values(frame, metric.name, methods) for metric in columns}
+    for method in methods:
+        rates = {m.name: statistics.win_rate(frame, m.name, method, m.better) for m in columns}
+        missing, cells = _missing(profile, frame, method), []
+        for metric in columns:
+            text, p = (
+                cell(rates[metric.name], metric.name, missing, ratio=True),
+                tested[metric.name].get(method),
+            )
+            cells.append(text if p is None else f"{text}, p {_p(p)}")
+        rows.append([evaluate.METHODS[method], *cells])
+        ps = {f"{name}_p": round(found[method], 6) for name, found in tested.items() if method in found}
+        data.append({"profile": profile.name, "method": method} | _columns(rates) | ps)
+    header = ["Method against RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
+    notes = [
+        "Share of the common clips on which the method is better [Wilson, 95 %, of as many trials as sequences]; p of "
+        "the difference by Wilcoxon's signed ranks on the means of sequences, corrected by Holm within a column.",
+    ]
+    title = f"Win rates against RealMaster, profile {profile.name}"
+    return Table("wins", title, header, rows, pd.DataFrame(data), notes)
 
 
 def claims_table(profile: Profile, frame: pd.DataFrame) -> Table:
@@ -176,17 +235,22 @@ def cell(
     return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
 
 
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
 def markdown(table: Table) -> str:
     """GitHub's form; the pipe inside a cell is escaped."""
     lines = [f"**{table.title}**", "", _row(table.header), _row(["---"] * len(table.header))]
-    lines += [_row(row) for row in table.cells]
+    lines += [_row(row) for row in _emphasised(table, "**{}**")]
     return "\n".join([*lines, "", *(f"{note}  " for note in table.notes), ""])
 
 
 def latex(table: Table) -> str:
     """A booktabs tabular with its caption; the notes follow as text."""
     columns = "l" * len(table.header)
-    body = [" & ".join(_tex(text) for text in row) + r" \\" for row in table.cells]
+    plain = replace(table, cells=[[_tex(text) for text in row] for row in table.cells])
+    body = [" & ".join(row) + r" \\" for row in _emphasised(plain, r"\textbf{{{}}}")]
     return "\n".join(
         [
             r"\begin{table}",
@@ -203,6 +267,13 @@ def latex(table: Table) -> str:
             "",
         ]
     )
+
+
+def _emphasised(table: Table, form: str) -> list[list[str]]:
+    return [
+        [form.format(text) if (i, j) in table.bold else text for j, text in enumerate(row)]
+        for i, row in enumerate(table.cells)
+    ]
 
 
 def _missing(profile: Profile, frame: pd.DataFrame, method: str) -> str:

@@ -44,7 +44,9 @@ def test_three_forms_that_agree(tiny_profile: profile.Profile) -> None:
     put_metrics(tiny_profile, list(evaluate.METHODS))
     paths = {path.name: path for path in tables.write(tiny_profile, tables.build(tiny_profile))}
     assert set(paths) == {
-        f"{t}.{s}" for t in ("table1", "table2", "differences", "claims") for s in ("csv", "md", "tex")
+        f"{t}.{s}"
+        for t in ("table1", "table2", "differences", "wins", "claims")
+        for s in ("csv", "md", "tex")
     }
     with paths["table2.csv"].open(newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
@@ -62,6 +64,38 @@ def test_three_forms_that_agree(tiny_profile: profile.Profile) -> None:
     tex = paths["table2.tex"].read_text()
     assert tex.count("&") == (len(rows) + 1) * (len(metrics.ALL) + 1)  # beside the method, with the header
     assert not re.search(r"(?<!\\)[_%]", tex)
+
+
+def test_bold_is_what_beats_every_other_by_more_than_chance(tiny_profile: profile.Profile) -> None:
+    put_metrics(tiny_profile, list(evaluate.METHODS))
+    frame = pd.read_csv(tiny_profile.layout.metrics)
+    psnr = frame.metric == "psnr_truth"
+    frame.loc[psnr & (frame.method == "realmaster"), "value"] += 8
+    frame.loc[psnr & (frame.method == "truth"), "value"] += 20  # does not compete
+    frame.to_csv(tiny_profile.layout.metrics, index=False)
+    table = next(table for table in tables.build(tiny_profile) if table.name == "table2")
+    column = 2 + [metric.name for metric in metrics.ALL].index("psnr_truth")
+    assert (tables.TABLE2.index("realmaster"), column) in table.bold
+    assert len([place for place in table.bold if place[1] == column]) == 1
+    assert f"| **{table.cells[tables.TABLE2.index('realmaster')][column]}** |" in tables.markdown(table)
+    assert r"\textbf{" in tables.latex(table)
+    assert "**" not in table.data.to_csv()
+
+
+def test_win_rates_and_p_values(tiny_profile: profile.Profile) -> None:
+    put_metrics(tiny_profile, ["edges", "depth", "realmaster"])
+    frame = pd.read_csv(tiny_profile.layout.metrics)
+    frame.loc[(frame.metric == "psnr_truth") & (frame.method == "edges"), "value"] += 30
+    rate = statistics.win_rate(frame, "psnr_truth", "edges", 1)
+    # 8 of 8: Wilson's lower bound is 8 / (8 + 1.96^2).
+    assert (
+        rate.value == 1 and rate.low == pytest.approx(8 / (8 + 1.959964**2)) and rate.high == pytest.approx(1)
+    )
+    assert statistics.win_rate(frame, "psnr_truth", "edges", -1).value == 0
+    ps = statistics.p_values(frame, "psnr_truth", ["edges", "depth", "truth"])
+    assert set(ps) == {"edges", "depth"}
+    assert ps["edges"] == pytest.approx(2 * 2 / 2**8)  # the smallest there is for 8 pairs, times two methods
+    assert ps["depth"] > 0.05
 
 
 def test_the_same_bytes_twice(tiny_profile: profile.Profile) -> None:
