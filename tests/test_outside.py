@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from rmkit import cli, clips, doctor, evaluate, models, plan, profile, store, video
 from rmkit.baselines import editto, framing, lucy_edit, outside
@@ -211,6 +211,13 @@ def test_every_tensor_of_edittos_lora_finds_its_place(ditto, tmp_path: Path) -> 
     }
     assert len(wanted) == 2 * 2 * 10 and set(loaded) == set(wanted)
     assert all(torch.equal(loaded[name].float(), wanted[name].float()) for name in wanted)
+    raw = load_file(tmp_path / "ditto" / "models" / "ditto_sim2real.safetensors")
+    names = ["attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"]
+    names += [name.replace("attn1", "attn2") for name in names] + ["ffn.net.0.proj", "ffn.net.2"]
+    parts = [f"{kind}_attn.{part}" for kind in ("self", "cross") for part in "qkvo"] + ["ffn.0", "ffn.2"]
+    for part, name in zip(parts, names, strict=True):
+        there = loaded[f"transformer.vace_blocks.1.{name}.lora_B.weight"]
+        assert torch.equal(there.float(), raw[f"vace_blocks.1.{part}.lora_B.default.weight"].float())
     # At full strength: the product of the two sides is added, as the authors' script does.
     layer = pipeline.transformer.vace_blocks[1].ffn.net[0].proj
     stem = "transformer.vace_blocks.1.ffn.net.0.proj.lora_"
