@@ -95,6 +95,15 @@ def _enhance(profile: Profile) -> None:
     enhance.enhance(profile, clips.load(profile, "validation"))
 
 
+def _baselines(profile: Profile) -> None:
+    from rmkit import clips
+    from rmkit.baselines import outside
+
+    for name in outside.LABELS:
+        print(f"{name}: {outside.why_not(profile, name) or 'asked for'}")
+    outside.make(profile, clips.load(profile, "validation"))
+
+
 def _evaluate(profile: Profile) -> None:
     from rmkit import evaluate
 
@@ -140,6 +149,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "filter": (_filter, "decide which pairs are kept for training"),
     "train": (_train, "the in-context LoRA, one adapter an expert"),
     "enhance": (_enhance, "RealMaster on the validation clips"),
+    "baselines": (_baselines, "the outside methods that the profile asks for, before they are measured"),
     "evaluate": (_evaluate, "every metric of every method, to metrics.csv"),
     "report": (_report, "tables, figures and report from metrics.csv"),
     "doctor": (_doctor, "what this machine has and what the profile needs"),

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from rmkit import diorama, endpoint, environment, evaluate
+from rmkit.baselines import outside
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
@@ -60,15 +61,19 @@ def check(profile: Profile) -> list[Finding]:
         _disk(profile),
         _data(profile),
         _judge(profile),
-    ] + [_model(profile, which) for which in ("wan", "vace", "editor")]
+        *(_model(profile, which) for which in ("wan", "vace", "editor")),
+        *(_outside(profile, name) for name in outside.asked(profile)),
+    ]
 
 
 def gigabytes(profile: Profile) -> float:
     """About how much disk a run of the profile fills."""
     size = profile.clips
     raw = size.frames * size.height * size.width * 3 * STORED / 1e9
-    videos = COPIES["train"] * profile.data.train_clips + COPIES["validation"] * profile.data.validation_clips
-    return FIXED_GB + raw * videos
+    held = COPIES["validation"] + len(outside.asked(profile))
+    return FIXED_GB + raw * (
+        COPIES["train"] * profile.data.train_clips + held * profile.data.validation_clips
+    )
 
 
 def versions(lock: Path = REPOSITORY / "requirements.lock") -> list[str]:
@@ -170,3 +175,14 @@ def _model(profile: Profile, which: str) -> Finding:
     except InputError as error:
         return Finding(f"model {which}", str(error), False)
     return Finding(f"model {which}", getattr(profile.models, which), True)
+
+
+def _outside(profile: Profile, name: str) -> Finding:
+    done = len(list((profile.layout.enhanced / name).glob("*.mp4")))
+    left = max(profile.data.validation_clips - done, 0)
+    try:
+        if left:
+            outside.method(name).check(profile, left)
+    except InputError as error:
+        return Finding(name, str(error), False)
+    return Finding(name, f"{left} clips left to make", True)

@@ -50,6 +50,12 @@ class Backoff:
     most: float = 60.0
     longest: float = 300.0  # an endpoint that asks for a longer wait ends the run
 
+    def wait(self, attempt: int, after: float | None = None) -> float:
+        """Seconds before the next attempt; jitter, so that requests refused together do not come back together."""
+        if after is not None:
+            return after
+        return min(self.most, self.first * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -79,23 +85,13 @@ class Endpoint:
 
     def _ask(self, request: Mapping[str, Any], read: Callable[[dict], T]) -> tuple[T, list[dict]]:
         bodies: list[dict] = []
-        why, wait = "", 0.0
-        for attempt in range(1, self.backoff.attempts + 1):
-            if self.stopped.wait(wait):
-                raise Stopped
-            try:
-                bodies.append(self._post(request))
-                return read(bodies[-1]), bodies
-            except Unusable as error:
-                why, wait = str(error), self._wait(attempt, error.after)
-            if wait > self.backoff.longest:
-                raise InputError(
-                    f"{self.host} asks for a wait of {wait:.0f} s ({why}): run again then; what was answered is kept."
-                )
-        raise InputError(
-            f"{self.host} gave no usable answer in {self.backoff.attempts} attempts (the last: {why}): check "
-            f"its address and model ('{request['model']}') and run again; what was answered is kept."
-        )
+
+        def attempt() -> tuple[T, list[dict]]:
+            bodies.append(self._post(request))
+            return read(bodies[-1]), bodies
+
+        advice = f"check its address and model ('{request['model']}')"
+        return patiently(attempt, self.backoff, self.host, advice, self.stopped)
 
     def _post(self, request: Mapping[str, Any]) -> dict:
         """One attempt; returns the body with the key blotted out."""
@@ -108,8 +104,7 @@ class Endpoint:
         status = response.status_code
         if status == 429 and "insufficient_quota" in response.text:
             raise InputError(f"the account behind {KEY} at {self.host} has no credit left (HTTP 429).")
-        if status in (408, 409, 425, 429) or status >= 500:
-            raise Unusable(f"HTTP {status}", retry_after(response.headers.get("Retry-After")))
+        raise_if_passing(response)
         # What the endpoint says about a refusal is not repeated: it may quote the key.
         if status in (401, 403):
             raise InputError(f"{self.host} refuses the key in {KEY} (HTTP {status}): set another, or none.")
@@ -121,19 +116,7 @@ class Endpoint:
         body = parsed(response.text)
         if not isinstance(body, dict):
             raise Unusable("an answer that is not JSON")
-        return self._without_key(body)
-
-    def _wait(self, attempt: int, after: float | None) -> float:
-        """Seconds before the next attempt; jitter, so that requests refused together do not come back together."""
-        if after is not None:
-            return after
-        return min(self.backoff.most, self.backoff.first * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
-
-    def _without_key(self, body: dict) -> dict:
-        key = self.key.get_secret_value()
-        if len(key) < SECRET:
-            return body
-        return json.loads(json.dumps(body).replace(json.dumps(key)[1:-1], "[key]"))
+        return without_key(body, self.key)
 
 
 @contextmanager
@@ -152,22 +135,62 @@ def connect(
         yield Endpoint(host_of(base_url), client, key, backoff)
 
 
+def patiently(
+    attempt: Callable[[], T], backoff: Backoff, host: str, advice: str, stopped: threading.Event
+) -> T:
+    """What `attempt` returns, tried again for as long as it raises Unusable.
+
+    Raises InputError when the host asks for too long a wait or all attempts are spent, Stopped once `stopped` is set.
+    """
+    why, wait = "", 0.0
+    for number in range(1, backoff.attempts + 1):
+        if stopped.wait(wait):
+            raise Stopped
+        try:
+            return attempt()
+        except Unusable as error:
+            why, wait = str(error), backoff.wait(number, error.after)
+        if wait > backoff.longest:
+            raise InputError(
+                f"{host} asks for a wait of {wait:.0f} s ({why}): run again then; what was answered is kept."
+            )
+    raise InputError(
+        f"{host} gave no usable answer in {backoff.attempts} attempts (the last: {why}): {advice} and run "
+        "again; what was answered is kept."
+    )
+
+
+def raise_if_passing(response: "httpx.Response") -> None:
+    """Raise Unusable for the statuses that may be gone the next time."""
+    status = response.status_code
+    if status in (408, 409, 425, 429) or status >= 500:
+        raise Unusable(f"HTTP {status}", retry_after(response.headers.get("Retry-After")))
+
+
+def without_key(body: dict, key: SecretStr) -> dict:
+    """A JSON body with the key blotted out, wherever it is quoted."""
+    text = key.get_secret_value()
+    if len(text) < SECRET:
+        return body
+    return json.loads(json.dumps(body).replace(json.dumps(text)[1:-1], "[key]"))
+
+
 def host_of(base_url: str) -> str:
     """Host and port of an address."""
     return urlsplit(base_url).netloc
 
 
-def has_key() -> bool:
-    """Whether the environment has a key."""
-    return bool(os.environ.get(KEY, "").strip())
+def has_key(name: str = KEY) -> bool:
+    """Whether the environment has a key in the variable `name`."""
+    return bool(os.environ.get(name, "").strip())
 
 
-def key() -> SecretStr:
+def key(name: str = KEY) -> SecretStr:
     """The key in a wrapper that does not print it; raises InputError when it cannot be one."""
-    text = os.environ.get(KEY, "").strip()
+    text = os.environ.get(name, "").strip()
     # An HTTP client quotes a header that it refuses to send, and the key with it.
     if not (text.isascii() and text.isprintable()) or " " in text:
-        raise InputError(f"{KEY} holds something that is no key: a space, a line break or a foreign letter.")
+        raise InputError(f"{name} holds something that is no key: a space, a line break or a foreign letter.")
     return SecretStr(text)
 
 

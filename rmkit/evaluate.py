@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rmkit import anchors, clips, judge, metrics, store, video
-from rmkit.baselines import blur, colour_transfer, per_frame, vae_ceiling
+from rmkit.baselines import blur, colour_transfer, outside, per_frame, vae_ceiling
 from rmkit.clips import Clip
 from rmkit.errors import InputError
 from rmkit.metrics import truth
@@ -28,9 +28,7 @@ METHODS = {
     "blur": "Blur",
     "colour_transfer": "Colour transfer",
     "per_frame": "Per-frame editing",
-    "runway_aleph": "Runway Aleph",
-    "lucy_edit": "LucyEdit",
-    "editto": "Editto",
+    **outside.LABELS,
     "multi_anchor": "Multiple Anchors",
     "depth": "Depth",
     "edges": "Edges",
@@ -38,26 +36,27 @@ METHODS = {
     "vae_ceiling": "VAE ceiling",
     "truth": "Truth",
 }
-OUTSIDE = ("runway_aleph", "lucy_edit", "editto")  # the paper's baselines
+OUTSIDE = tuple(outside.LABELS)  # the paper's baselines
 VARIANTS = ("multi_anchor", "depth", "edges")
 COLUMNS = ["profile", "method", "clip", "metric", "value"]
 PROVENANCE = ["sequence", "subsets", "options", "artefact", "commit"]
 
 
 def evaluate(profile: Profile) -> Path:
-    """Make the simple baselines and the ceiling, measure everything, and write metrics.csv; returns its path.
+    """Make the baselines and the ceiling, measure everything, and write metrics.csv; returns its path.
 
-    Raises InputError before measuring when a method's clip is missing or has another size than the profile's; when the
-    judge stops, the other metrics are written first.
+    Raises InputError before anything is made when a method's clip is missing or has another size than the profile's, or
+    an outside method that the profile asks for cannot run; when the judge stops, the other metrics are written first.
     """
     validation = clips.load(profile, "validation")
-    jobs = [(method, clip) for method in METHODS for clip in _having(profile, method, validation)]
-    made_here = (blur.NAME, colour_transfer.NAME, per_frame.NAME, vae_ceiling.NAME)
-    _check(profile, [(method, clip) for method, clip in jobs if method not in made_here])
+    made_here = (blur.NAME, colour_transfer.NAME, per_frame.NAME, vae_ceiling.NAME, *outside.asked(profile))
+    _check(profile, [job for job in _jobs(profile, validation) if job[0] not in made_here])
+    outside.make(profile, validation)
     blur.blur(profile, validation)
     colour_transfer.transfer(profile, validation)
     per_frame.edit(profile, validation)
     vae_ceiling.round_trip(profile, validation)
+    jobs = _jobs(profile, validation)
     rows: list[dict] = []
     for method, clip in track(jobs, "metrics"):
         rows += measure(profile, method, clip)
@@ -74,8 +73,8 @@ def why_not(profile: Profile, method: str) -> str:
         return f"not run: propagation.variants of this profile leaves {method} out."
     if method in VARIANTS:
         return "not run: every clip has a refused anchor."
-    if method in OUTSIDE:
-        return f"not run: there are no clips in enhanced/{method}/; this version has no client of its own for it."
+    if method in OUTSIDE and (reason := outside.why_not(profile, method)):
+        return reason
     if method in ("vae_ceiling", "truth"):
         return "n/a: this data has no truth."
     return "not run: metrics.csv has no row of it; run 05_evaluation again."
@@ -156,11 +155,18 @@ def videos(profile: Profile) -> int:
     """How many videos are measured at most: every method of the profile on every clip that it may have."""
     held, variants = profile.data.validation_clips, profile.propagation.variants
     left_out = {method for method in VARIANTS if method not in variants} | {
-        method for method in OUTSIDE if not (profile.layout.enhanced / method).is_dir()
+        method
+        for method in OUTSIDE
+        if outside.why_not(profile, method) and not (profile.layout.enhanced / method).is_dir()
     }
     counts = {method: held for method in METHODS if method not in left_out}
     counts[per_frame.NAME] = len(per_frame.chosen(range(held)))
     return sum(counts.values())
+
+
+def _jobs(profile: Profile, clips_: Sequence[Clip]) -> list[tuple[str, Clip]]:
+    """Every method with every clip that it has a video of."""
+    return [(method, clip) for method in METHODS for clip in _having(profile, method, clips_)]
 
 
 def _most(profile: Profile) -> judge.Cost:
@@ -202,7 +208,7 @@ def _text(options: Mapping[str, str]) -> str:
 def _having(profile: Profile, method: str, clips_: Sequence[Clip]) -> Sequence[Clip]:
     """The clips a method has a video of; variants leave those with a refused anchor out.
 
-    The paper's baselines are measured where a user has put their clips, named as ours.
+    The paper's baselines are measured where they have run, or a user has put their clips, named as ours.
     """
     if method in OUTSIDE:
         return [clip for clip in clips_ if path_of(profile, method, clip).is_file()]

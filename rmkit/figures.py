@@ -35,6 +35,9 @@ COLOURS = {
     "editto": "#1B9E77",
 }
 MARKERS = dict(zip(COLOURS, "shDdv^oP*X<>p", strict=True))
+# Methods that a user has added.
+COLOURS |= {method: "#444444" for method in evaluate.METHODS if method not in COLOURS}
+MARKERS |= {method: "H" for method in evaluate.METHODS if method not in MARKERS}
 DPI = 144
 ANCHOR_COLUMNS = [
     "clip",

@@ -20,9 +20,15 @@ from rmkit.profile import Profile
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import ModelMixin, QwenImageEditPipeline, WanPipeline, WanVACEPipeline
+    from diffusers import (
+        LucyEditPipeline,
+        ModelMixin,
+        QwenImageEditPipeline,
+        WanPipeline,
+        WanVACEPipeline,
+    )
 
-Which = Literal["wan", "vace", "editor"]
+Which = Literal["wan", "vace", "editor", "lucy_edit"]
 SHARED = ("vae", "text_encoder", "tokenizer")  # of VACE with Wan
 TEXT_TOKENS = 512  # Wan's text length
 DEFAULT_AREA = 1024 * 1024  # pixels at which QwenImageEditPipeline works
@@ -48,6 +54,18 @@ def dtype(profile: Profile) -> "torch.dtype":
     import torch
 
     return getattr(torch, profile.models.dtype)
+
+
+def require_gpu(profile: Profile, what: str) -> None:
+    """Raise InputError when `what` would run on the CPU in bfloat16 without the profile saying so: days a clip."""
+    if device(profile).type == "cpu" and (profile.models.device, profile.models.dtype) == (
+        "auto",
+        "bfloat16",
+    ):
+        raise InputError(
+            f"{what} needs a CUDA GPU and torch sees none here: run it on another machine, leave it out of "
+            "the profile, or set models.device to 'cpu' to wait for it."
+        )
 
 
 def generator(seed: int) -> "torch.Generator":
@@ -107,6 +125,14 @@ def load_vace(profile: Profile) -> "WanVACEPipeline":
     return _place(profile, pipeline)
 
 
+def load_lucy_edit(profile: Profile) -> "LucyEditPipeline":
+    """The pipeline of the outside method LucyEdit (paper, 4.1)."""
+    check(profile, "lucy_edit")
+    from diffusers import LucyEditPipeline
+
+    return _place(profile, LucyEditPipeline.from_pretrained(**_arguments(profile, "lucy_edit")))
+
+
 def load_editor(profile: Profile) -> "QwenImageEditPipeline":
     """The image editor of the anchors (paper, 3.1): Qwen-Image-Edit, or its Plus form by class name."""
     check(profile, "editor")
@@ -141,7 +167,7 @@ def edit_area(pipeline: "QwenImageEditPipeline", area: int) -> Iterator[None]:
         module.calculate_dimensions = original
 
 
-def text_length(pipeline: "WanPipeline | WanVACEPipeline") -> int:
+def text_length(pipeline: "WanPipeline | WanVACEPipeline | LucyEditPipeline") -> int:
     """Tokens a prompt is padded to: Wan's 512, or less where the tokenizer was made for less."""
     return min(TEXT_TOKENS, pipeline.tokenizer.model_max_length)
 
@@ -189,7 +215,15 @@ def hub_snapshot(name: str, file: str) -> tuple[Path, str]:
                 f"model {name} is not a folder and the hub does not give it "
                 f"({type(error).__name__}): check the name, the network and your access."
             ) from None
-    return Path(found).parent, Path(found).parent.name
+    root = Path(found).parents[file.count("/")]
+    return root, root.name
+
+
+def name_of(profile: Profile, which: Which) -> tuple[str, str]:
+    """(key in the profile, folder or hub name) of a model; a baseline's must be asked for."""
+    if which == "lucy_edit":
+        return "baselines.lucy_edit.model", profile.baselines.lucy_edit.model
+    return f"models.{which}", getattr(profile.models, which)
 
 
 def check_weights(folder: Path, what: str) -> None:
@@ -208,14 +242,12 @@ def check_weights(folder: Path, what: str) -> None:
 
 def _root(profile: Profile, which: Which) -> tuple[Path, str | None]:
     """(folder, None) of a complete model folder, or (cached snapshot, commit) of a hub name."""
-    name = getattr(profile.models, which)
+    key, name = name_of(profile, which)
     if is_hub_name(name):
         return hub_snapshot(name, "model_index.json")
     root = resolve(name)
     if not root.is_dir():
-        raise InputError(
-            f"models.{which} is {name}, and {root} does not exist: get the model or correct the profile."
-        )
+        raise InputError(f"{key} is {name}, and {root} does not exist: get the model or correct the profile.")
     optional = SHARED if which == "vace" else ("processor",)
     for part, origin in _index(root).items():
         # [null, null] marks a part that the pipeline goes without.
@@ -226,11 +258,10 @@ def _root(profile: Profile, which: Which) -> tuple[Path, str | None]:
             if part in optional:
                 continue
             raise InputError(
-                f"models.{which}: {root} lacks its {part} folder, which model_index.json lists; "
-                "copy the model again."
+                f"{key}: {root} lacks its {part} folder, which model_index.json lists; copy the model again."
             )
         if (folder / "config.json").is_file() or "Model" in origin[1] or "Encoder" in origin[1]:
-            check_weights(folder, f"models.{which}")
+            check_weights(folder, key)
     return root, None
 
 
@@ -273,7 +304,7 @@ def _arguments(profile: Profile, which: Which) -> dict[str, Any]:
     _quiet()
     root, commit = _root(profile, which)
     if commit:
-        name = getattr(profile.models, which)
+        _, name = name_of(profile, which)
         root = Path(DiffusionPipeline.download(name, revision=commit, use_safetensors=True))
     return {
         "pretrained_model_name_or_path": str(root),

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from rmkit import anchors, evaluate, store
+from rmkit.baselines import outside
 from rmkit.profile import Profile
 
 # Seconds an item, expected of `mini` (33 frames of 96x144) on two laptop cores.
@@ -62,6 +63,10 @@ def steps(profile: Profile) -> list[Step]:
         ),
         _training(profile),
         _step(profile, "enhance", "clips", held, (layout.enhanced / "realmaster").glob("*.mp4.json")),
+        *(
+            _step(profile, name, "clips", held, (layout.enhanced / name).glob("*.mp4.json"))
+            for name in outside.asked(profile)
+        ),
         _step(
             profile,
             "evaluate",
@@ -77,10 +82,12 @@ def show(profile: Profile) -> None:
     rows = steps(profile)
     print(f"profile {profile.name}: {profile.data.train_clips} training and ", end="")
     print(f"{profile.data.validation_clips} validation clips, results in {profile.layout.root}")
-    print(f"{'stage':12}{'to do':>7}{'done':>7}  {'of':20}{'about':>10}")
+    print(f"{'stage':13}{'to do':>7}{'done':>7}  {'of':20}{'about':>10}")
     for row in rows:
-        print(f"{row.stage:12}{row.count:7}{row.done:7}  {row.items:20}{duration(row.left):>10}")
+        print(f"{row.stage:13}{row.count:7}{row.done:7}  {row.items:20}{duration(row.left):>10}")
     print(f"judge: {evaluate.judging(profile)}")
+    for name, usd in outside.usd(profile, profile.data.validation_clips).items():
+        print(f"{name}: at most about {usd:.2f} USD")
     known = [row.left for row in rows if row.left is not None]
     if len(known) == len(rows):
         print(f"about {duration(sum(known))} to go")
@@ -115,7 +122,7 @@ def _training(profile: Profile) -> Step:
 
 def _expected(profile: Profile, stage: str) -> float | None:
     """Seconds an item by our estimate, scaled to the clip size; None for other models than mini's."""
-    if not profile.models.wan.startswith("data/diorama/"):
+    if stage not in EXPECTED or not profile.models.wan.startswith("data/diorama/"):
         return None
     size = profile.clips
     return EXPECTED[stage] * size.frames * size.height * size.width / MINI_SIZE

@@ -126,6 +126,20 @@ class Enhance(Settings):
     negative_prompt: str = Field("", description="used with guidance only (ours)")
 
 
+def _require_plain(address: str, key: str, variable: str) -> None:
+    """ValueError unless an address is http(s) and tells no secret: it is written beside the results."""
+    parts = urlsplit(address)
+    if parts.username or parts.password or parts.query:
+        raise ValueError(f"{key} must hold no name, password or query: the key goes to {variable}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{key} must start with http:// or https:// and a host, not {address}")
+
+
+def _require_whole_latents(frames: int, key: str) -> None:
+    if frames % 4 != 1:
+        raise ValueError(f"{key} must be 4k+1 for the Wan VAE, not {frames}")
+
+
 class Judge(Settings):
     enabled: bool = Field(True, description="rate by GPT-RS where OPENAI_API_KEY is set")
     base_url: str = Field("https://api.openai.com/v1", description="any OpenAI-compatible endpoint (ours)")
@@ -143,17 +157,74 @@ class Judge(Settings):
 
     @model_validator(mode="after")
     def _address(self) -> "Judge":
-        address = urlsplit(self.base_url)
-        # It is written beside the results, where a password must not stand.
-        if address.username or address.password or address.query:
-            raise ValueError(
-                "judge.base_url must hold no name, password or query: the key goes to OPENAI_API_KEY"
-            )
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError(
-                f"judge.base_url must start with http:// or https:// and a host, not {self.base_url}"
-            )
+        _require_plain(self.base_url, "judge.base_url", "OPENAI_API_KEY")
         return self
+
+
+PAPERS_PROMPT = "make the video look photorealistic"  # B.3, of every outside method
+
+
+class LucyEdit(Settings):
+    """The authors' defaults; baselines/lucy_edit.py says how a clip of another size is shown."""
+
+    model: str = Field(description="folder or hub name of the LucyEdit pipeline")
+    prompt: str = Field(PAPERS_PROMPT, description="paper, B.3")
+    height: int = Field(480, ge=16, description="pixels it works at (authors': 480)")
+    width: int = Field(832, ge=16, description="pixels it works at (authors': 832)")
+    frames: int = Field(81, ge=1, description="most frames a pass (authors': 81)")
+    steps: int = Field(50, ge=1, description="denoising steps (authors': 50)")
+    guidance: float = Field(5.0, description="1 switches guidance off (authors': 5)")
+
+    @model_validator(mode="after")
+    def _length(self) -> "LucyEdit":
+        _require_whole_latents(self.frames, "baselines.lucy_edit.frames")
+        return self
+
+
+class Editto(Settings):
+    """The authors' defaults; baselines/editto.py says how a clip of another size or length is shown."""
+
+    model: str = Field(description="folder or hub name that holds the LoRA; its base is models.vace")
+    file: str = Field("models/ditto_sim2real.safetensors", description="the LoRA in it")
+    prompt: str = Field(
+        PAPERS_PROMPT, description='paper, B.3; its authors say "Turn it into the real domain" for sim2real'
+    )
+    height: int = Field(480, ge=16, description="pixels it works at (authors': 480)")
+    width: int = Field(832, ge=16, description="pixels it works at (authors': 832)")
+    frames: int = Field(73, ge=1, description="most frames a pass (authors': 73)")
+    steps: int = Field(50, ge=1, description="denoising steps (authors': 50)")
+    guidance: float = Field(5.0, description="1 switches guidance off (authors': 5)")
+    shift: float = Field(5.0, description="flow shift (authors': 5)")
+
+    @model_validator(mode="after")
+    def _length(self) -> "Editto":
+        _require_whole_latents(self.frames, "baselines.editto.frames")
+        return self
+
+
+class RunwayAleph(Settings):
+    """A service that charges: nothing is sent beyond the budget, and nothing without RUNWAYML_API_SECRET."""
+
+    model: str = Field("aleph2", description="paper: gen4_aleph, which the service no longer takes")
+    prompt: str = Field(PAPERS_PROMPT, description="paper, B.3")
+    base_url: str = Field("https://api.dev.runwayml.com", description="address of the service")
+    usd_per_second: float = Field(gt=0, description="price of a second of video: see Runway's list")
+    budget_usd: float = Field(20.0, ge=0, description="a dearer run is refused")
+    timeout: float = Field(60.0, gt=0, description="seconds that an answer may keep silent")
+    patience: float = Field(1800.0, gt=0, description="seconds that a task may take")
+
+    @model_validator(mode="after")
+    def _address(self) -> "RunwayAleph":
+        _require_plain(self.base_url, "baselines.runway_aleph.base_url", "RUNWAYML_API_SECRET")
+        return self
+
+
+class Baselines(Settings):
+    """The paper's outside methods (4.1, B.3): each runs only where it is asked for."""
+
+    runway_aleph: RunwayAleph | None = Field(None, description="null: not run")
+    lucy_edit: LucyEdit | None = Field(None, description="null: not run")
+    editto: Editto | None = Field(None, description="null: not run")
 
 
 class Profile(Settings):
@@ -171,6 +242,7 @@ class Profile(Settings):
     train: Train
     enhance: Enhance = Enhance()
     judge: Judge = Judge()
+    baselines: Baselines = Baselines()
 
     @property
     def layout(self) -> Layout:

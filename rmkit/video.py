@@ -77,11 +77,13 @@ def write(path: Path, frames: np.ndarray, fps: int | Fraction) -> None:
     _encode(path, frames, fps, "libx264rgb", "rgb24", {"qp": "0", "preset": "veryfast"})
 
 
-def write_viewing_copy(path: Path, frames: np.ndarray, fps: int | Fraction, scale: int = 1) -> None:
-    """A copy that any player and browser shows (H.264, 4:2:0), enlarged `scale` times."""
+def write_viewing_copy(
+    path: Path, frames: np.ndarray, fps: int | Fraction, scale: int = 1, quality: int = 16
+) -> None:
+    """A copy that any player and browser shows (H.264, 4:2:0, crf `quality`), enlarged `scale` times."""
     if scale > 1:
         frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
-    _encode(path, frames, fps, "libx264", "yuv420p", {"crf": "16", "movflags": "+faststart"})
+    _encode(path, frames, fps, "libx264", "yuv420p", {"crf": str(quality), "movflags": "+faststart"})
 
 
 def image(path: Path) -> np.ndarray:

@@ -19,7 +19,8 @@ for folder in ("data/diorama", "benchmarks"):
     sys.path.insert(0, str(REPOSITORY / folder))
 
 # A key of the user's must not be charged for tests: before any profile is loaded, and for subprocesses too.
-os.environ.pop("OPENAI_API_KEY", None)
+for key in ("OPENAI_API_KEY", "RUNWAYML_API_SECRET"):
+    os.environ.pop(key, None)
 
 HEIGHT, WIDTH, FRAMES = 32, 48, 9
 PROMPT = "make it look photorealistic"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rmkit import anchors, clips, evaluate, metrics, profile, propagate, store, video
-from rmkit.baselines import blur, colour_transfer, per_frame, vae_ceiling
+from rmkit.baselines import blur, colour_transfer, outside, per_frame, vae_ceiling
 from rmkit.errors import InputError
 from rmkit.metrics import truth
 from rmkit.metrics.edge_f1 import edge_f1
@@ -215,6 +215,31 @@ def test_another_methods_clips_are_measured_where_they_lie(measured: profile.Pro
     rows = rows_of(evaluate.evaluate(measured))
     mine = {row["metric"]: float(row["value"]) for row in rows if row["method"] == "lucy_edit"}
     assert mine["edge_f1"] == 1
+
+
+def test_an_outside_method_is_made_and_measured_in_one_go(measured: profile.Profile, monkeypatch) -> None:
+    """After everything else was found to be there, and before anything is measured."""
+
+    def make(made: profile.Profile, clips_) -> None:
+        for clip in clips_:
+            frames = video.read(clips.path(made, clip))
+            video.write(evaluate.path_of(made, "editto", clip), frames, made.clips.fps)
+
+    asked = measured.model_copy(
+        update={"baselines": profile.Baselines(editto=profile.Editto(model="nowhere"))}
+    )
+    with pytest.raises(InputError, match=r"baselines\.editto\.model is nowhere"):
+        evaluate.evaluate(asked)
+    assert not (asked.layout.enhanced / "blur").exists()
+    monkeypatch.setattr(outside, "make", make)
+    put_truth(asked)
+    held = clips.load(asked, "validation")
+    # An earlier run's clip of another size is made again, not refused.
+    video.write(evaluate.path_of(asked, "editto", held[0]), np.zeros((9, 16, 16, 3), np.uint8), 16)
+    rows = rows_of(evaluate.evaluate(asked))
+    assert {row["clip"] for row in rows if row["method"] == "editto"} == {clip.id for clip in held}
+    video_count = len({(row["method"], row["clip"]) for row in rows})
+    assert evaluate.videos(asked) == video_count
 
 
 def test_simple_baselines(measured: profile.Profile) -> None:

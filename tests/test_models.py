@@ -130,6 +130,15 @@ def test_hub_model_is_downloaded_at_its_pinned_commit(tiny_profile, tiny_checkpo
     assert models.fingerprint(hub, "wan") == "c0ffee"
 
 
+@pytest.mark.parametrize("file", ["model_index.json", "models/one.safetensors"])
+def test_a_snapshot_is_named_by_its_commit_however_deep_the_file(monkeypatch, file):
+    import huggingface_hub
+
+    cached = Path("cache/models--owner--name/snapshots/c0ffee")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(cached / file))
+    assert models.hub_snapshot("owner/name", file) == (cached, "c0ffee")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

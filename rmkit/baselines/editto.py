@@ -1,0 +1,221 @@
+"""Editto: an outside method, Ditto's LoRA for "simulation to real" on VACE of 14 billion weights (paper, 4.1 and B.3).
+
+Its authors' defaults: the source clip as VACE's video, all of it to be generated (a white mask), 73 frames at 480x832.
+Reads validation clips and the LoRA; gives outside.py their edited frames. Open in the paper and ours: a clip of another
+shape is shown as large as fits, on black, and cut out again; one longer than 73 frames is edited in windows of 73 from
+the same noise, the last ending with the clip (`frames: 81` makes one pass of the paper's clips); UniPC, as diffusers
+ships VACE, in place of the authors' Euler steps.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from rmkit import clips, models, store, video
+from rmkit.baselines import framing, outside
+from rmkit.clips import Clip
+from rmkit.errors import InputError
+from rmkit.paths import resolve
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import WanVACEPipeline, WanVACETransformer3DModel
+
+NAME = "editto"
+VERSION = 1
+# Wan's own, which the authors' script passes: garish, over-exposed, static, blurred, subtitles, deformed hands, ...
+NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
+    "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+# The file names its modules as the trainer DiffSynth does; diffusers' loader would know none of them.
+RENAMED = {
+    "self_attn.q": "attn1.to_q",
+    "self_attn.k": "attn1.to_k",
+    "self_attn.v": "attn1.to_v",
+    "self_attn.o": "attn1.to_out.0",
+    "cross_attn.q": "attn2.to_q",
+    "cross_attn.k": "attn2.to_k",
+    "cross_attn.v": "attn2.to_v",
+    "cross_attn.o": "attn2.to_out.0",
+    "ffn.0": "ffn.net.0.proj",
+    "ffn.2": "ffn.net.2",
+}
+PREFIX = "transformer."
+
+
+def why_not(profile: Profile) -> str | None:
+    """See `outside.Method`, as for all below."""
+    return outside.why_unasked(profile, NAME)
+
+
+def usd(profile: Profile, count: int) -> float:
+    return 0.0
+
+
+def check(profile: Profile, count: int) -> None:
+    models.check(profile, "vace")
+    _require_fit(profile)
+    models.require_gpu(profile, "Editto")
+
+
+def recipe(profile: Profile, clip: Clip) -> store.Recipe:
+    settings = profile.baselines.editto.model_dump(exclude={"model"})
+    return store.Recipe(
+        stage=NAME,
+        version=VERSION,
+        settings={**settings, "negative_prompt": NEGATIVE_PROMPT, "dtype": profile.models.dtype},
+        inputs={"clip": store.fingerprint(clips.path(profile, clip))},
+        seed=store.seed_for(profile.seed, NAME, clip.id),
+        model="+".join([_file(profile)[1], models.fingerprint(profile, "vace")]),
+    )
+
+
+@contextmanager
+def editing(profile: Profile) -> Iterator[outside.Edit]:
+    """Raises InputError when the size it is to work at is no multiple of the model's cells."""
+    settings = profile.baselines.editto
+    pipeline = load(profile)
+    embeds = _embeddings(profile, pipeline)
+
+    def one_pass(frames: np.ndarray, seed: int) -> np.ndarray:
+        output = pipeline(
+            video=[Image.fromarray(frame) for frame in frames],
+            mask=[Image.new("RGB", frames.shape[2:0:-1], "white")] * len(frames),
+            height=settings.height,
+            width=settings.width,
+            num_frames=len(frames),
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            generator=models.generator(seed),
+            output_type="np",
+            **embeds,
+        )
+        return video.to_uint8(output.frames[0])
+
+    def edit(clip: Clip, seed: int) -> np.ndarray:
+        frames = video.read(clips.path(profile, clip))
+        shown, box = framing.letterbox(frames, settings.height, settings.width)
+        edited = framing.in_windows(partial(one_pass, seed=seed), shown, settings.frames)
+        return framing.unboxed(edited, box, *frames.shape[1:3])
+
+    yield edit
+
+
+def load(profile: Profile) -> "WanVACEPipeline":
+    """VACE with the LoRA in it at full strength."""
+    from diffusers import UniPCMultistepScheduler
+
+    settings = profile.baselines.editto
+    pipeline = models.load_vace(profile)
+    cell = pipeline.vae_scale_factor_spatial * pipeline.transformer.config.patch_size[1]
+    if settings.height % cell or settings.width % cell:
+        raise InputError(
+            f"baselines.editto: {settings.height}x{settings.width} does not fit models.vace, which works in cells "
+            f"of {cell} pixels: choose multiples of {cell}."
+        )
+    pipeline.scheduler = UniPCMultistepScheduler.from_config(
+        pipeline.scheduler.config,
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=settings.shift,
+    )
+    pipeline.load_lora_weights(weights(_file(profile)[0]), adapter_name=NAME)
+    return pipeline
+
+
+def weights(file: Path) -> dict[str, "torch.Tensor"]:
+    """The LoRA's tensors under diffusers' names, from DiffSynth's format or diffusers' own."""
+    from safetensors.torch import load_file
+
+    return {_renamed(name): tensor for name, tensor in load_file(file).items()}
+
+
+def _renamed(name: str) -> str:
+    """`vace_blocks.0.self_attn.q.lora_A.default.weight` to `transformer.vace_blocks.0.attn1.to_q.lora_A.weight`."""
+    if name.startswith(PREFIX):
+        return name
+    found = re.fullmatch(r"(vace_blocks\.\d+)\.(.+)\.(lora_[AB])(?:\.default)?\.weight", name)
+    if not (found and found[2] in RENAMED):
+        raise InputError(f"'{name}' is no tensor of a LoRA on VACE's control blocks")
+    return f"{PREFIX}{found[1]}.{RENAMED[found[2]]}.{found[3]}.weight"
+
+
+def _shapes(file: Path) -> dict[str, list[int]]:
+    """Shape of every tensor of the LoRA by diffusers' name, from the header; InputError when it is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as content:
+            return {_renamed(name): content.get_slice(name).get_shape() for name in content.keys()}
+    except (SafetensorError, InputError) as error:
+        raise InputError(
+            f"baselines.editto: {file} is not Editto's LoRA, or is truncated ({error})."
+        ) from None
+
+
+def _require_fit(profile: Profile) -> None:
+    """InputError unless every tensor has its place in VACE: diffusers only warns of names that it does not know."""
+    file = _file(profile)[0]
+    shapes, layers = _shapes(file), dict(_skeleton(profile).named_modules())
+    for name, shape in shapes.items():
+        module, _, side = name.removesuffix(".weight").rpartition(".lora_")
+        layer = layers.get(module.removeprefix(PREFIX))
+        size = getattr(layer, "in_features" if side == "A" else "out_features", None)
+        other = name.replace(f".lora_{side}.", f".lora_{'BA'['AB'.index(side)]}.")
+        if shape["BA".index(side)] != size or other not in shapes:
+            raise InputError(
+                f"baselines.editto: {file} does not fit models.vace (first: {name}): it was trained on "
+                "Wan2.1-VACE-14B."
+            )
+
+
+def _skeleton(profile: Profile) -> "WanVACETransformer3DModel":
+    """The transformer of models.vace without its weights."""
+    import torch
+    from diffusers import WanVACETransformer3DModel
+
+    name = profile.models.vace
+    if models.is_hub_name(name):
+        root = models.hub_snapshot(name, "transformer/config.json")[0]
+    else:
+        root = resolve(name)
+    config = WanVACETransformer3DModel.load_config(root / "transformer")
+    with torch.device("meta"):
+        return WanVACETransformer3DModel.from_config(config)
+
+
+def _embeddings(profile: Profile, pipeline: "WanVACEPipeline") -> dict[str, "torch.Tensor"]:
+    import torch
+
+    settings = profile.baselines.editto
+    with torch.no_grad():
+        positive, negative = pipeline.encode_prompt(
+            settings.prompt,
+            negative_prompt=NEGATIVE_PROMPT,
+            do_classifier_free_guidance=settings.guidance > 1,
+            max_sequence_length=models.text_length(pipeline),
+        )
+    return {"prompt_embeds": positive, "negative_prompt_embeds": negative}
+
+
+def _file(profile: Profile) -> tuple[Path, str]:
+    """(path, fingerprint) of the LoRA; InputError when it is out of reach."""
+    settings = profile.baselines.editto
+    if models.is_hub_name(settings.model):
+        root, commit = models.hub_snapshot(settings.model, settings.file)
+        return root / settings.file, f"{commit}/{settings.file}"
+    file = resolve(settings.model) / settings.file
+    if not file.is_file():
+        raise InputError(
+            f"baselines.editto.model is {settings.model}, and {file} does not exist: get the LoRA or correct "
+            "the profile."
+        )
+    return file, store.fingerprint(file)

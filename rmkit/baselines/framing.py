@@ -1,0 +1,104 @@
+"""Framing: a clip into the size, length and rate that an outside method works at, and back (ours).
+
+Nothing is stretched: black bars fill what the clip does not, and are cut off again. Reads and writes nothing.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import cv2
+import numpy as np
+
+from rmkit.errors import InputError
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where in a larger picture the clip lies, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def letterbox(frames: np.ndarray, height: int, width: int) -> tuple[np.ndarray, Box]:
+    """Frames [F, H, W, 3] as large as fits, centred on black [F, height, width, 3], and where they lie."""
+    scale = min(height / frames.shape[1], width / frames.shape[2])
+    inner = [max(1, round(side * scale)) for side in frames.shape[1:3]]
+    box = Box((height - inner[0]) // 2, (width - inner[1]) // 2, *inner)
+    canvas = np.zeros((len(frames), height, width, 3), np.uint8)
+    for target, frame in zip(canvas, frames, strict=True):
+        _inside(target, box)[:] = resized(frame, box.height, box.width)
+    return canvas, box
+
+
+def unboxed(frames: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
+    """The clip cut out of letterboxed frames, at its own size: uint8 [F, height, width, 3]."""
+    return np.stack([resized(_inside(frame, box), height, width) for frame in frames])
+
+
+def filling(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A frame scaled until it covers height x width, centred, what hangs over cut off: uint8 [H, W, 3].
+
+    Raises InputError when more than a twentieth would go: the method has returned another picture.
+    """
+    scale = max(height / frame.shape[0], width / frame.shape[1])
+    h, w = (max(side, round(of * scale)) for side, of in zip((height, width), frame.shape, strict=False))
+    if h > 1.05 * height or w > 1.05 * width:
+        raise InputError(
+            f"frames of {frame.shape[0]}x{frame.shape[1]} do not show a clip of {height}x{width}"
+        )
+    box = Box((h - height) // 2, (w - width) // 2, height, width)
+    return _inside(resized(frame, h, w), box)
+
+
+def resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A frame at another size, uint8 [H, W, 3]: averaged when it shrinks, bicubic when it grows."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    method = cv2.INTER_AREA if height < frame.shape[0] else cv2.INTER_CUBIC
+    return cv2.resize(np.ascontiguousarray(frame), (width, height), interpolation=method)
+
+
+def windows(count: int, most: int) -> list[range]:
+    """Frames of each pass over a clip of `count` frames, at most `most` each; the last one ends with the clip.
+
+    All passes of a long clip have the full length, so the last two overlap.
+    """
+    if count <= most:
+        return [range(count)]
+    starts = [*range(0, count - most, most), count - most]
+    return [range(start, start + most) for start in starts]
+
+
+def in_windows(edit: Callable[[np.ndarray], np.ndarray], frames: np.ndarray, most: int) -> np.ndarray:
+    """A clip [F, H, W, 3] edited window by window; where two overlap, the earlier one's frames stay."""
+    done: list[np.ndarray] = []
+    for window in windows(len(frames), most):
+        done += list(edit(frames[window.start : window.stop])[len(done) - window.start :])
+    return np.stack(done)
+
+
+def at_rate(frames: Iterable[np.ndarray], rate: Fraction, count: int, fps: int) -> Iterator[np.ndarray]:
+    """`count` frames at `fps` a second out of a video of another rate: the one shown at each frame's middle.
+
+    A video that ends early holds its last frame; raises InputError when more than a tenth would be held.
+    """
+    source = iter(frames)
+    shown, number = next(source), 0
+    for i in range(count):
+        wanted = int((i + Fraction(1, 2)) * rate / fps)
+        while number < wanted:
+            following = next(source, None)
+            if following is None:
+                break
+            shown, number = following, number + 1
+        if number < wanted and i < count * 9 // 10:
+            raise InputError(f"the video ends after {number + 1} frames at {float(rate):g} a second")
+        yield shown
+
+
+def _inside(frame: np.ndarray, box: Box) -> np.ndarray:
+    return frame[box.top : box.top + box.height, box.left : box.left + box.width]

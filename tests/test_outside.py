@@ -1,0 +1,411 @@
+"""The outside methods: framing, LucyEdit and Editto on small random checkpoints in the real formats, who runs when."""
+
+import sys
+import types
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rmkit import cli, clips, doctor, evaluate, models, plan, profile, store, video
+from rmkit.baselines import editto, framing, lucy_edit, outside
+from rmkit.errors import InputError
+
+AREA = {"height": 32, "width": 64}  # another shape than the clips' 32x48, so that bars are needed
+RANK = 3
+
+
+@pytest.fixture(scope="session")
+def lucy_folder(tiny_checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline folder as Lucy-Edit-Dev's: Wan2.2's small VAE, the clip's latents beside the noisy ones."""
+    import architectures
+    from diffusers import LucyEditPipeline, WanPipeline
+
+    wan = WanPipeline.from_pretrained(tiny_checkpoints / "wan", transformer=None, transformer_2=None)
+    torch.manual_seed(1)
+    channels = 2 * architectures.LATENT_CHANNELS
+    transformer = architectures.wan_transformer(
+        num_layers=2, num_attention_heads=2, ffn_dim=96, in_channels=channels
+    )
+    pipeline = LucyEditPipeline(
+        tokenizer=wan.tokenizer,
+        text_encoder=wan.text_encoder,
+        vae=wan.vae,
+        scheduler=architectures.wan_scheduler(),
+        transformer=transformer,
+        expand_timesteps=True,
+    )
+    folder = tmp_path_factory.mktemp("lucy")
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def lora(folder: Path, width: int = 104, hidden: int = 96, blocks: int = 2, scale: float = 0.5) -> Path:
+    """A LoRA as DiffSynth's trainer writes one on VACE's blocks (the format of Ditto_models), random."""
+    sides = dict.fromkeys(
+        [f"{kind}_attn.{part}" for kind in ("self", "cross") for part in "qkvo"], (width,) * 2
+    )
+    sides |= {"ffn.0": (width, hidden), "ffn.2": (hidden, width)}
+    generator, tensors = torch.Generator().manual_seed(3), {}
+    for block in range(blocks):
+        for name, (into, out) in sides.items():
+            stem = f"vace_blocks.{block}.{name}.lora_"
+            tensors[f"{stem}A.default.weight"] = torch.randn(RANK, into, generator=generator)
+            tensors[f"{stem}B.default.weight"] = scale * torch.randn(out, RANK, generator=generator)
+    file = folder / "models" / "ditto_sim2real.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, file)
+    return file
+
+
+def asking(made: profile.Profile, **baselines: dict) -> profile.Profile:
+    return profile.Profile.model_validate({**made.model_dump(), "baselines": baselines})
+
+
+@pytest.fixture
+def lucy(tiny_profile: profile.Profile, lucy_folder: Path) -> profile.Profile:
+    return asking(tiny_profile, lucy_edit={"model": str(lucy_folder), "steps": 2, **AREA})
+
+
+@pytest.fixture
+def ditto(tiny_profile: profile.Profile, tmp_path: Path) -> profile.Profile:
+    lora(tmp_path / "ditto")
+    return asking(tiny_profile, editto={"model": str(tmp_path / "ditto"), "steps": 2, **AREA})
+
+
+def gradient(height: int, width: int, count: int = 2) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    picture = np.stack([255 * rows / height, 255 * columns / width, np.full((height, width), 200)], axis=-1)
+    return np.stack([picture.astype(np.uint8)] * count)
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((800, 1200), framing.Box(0, 56, 480, 720)),  # the paper's clips
+        ((480, 720), framing.Box(0, 56, 480, 720)),
+        ((96, 240), framing.Box(73, 0, 333, 832)),
+        ((480, 832), framing.Box(0, 0, 480, 832)),
+    ],
+)
+def test_a_clip_is_never_stretched_and_comes_back_as_it_was(size: tuple, box: framing.Box) -> None:
+    frames = gradient(*size)
+    shown, found = framing.letterbox(frames, 480, 832)
+    assert shown.shape == (2, 480, 832, 3) and found == box
+    assert abs(found.width / found.height / (size[1] / size[0]) - 1) < 0.002
+    outside_box = np.ones((480, 832), bool)
+    outside_box[found.top : found.top + found.height, found.left : found.left + found.width] = False
+    assert not shown[:, outside_box].any() and shown[0, ~outside_box].min(axis=0)[2] == 200
+    back = framing.unboxed(shown, found, *size)
+    assert back.shape == frames.shape and np.abs(back.astype(int) - frames).mean() < 1
+
+
+def test_windows_cover_every_frame_once_at_full_length() -> None:
+    assert framing.windows(81, 73) == [range(73), range(8, 81)]
+    assert framing.windows(73, 73) == [range(73)] and framing.windows(33, 73) == [range(33)]
+    assert framing.windows(20, 9) == [range(9), range(9, 18), range(11, 20)]
+    assert framing.windows(18, 9) == [range(9), range(9, 18)]
+    frames = np.arange(20, dtype=np.uint8)[:, None, None, None].repeat(3, axis=-1)
+    passes = []
+
+    def numbered(window: np.ndarray) -> np.ndarray:
+        passes.append(len(window))
+        return window + 100 * np.uint8(len(passes) - 1)
+
+    edited = framing.in_windows(numbered, frames, 9)[:, 0, 0, 0].tolist()
+    assert passes == [9, 9, 9] and edited == [*range(9), *range(109, 118), *range(218, 220)]
+
+
+def test_a_frame_is_the_one_shown_at_its_time() -> None:
+    def numbers(count: int, rate: float, wanted: int) -> list[int]:
+        frames = (np.full((1, 1, 3), i, np.uint8) for i in range(count))
+        return [int(f[0, 0, 0]) for f in framing.at_rate(frames, Fraction(rate), wanted, 16)]
+
+    assert numbers(9, 16, 9) == list(range(9))
+    assert numbers(12, 24, 8) == [0, 2, 3, 5, 6, 8, 9, 11]
+    assert numbers(8, 8, 16) == [i // 2 for i in range(16)]
+    # Five seconds of the 81 frames of the paper: the last one is held.
+    assert numbers(120, 24, 81)[-2:] == [119, 119]
+    with pytest.raises(InputError, match="ends after 100 frames at 24 a second"):
+        numbers(100, 24, 81)
+
+
+def test_another_picture_is_not_cropped_into_shape() -> None:
+    assert framing.filling(gradient(720, 1088)[0], 800, 1200).shape == (800, 1200, 3)
+    with pytest.raises(InputError, match="720x1280 do not show a clip of 800x1200"):
+        framing.filling(gradient(720, 1280)[0], 800, 1200)
+
+
+def test_lucy_edit_edits_each_clip_once(lucy, tiny_clips, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = tiny_clips[2:]
+    outside.make(lucy, held)
+    paths = [lucy.layout.enhanced / "lucy_edit" / f"{clip.id}.mp4" for clip in held]
+    made = [video.read(path) for path in paths]
+    for clip, frames in zip(held, made, strict=True):
+        render = video.read(clips.path(lucy, clip))
+        assert frames.shape == render.shape and not np.array_equal(frames, render)
+    before = [path.read_bytes() for path in paths]
+    # A killed run goes on where it was, with the same result; nothing is loaded once all is done.
+    paths[1].unlink()
+    outside.make(lucy, held)
+    assert [path.read_bytes() for path in paths] == before
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "load_lucy_edit", lambda _: pytest.fail("loaded"))
+        outside.make(lucy, held)
+    other = asking(lucy, lucy_edit=lucy.baselines.lucy_edit.model_dump() | {"prompt": "a cartoon"})
+    outside.make(other, held)
+    assert paths[0].read_bytes() != before[0]
+
+
+def test_lucy_edit_sees_the_clip_and_heeds_prompt_and_bars(lucy, tiny_clips) -> None:
+    pipeline = models.load_lucy_edit(lucy)
+    seen = {}
+    original = pipeline.prepare_latents
+
+    def spy(video_, *rest):
+        seen["video"] = video_
+        return original(video_, *rest)
+
+    def encoded(prompt, negative_prompt=None, **rest):
+        seen["prompts"] = (prompt, negative_prompt, rest["do_classifier_free_guidance"])
+        return encode(prompt, negative_prompt=negative_prompt, **rest)
+
+    encode, pipeline.encode_prompt, pipeline.prepare_latents = pipeline.encode_prompt, encoded, spy
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "load_lucy_edit", lambda _: pipeline)
+        with lucy_edit.editing(lucy) as edit:
+            edit(tiny_clips[2], 5)
+    assert seen["prompts"] == ("make the video look photorealistic", "", True)
+    assert seen["video"].shape == (1, 3, 9, 32, 64)
+    bars = torch.cat([seen["video"][..., :8], seen["video"][..., 56:]], dim=-1)
+    assert (bars == -1).all()
+    render = torch.from_numpy(video.to_unit(video.read(clips.path(lucy, tiny_clips[2])))).permute(3, 0, 1, 2)
+    assert torch.allclose(seen["video"][0, ..., 8:56], render, atol=1e-6)
+
+
+def test_longer_clips_take_more_passes(lucy, tiny_clips) -> None:
+    short = asking(lucy, lucy_edit=lucy.baselines.lucy_edit.model_dump() | {"frames": 5})
+    pipeline, lengths = models.load_lucy_edit(short), []
+    original = pipeline.prepare_latents
+    pipeline.prepare_latents = lambda video_, *rest: (
+        lengths.append(video_.shape[2]) or original(video_, *rest)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "load_lucy_edit", lambda _: pipeline)
+        with lucy_edit.editing(short) as edit:
+            frames = edit(tiny_clips[2], 5)
+    assert lengths == [5, 5] and len(frames) == 9
+
+
+def test_every_tensor_of_edittos_lora_finds_its_place(ditto, tmp_path: Path) -> None:
+    pipeline, plain = editto.load(ditto), models.load_vace(ditto)
+    wanted = editto.weights(tmp_path / "ditto" / "models" / "ditto_sim2real.safetensors")
+    loaded = {
+        f"transformer.{name.replace('.editto.', '.')}": value
+        for name, value in pipeline.transformer.named_parameters()
+        if ".lora_" in name
+    }
+    assert len(wanted) == 2 * 2 * 10 and set(loaded) == set(wanted)
+    assert all(torch.equal(loaded[name].float(), wanted[name].float()) for name in wanted)
+    raw = load_file(tmp_path / "ditto" / "models" / "ditto_sim2real.safetensors")
+    names = ["attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"]
+    names += [name.replace("attn1", "attn2") for name in names] + ["ffn.net.0.proj", "ffn.net.2"]
+    parts = [f"{kind}_attn.{part}" for kind in ("self", "cross") for part in "qkvo"] + ["ffn.0", "ffn.2"]
+    for part, name in zip(parts, names, strict=True):
+        there = loaded[f"transformer.vace_blocks.1.{name}.lora_B.weight"]
+        assert torch.equal(there.float(), raw[f"vace_blocks.1.{part}.lora_B.default.weight"].float())
+    # At full strength: the product of the two sides is added, as the authors' script does.
+    layer = pipeline.transformer.vace_blocks[1].ffn.net[0].proj
+    stem = "transformer.vace_blocks.1.ffn.net.0.proj.lora_"
+    change = wanted[f"{stem}B.weight"].float() @ wanted[f"{stem}A.weight"].float()
+    x = torch.randn(2, 104)
+    base = plain.transformer.vace_blocks[1].ffn.net[0].proj
+    assert torch.allclose(layer(x), base(x) + x @ change.T, atol=1e-3)
+    assert pipeline.scheduler.config.flow_shift == 5.0
+
+
+def test_editto_shows_the_clip_under_a_white_mask(ditto, tiny_clips, monkeypatch) -> None:
+    pipeline, seen = editto.load(ditto), {}
+    original, encode = pipeline.prepare_video_latents, pipeline.encode_prompt
+
+    def spy(video_, mask, *rest):
+        seen["video"], seen["mask"] = video_, mask
+        return original(video_, mask, *rest)
+
+    def encoded(prompt, **rest):
+        seen.setdefault("prompt", (prompt, rest["negative_prompt"]))
+        return encode(prompt, **rest)
+
+    def encoded_or_given(prompt=None, **rest):
+        return encoded(prompt, **rest) if prompt else encode(prompt, **rest)
+
+    pipeline.prepare_video_latents, pipeline.encode_prompt = spy, encoded_or_given
+    monkeypatch.setattr(editto, "load", lambda _: pipeline)
+    with editto.editing(ditto) as edit:
+        frames = edit(tiny_clips[2], 5)
+    assert seen["prompt"] == ("make the video look photorealistic", editto.NEGATIVE_PROMPT)
+    assert seen["mask"].shape == (1, 3, 9, 32, 64) and (seen["mask"] == 1).all()
+    assert (seen["video"][..., :8] == -1).all() and (seen["video"][..., 8:56] != -1).any()
+    render = video.read(clips.path(ditto, tiny_clips[2]))
+    assert frames.shape == render.shape and not np.array_equal(frames, render)
+
+
+def test_edittos_lora_and_prompt_matter_and_are_keyed(ditto, tiny_clips, tmp_path: Path) -> None:
+    held = tiny_clips[2:3]
+    target = ditto.layout.enhanced / "editto" / f"{held[0].id}.mp4"
+    outside.make(ditto, held)
+    with_lora, key = target.read_bytes(), store.read_sidecar(target)["key"]
+    lora(tmp_path / "ditto", scale=0.0)
+    outside.make(ditto, held)
+    without = target.read_bytes()
+    assert without != with_lora and store.read_sidecar(target)["key"] != key
+    own = ditto.baselines.editto.model_dump() | {"prompt": "Turn it into the real domain"}
+    outside.make(asking(ditto, editto=own), held)
+    assert target.read_bytes() != without
+
+
+def test_diffusers_own_lora_format_is_read_too(ditto, tmp_path: Path) -> None:
+    file = tmp_path / "ditto" / "models" / "ditto_sim2real.safetensors"
+    renamed = editto.weights(file)
+    save_file(renamed, file)
+    editto.check(ditto, 1)
+    assert set(editto.weights(file)) == set(renamed)
+
+
+@pytest.mark.parametrize("kind", ["absent", "truncated", "another model", "another lora", "half"])
+def test_a_lora_that_does_not_fit_is_a_sentence_before_the_model_loads(
+    ditto, tiny_clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(models, "load_vace", lambda _: pytest.fail("loaded"))
+    file = tmp_path / "ditto" / "models" / "ditto_sim2real.safetensors"
+    said = "does not fit models.vace"
+    if kind == "absent":
+        file.unlink()
+        said = "does not exist: get the LoRA"
+    elif kind == "truncated":
+        file.write_bytes(file.read_bytes()[:-100])
+        said = "is not Editto's LoRA, or is truncated"
+    elif kind == "another model":
+        lora(tmp_path / "ditto", blocks=3)
+    elif kind == "half":
+        whole = editto.weights(file)
+        save_file({name: tensor for name, tensor in whole.items() if "lora_A" in name}, file)
+    else:
+        save_file({"blocks.0.self_attn.q.lora_A.weight": torch.zeros(3, 104)}, file)
+        said = "is not Editto's LoRA"
+    with pytest.raises(InputError, match=said):
+        outside.make(ditto, tiny_clips[2:])
+
+
+def test_what_is_missing_is_named_before_anything_runs(
+    lucy, ditto, tiny_clips, lucy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """LucyEdit could run, Editto cannot: nothing is loaded."""
+    monkeypatch.setattr(models, "load_lucy_edit", lambda _: pytest.fail("loaded"))
+    both = asking(
+        lucy,
+        lucy_edit=lucy.baselines.lucy_edit.model_dump(),
+        editto={"model": str(tmp_path / "nowhere"), **AREA},
+    )
+    with pytest.raises(InputError, match=r"nowhere.*does not exist: get the LoRA"):
+        outside.make(both, tiny_clips[2:])
+    away = asking(lucy, lucy_edit={"model": str(tmp_path / "nowhere")})
+    with pytest.raises(InputError, match=r"baselines\.lucy_edit\.model is .*nowhere"):
+        outside.make(away, tiny_clips[2:])
+    path = tmp_path / "own.yaml"
+    path.write_text(away.model_dump_json())
+    for command in ("baselines", "doctor"):
+        assert cli.main([command, "--profile", str(path)]) == 2
+    said = capsys.readouterr()
+    assert "rmkit: baselines.lucy_edit.model is" in said.err and "MISSING lucy_edit" in said.out
+
+
+def test_a_gpu_is_asked_for_where_it_is_needed(lucy, tiny_clips, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def placed(**changes: str) -> profile.Profile:
+        return lucy.model_copy(update={"models": lucy.models.model_copy(update=changes)})
+
+    with pytest.raises(InputError, match="LucyEdit needs a CUDA GPU and torch sees none"):
+        outside.make(placed(device="auto", dtype="bfloat16"), tiny_clips[2:])
+    with pytest.raises(InputError, match="this machine has no CUDA GPU"):
+        outside.make(placed(device="cuda"), tiny_clips[2:])
+    lucy_edit.check(placed(device="cpu", dtype="bfloat16"), 1)
+
+
+@pytest.mark.parametrize("name", ["lucy", "ditto"])
+def test_a_size_that_does_not_fit_the_model(name: str, request, tiny_clips) -> None:
+    made = request.getfixturevalue(name)
+    ((which, settings),) = made.baselines.model_dump(exclude_none=True).items()
+    odd = asking(made, **{which: settings | {"height": 40}})
+    with pytest.raises(InputError, match=r"40x64 does not fit .* cells of 16 pixels"):
+        outside.make(odd, tiny_clips[2:])
+
+
+def test_nothing_runs_unless_it_is_asked_for(tiny_profile, tiny_clips, monkeypatch) -> None:
+    monkeypatch.setattr(outside, "_run", lambda *_: pytest.fail("ran"))
+    outside.make(tiny_profile, tiny_clips[2:])
+    for name in ("mini", "smoke"):
+        assert outside.asked(profile.load(name)) == []
+    for method in evaluate.OUTSIDE:
+        said = f"not run: baselines.{method} is null in this profile, and enhanced/{method}/ holds no clips."
+        assert evaluate.why_not(tiny_profile, method) == said
+
+
+def test_real_profiles_name_the_real_models() -> None:
+    paper, consumer = profile.load("paper"), profile.load("consumer")
+    assert outside.asked(paper) == ["lucy_edit", "editto"] and outside.asked(consumer) == ["lucy_edit"]
+    ours, theirs = paper.baselines.lucy_edit, paper.baselines.editto
+    assert (ours.model, ours.height, ours.width, ours.frames) == ("decart-ai/Lucy-Edit-Dev", 480, 832, 81)
+    assert (ours.steps, ours.guidance) == (50, 5.0)
+    assert (theirs.model, theirs.height, theirs.width) == ("QingyanBai/Ditto_models", 480, 832)
+    assert (theirs.frames, paper.models.vace) == (73, "Wan-AI/Wan2.1-VACE-14B-diffusers")
+    assert ours.prompt == theirs.prompt == "make the video look photorealistic"
+    with pytest.raises(ValueError, match=r"baselines\.editto\.frames must be 4k\+1"):
+        profile.Editto(model="x", frames=74)
+
+
+def test_plan_lists_what_is_asked_for(lucy, tiny_clips) -> None:
+    assert not {"lucy_edit", "editto"} & {step.stage for step in plan.steps(profile.load("mini"))}
+    outside.make(lucy, tiny_clips[2:3])
+    (step,) = [step for step in plan.steps(lucy) if step.stage == "lucy_edit"]
+    assert (step.count, step.done, step.items) == (2, 1, "clips")
+    without = lucy.model_copy(update={"baselines": profile.Baselines()})
+    assert doctor.gigabytes(lucy) > doctor.gigabytes(without)
+
+
+def test_a_method_is_added_by_one_file(
+    tiny_profile, tiny_clips, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """A module with what `Method` says, and its name and label; a clip it refuses is left out, the others go on."""
+    first, second = tiny_clips[2:]
+
+    @contextmanager
+    def editing(made):
+        def edit(clip, seed):
+            if clip == second:
+                raise outside.LeftOut("too dark")
+            return 255 - video.read(clips.path(made, clip))
+
+        yield edit
+
+    own = types.ModuleType("rmkit.baselines.negative")
+    own.__spec__ = types.SimpleNamespace()
+    own.why_not, own.usd, own.check = lambda _: None, lambda *_: 0.0, lambda *_: None
+    own.recipe = lambda made, clip: store.Recipe("negative", 1, {}, {"clip": clip.id}, seed=1)
+    own.editing = editing
+    monkeypatch.setitem(sys.modules, own.__name__, own)
+    monkeypatch.setitem(outside.LABELS, "negative", "Negative")
+    stale = tiny_profile.layout.enhanced / "negative" / f"{second.id}.mp4"
+    video.write(stale, video.read(clips.path(tiny_profile, second)), 16)
+    with pytest.raises(InputError, match=r"was not made by this kit .* set baselines\.negative to null"):
+        outside.make(tiny_profile, tiny_clips[2:])
+    store.write_json(store.sidecar_of(stale), {"key": "of other settings"})
+    outside.make(tiny_profile, tiny_clips[2:])
+    made = video.read(tiny_profile.layout.enhanced / "negative" / f"{first.id}.mp4")
+    assert (made == 255 - video.read(clips.path(tiny_profile, first))).all()
+    assert not stale.exists() and f"negative: {second.id} is left out: too dark" in capsys.readouterr().out
