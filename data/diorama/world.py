@@ -233,9 +233,10 @@ def plan_sequence(split: str, index: int) -> Plan:
     shots = [plan_shot(k, world, people, subsets[k], r) for k in range(SHOTS)]
     for shot in shots:
         if split == "train":
-            # The tiny VACE leaves ghosts where the camera moves, and an adapter learns what its pairs show; at full
-            # size the face filter throws such pairs away.
+            # The tiny VACE leaves ghosts where the camera moves, also after somebody who walks, and an adapter learns
+            # what its pairs show; at full size the face filter throws such pairs away.
             shot.camera_move = "hold"
+            shot.actions = ["talk" if action == "walk" else action for action in shot.actions]
         shot.caption = caption(world, decor, people, shot, weather)
     return Plan(f"{world}_{index:05d}", split, world, seed, weather, people, decor, shots)
 
