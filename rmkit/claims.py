@@ -1,4 +1,4 @@
-"""What the paper claims on its ablation (4.5), and what the miniature must show: each checked by a number.
+"""What the paper claims on its methods (4.3) and its ablation (4.5), and what the miniature must show: each checked by a number.
 
 Reads metrics.csv; writes nothing (tables.py writes the outcome). A claim that fails is stated as plainly as one
 that holds.
@@ -15,7 +15,10 @@ from rmkit.statistics import Estimate
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement: `method` against `other` on a metric, by difference or ratio, within bounds."""
+    """One statement: `method` against `other` on a metric, by difference or ratio, within bounds.
+
+    A difference is to be better than 0 by `least` or more: above it, or below it where lower is better.
+    """
 
     id: str
     source: str
@@ -37,7 +40,7 @@ class Outcome:
     verdict: Literal["holds", "does not hold", "undecided", "not run"]
 
 
-_PAPER, _KIT = "paper, 4.5", "this kit"
+_PAPER, _METHODS, _KIT = "paper, 4.5", "paper, 4.3", "this kit"
 _BETTER = [m for m in metrics.ALL if m.better]
 CLAIMS = (
     Claim("gain_over_grading", _KIT, "RealMaster is at least 1 dB nearer to the truth than a colour transfer",
@@ -56,28 +59,38 @@ CLAIMS = (
     Claim("anchors_flicker", _PAPER, "Multiple Anchors flicker more than Edges",
           "temporal_flickering", "edges", "multi_anchor"),
     *(
+        Claim(f"realmaster_over_{name}_dino", _METHODS, f"RealMaster is better than {label}: DINO to render",
+              "dino", "realmaster", name)
+        for name, label in (("runway_aleph", "Runway Aleph"), ("lucy_edit", "LucyEdit"), ("editto", "Editto"))
+    ),
+    Claim("edges_over_depth_dino", _PAPER, "Edges are better than Depth: DINO to render",
+          "dino", "edges", "depth"),
+    Claim("edges_over_multi_anchor_dino", _PAPER, "Edges are better than Multiple Anchors: DINO to render",
+          "dino", "edges", "multi_anchor"),
+    *(
         Claim(f"realmaster_over_edges_{m.name}", _PAPER, f"RealMaster improves on Edges: {m.label}",
               m.name, "realmaster", "edges")
-        for m in (*_BETTER, *metrics.JUDGED)
+        for m in (*_BETTER, metrics.FEATURES[0], *metrics.JUDGED)
     ),
 )  # fmt: skip
 ORDER = ("realmaster", "edges", "depth", "multi_anchor")
 
 
 def check(frame: pd.DataFrame) -> list[Outcome]:
-    """Outcome of every claim, in the order of CLAIMS; those on the judge's ratings only where there are some."""
+    """Outcome of every claim, in the order of CLAIMS; those on DINO and ratings only where there are some."""
     names = {metric.name for metric in metrics.shown(frame.metric)}
     return [_check(frame, claim) for claim in CLAIMS if claim.metric in names]
 
 
 def not_measured(frame: pd.DataFrame) -> str:
     """What the paper makes its claims on and this run did not measure."""
-    which, models = "ArcFace, DINO and GPT-RS, which", "face, feature and judge models"
-    if len(metrics.shown(frame.metric)) > len(metrics.ALL):
-        which, models = "ArcFace, DINO and GPT-RS; the first two", "face and feature models"
+    present, missing = set(frame.metric), ["ArcFace"]
+    missing += [] if "dino" in present else ["DINO"]
+    missing += [] if present & {metric.name for metric in metrics.JUDGED} else ["GPT-RS"]
+    names = " and ".join(", ".join(missing).rsplit(", ", 1))
     return (
-        f"The paper makes its claims on {which} need {models} that this run does not have: not run. PSNR and SSIM "
-        "to the truth stand in for them here; the paper has no truth."
+        f"The paper makes its claims on ArcFace, DINO and GPT-RS. Not run here, for want of a model: {names}. PSNR "
+        "and SSIM to the truth are this kit's own; the paper has no truth."
     )
 
 
@@ -96,11 +109,14 @@ def _check(frame: pd.DataFrame, claim: Claim) -> Outcome:
         found = statistics.difference(frame, claim.metric, claim.method, claim.other)
     if not found.known:
         return Outcome(claim, found, "not run")
+    low, high = found.low, found.high
+    if claim.kind == "difference" and metrics.BY_NAME[claim.metric].better < 0:
+        low, high = -high, -low
     # "better than" asks for more than a tie; bounds of a ratio and "at least 1 dB" include themselves.
-    above = found.low > 0 if claim.least == 0 else found.low >= claim.least
-    if above and (claim.most is None or found.high <= claim.most):
+    above = low > 0 if claim.least == 0 else low >= claim.least
+    if above and (claim.most is None or high <= claim.most):
         return Outcome(claim, found, "holds")
-    below = found.high <= 0 if claim.least == 0 else found.high < claim.least
-    if below or (claim.most is not None and found.low > claim.most):
+    below = high <= 0 if claim.least == 0 else high < claim.least
+    if below or (claim.most is not None and low > claim.most):
         return Outcome(claim, found, "does not hold")
     return Outcome(claim, found, "undecided")
