@@ -1,6 +1,7 @@
 """DINO against plain transformers, looked at once, kept, in the tables; and models that cannot serve."""
 
 import json
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import architectures
 import numpy as np
 import pytest
 import torch
-from test_metrics import noise, put_results, put_truth, rows_of
+from test_metrics import Live, noise, put_results, put_truth, rows_of
 from transformers import ViTModel
 
 from rmkit import cli, clips, doctor, evaluate, features, metrics, models, plan, profile, statistics, tables
@@ -98,6 +99,21 @@ def test_batches_do_not_change_what_is_seen(checkpoint: Path, monkeypatch: pytes
     for a, b in zip(at_once, model(frames), strict=True):
         for part in ("cls", "patches", "keys"):
             assert torch.allclose(getattr(a, part), getattr(b, part), atol=1e-5)
+
+
+def test_the_length_of_a_clip_costs_no_memory() -> None:
+    """A frame of each stream at a time, and the features of two moments."""
+    live, held = Live(), []
+
+    def model(frames: Sequence[np.ndarray]) -> list[dino.Features]:
+        seen = [dino.Features(*(torch.rand(shape) for shape in ((8,), (4, 8), (5, 8)))) for _ in frames]
+        held.extend(weakref.ref(features) for features in seen)
+        assert sum(1 for reference in held if reference() is not None) <= 2 * len(streams)
+        return seen
+
+    streams = {name: live.frames(81, i) for i, name in enumerate(("render", "truth", "a", "b"))}
+    compare(model, streams, {name: metrics.FEATURES for name in ("a", "b")})
+    assert len(held) == 4 * 81 and live.most <= 2 * len(streams) + 1
 
 
 def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest.MonkeyPatch) -> None:
