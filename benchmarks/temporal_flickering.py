@@ -6,6 +6,7 @@ all frames in memory, each pair in float32 (vbench/temporal_flickering.py).
 """
 
 import argparse
+import itertools
 import multiprocessing
 import resource
 import sys
@@ -64,8 +65,9 @@ def decoded(path: Path) -> list[np.ndarray]:
 def vbench(frames: list[np.ndarray]) -> float:
     """VBench's arithmetic."""
     errors = []
-    for one, other in zip(frames[:-1], frames[1:], strict=True):
-        errors.append(np.mean(cv2.absdiff(np.array(one, dtype=np.float32), np.array(other, dtype=np.float32))))
+    for pair in itertools.pairwise(frames):
+        one, other = (np.array(frame, dtype=np.float32) for frame in pair)
+        errors.append(np.mean(cv2.absdiff(one, other)))
     return (255.0 - np.mean(np.array(errors)).item()) / 255.0
 
 
@@ -111,7 +113,11 @@ def main() -> None:
         print(f"{which:8}{score:12.9f}{seconds:10.2f}{alone:11.2f}{peak:7.0f}")
     own, other = found[OURS], found[VBENCH]
     ratios = [b / a for a, b in zip(own[1:], other[1:], strict=True)]
-    print("VBench takes {:.2f} times as long, {:.2f} without decoding, and {:.1f} times the memory".format(*ratios))
+    print(
+        "VBench takes {:.2f} times as long, {:.2f} without decoding, and {:.1f} times the memory".format(
+            *ratios
+        )
+    )
     print(f"the scores differ by {abs(own[0] - other[0]):.1g}")
 
 

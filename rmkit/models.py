@@ -211,7 +211,9 @@ def single(key: str, name: str) -> tuple[str, str | None]:
         return name, hub_snapshot(name, "config.json")[1]
     folder = resolve(name)
     if not folder.is_dir():
-        raise InputError(f"{key} is {name}, and {folder} does not exist: get the model or correct the profile.")
+        raise InputError(
+            f"{key} is {name}, and {folder} does not exist: get the model or correct the profile."
+        )
     check_weights(folder, key)
     if not (folder / "preprocessor_config.json").is_file():
         raise InputError(f"{key}: {folder} has no preprocessor_config.json; copy it again.")
@@ -239,7 +241,9 @@ def _check_features(profile: Profile) -> None:
     config = json.loads((folder / "config.json").read_text())
     kind, patch, size = config.get("model_type"), config.get("patch_size", 16), profile.clips
     if kind != "vit":
-        raise InputError(f"models.features: {name} is a '{kind}' and must be a 'vit', as facebook/dino-vitb16 is.")
+        raise InputError(
+            f"models.features: {name} is a '{kind}' and must be a 'vit', as facebook/dino-vitb16 is."
+        )
     if size.height % patch or size.width % patch:
         raise InputError(
             f"models.features: {name} sees patches of {patch}x{patch} pixels, which do not divide the profile's "

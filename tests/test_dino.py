@@ -197,7 +197,10 @@ def test_a_model_that_cannot_serve_stops_before_anything(
         evaluate.evaluate(settings)
     finding = next(f for f in doctor.check(settings) if f.what == "model features")
     assert finding.needed and not finding.ok
-    assert not (settings.layout.root / "metrics").exists() and not settings.layout.enhanced.joinpath("blur").exists()
+    assert (
+        not (settings.layout.root / "metrics").exists()
+        and not settings.layout.enhanced.joinpath("blur").exists()
+    )
     content = settings.model_dump(mode="json")
     content["data"]["root"] = str(settings.data_root)
     (tmp_path / "profile.yaml").write_text(json.dumps(content))

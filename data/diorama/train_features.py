@@ -132,7 +132,9 @@ def objective(
         targets = teacher.targets(large).view(2, batch, -1)
         seen_large = (answers(student, large) / STUDENT_TEMPERATURE).log_softmax(-1).view(2, batch, -1)
         seen_small = (answers(student, small) / STUDENT_TEMPERATURE).log_softmax(-1).view(LOCALS, batch, -1)
-        pairs = [(target, seen) for i, target in enumerate(targets) for seen in (seen_large[1 - i], *seen_small)]
+        pairs = [
+            (target, seen) for i, target in enumerate(targets) for seen in (seen_large[1 - i], *seen_small)
+        ]
         total = sum(-(target * seen).sum(-1).mean() for target, seen in pairs) / len(pairs)
         mean = targets.mean((0, 1))
         # Collapse shows here: all prototypes are in use (6.2 is even use), and a frame has few (0 is one).

@@ -76,7 +76,9 @@ class FeatureModel:
         except OSError as error:
             raise InputError(f"the feature model {name} cannot be loaded: {error}") from None
         if loaded["missing_keys"]:
-            raise InputError(f"the feature model {name} lacks weights, {min(loaded['missing_keys'])} among them.")
+            raise InputError(
+                f"the feature model {name} lacks weights, {min(loaded['missing_keys'])} among them."
+            )
         self.model.eval().to(device)
         self.device = torch.device(device)
         self.mean, self.std = (
@@ -140,7 +142,9 @@ def compare(
             for metric in metrics
         }
         distances = {
-            pair: distances[pair] if pair in distances else metric.compute(features[pair[1]], features[pair[2]])
+            pair: distances[pair]
+            if pair in distances
+            else metric.compute(features[pair[1]], features[pair[2]])
             for pair, metric in pairs.items()
         }
         for name, metrics in wanted.items():
