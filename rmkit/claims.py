@@ -1,4 +1,4 @@
-"""What the paper claims on its methods (4.3) and its ablation (4.5), and what the miniature must show: each checked by a number.
+"""What the paper claims on methods (4.3) and ablation (4.5), and what the miniature must show: each by a number.
 
 Reads metrics.csv; writes nothing (tables.py writes the outcome). A claim that fails is stated as plainly as one
 that holds.
