@@ -71,8 +71,9 @@ tables: setup ## tables, figures and report again from metrics.csv; 10 s; writes
 test: setup ## every stage on tiny clips, bad inputs, notebooks at smoke size; under 10 min; ARGS="-k video" for some
 	@$(PY) -m pytest $(ARGS)
 
-bench: setup ## what seeing the render costs: seconds, memory and FLOPs of each in-context mode; 1 min; writes nothing
+bench: setup ## what seeing the render costs (each in-context mode), and a metric beside VBench's; 2 min; writes nothing
 	@$(PY) benchmarks/incontext.py $(ARGS)
+	@$(PY) benchmarks/temporal_flickering.py
 
 lab: setup ## JupyterLab in notebooks/, to step through the stages; writes what you run
 	@cd notebooks && $(PY) -m jupyterlab

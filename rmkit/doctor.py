@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from rmkit import diorama, endpoint, environment, evaluate
+from rmkit import diorama, endpoint, environment, evaluate, models
 from rmkit.baselines import outside
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY
@@ -61,7 +61,7 @@ def check(profile: Profile) -> list[Finding]:
         _disk(profile),
         _data(profile),
         _judge(profile),
-        *(_model(profile, which) for which in ("wan", "vace", "editor")),
+        *(_model(profile, which) for which in models.named(profile)),
         *(_outside(profile, name) for name in outside.asked(profile)),
     ]
 
@@ -167,9 +167,7 @@ def _judge(profile: Profile) -> Finding:
     return Finding("judge", text, True)
 
 
-def _model(profile: Profile, which: str) -> Finding:
-    from rmkit import models
-
+def _model(profile: Profile, which: models.Which) -> Finding:
     try:
         models.check(profile, which)
     except InputError as error:

@@ -1,7 +1,8 @@
 """Evaluation: every method on every validation clip by every metric (paper, 4.1 and 4.5).
 
-Reads clips, propagated, enhanced and the truth; writes metrics/<method>/<clip>.json (so that it resumes), the judge's
-answers, and metrics.csv: one row a clip, method and metric, with provenance. Values are rounded to six decimals.
+Reads clips, propagated, enhanced and the truth; writes metrics/<method>/<clip>.json (so that it resumes), what the
+feature model found, the judge's answers, and metrics.csv: one row a clip, method and metric, with provenance. Values
+are rounded to six decimals.
 """
 
 import csv
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rmkit import anchors, clips, judge, metrics, store, video
+from rmkit import anchors, clips, features, judge, metrics, models, store, video
 from rmkit.baselines import blur, colour_transfer, outside, per_frame, vae_ceiling
 from rmkit.clips import Clip
 from rmkit.errors import InputError
@@ -48,6 +49,8 @@ def evaluate(profile: Profile) -> Path:
     Raises InputError before anything is made when a method's clip is missing or has another size than the profile's, or
     an outside method that the profile asks for cannot run; when the judge stops, the other metrics are written first.
     """
+    if profile.models.features:
+        models.check(profile, "features")
     validation = clips.load(profile, "validation")
     made_here = (blur.NAME, colour_transfer.NAME, per_frame.NAME, vae_ceiling.NAME, *outside.asked(profile))
     _check(profile, [job for job in _jobs(profile, validation) if job[0] not in made_here])
@@ -60,6 +63,7 @@ def evaluate(profile: Profile) -> Path:
     rows: list[dict] = []
     for method, clip in track(jobs, "metrics"):
         rows += measure(profile, method, clip)
+    rows += compared(profile, jobs)
     try:
         rows += judged(profile, jobs)
     finally:
@@ -78,6 +82,11 @@ def why_not(profile: Profile, method: str) -> str:
     if method in ("vae_ceiling", "truth"):
         return "n/a: this data has no truth."
     return "not run: metrics.csv has no row of it; run 05_evaluation again."
+
+
+def why_no_features(profile: Profile) -> str:
+    """Why metrics.csv has no row of DINO ('not run', a colon, and the reason)."""
+    return features.why_not(profile) or "not run: metrics.csv has no row of it; run 05_evaluation again."
 
 
 def why_no_ratings(profile: Profile) -> str | None:
@@ -110,10 +119,8 @@ def stream(profile: Profile, method: str, clip: Clip) -> Iterator[np.ndarray]:
 def measure(profile: Profile, method: str, clip: Clip) -> list[dict]:
     """Rows of one clip and method, from the store when nothing they depend on has changed."""
     chosen = [m for m in metrics.ALL if _has(profile, method, clip, m)]
-    artefact = store.fingerprint(path_of(profile, method, clip))
-    inputs = {"video": artefact, "render": store.fingerprint(path_of(profile, "render", clip))}
-    if truth.exists(profile, clip):
-        inputs["truth"] = store.fingerprint(truth.path(profile, clip))
+    inputs = _inputs(profile, method, clip)
+    artefact = inputs["video"]
     recipe = store.Recipe(
         stage="metrics",
         version=VERSION,
@@ -133,6 +140,21 @@ def measure(profile: Profile, method: str, clip: Clip) -> list[dict]:
         "commit": store.read_sidecar(target).get("commit", "unknown")
     }
     return [common | value for value in json.loads(target.read_text())]
+
+
+def compared(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
+    """Rows of the feature model for every clip and method, the truth among them; none when the profile has none."""
+    if features.why_not(profile):
+        return []
+    options, rows = _text(features.options(profile)), []
+    subjects = [_compared_subject(profile, method, clip) for method, clip in jobs]
+    for (method, clip), subject, found in zip(
+        jobs, subjects, features.measure(profile, subjects), strict=True
+    ):
+        common = _common(profile, method, clip, subject.inputs["video"])
+        common |= {"options": options, "commit": found.commit}
+        rows += [common | {"metric": name, "value": round(value, 6)} for name, value in found.values.items()]
+    return rows
 
 
 def judged(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
@@ -181,6 +203,27 @@ def _subject(profile: Profile, method: str, clip: Clip) -> judge.Subject:
         frames=partial(stream, profile, method, clip),
         render_frames=partial(stream, profile, "render", clip),
     )
+
+
+def _compared_subject(profile: Profile, method: str, clip: Clip) -> features.Subject:
+    against = ("render", "truth") if truth.exists(profile, clip) else ("render",)
+    return features.Subject(
+        method=method,
+        clip=clip.id,
+        source_frames=clip.source_frames,
+        inputs=_inputs(profile, method, clip),
+        metrics=[m for m in metrics.FEATURES if _has(profile, method, clip, m)],
+        frames=partial(stream, profile, method, clip),
+        against={name: partial(stream, profile, name, clip) for name in against},
+    )
+
+
+def _inputs(profile: Profile, method: str, clip: Clip) -> dict[str, str]:
+    """Fingerprints of a method's video and of what it is compared with."""
+    named = {"video": method, "render": "render"}
+    if truth.exists(profile, clip):
+        named["truth"] = "truth"
+    return {key: store.fingerprint(path_of(profile, name, clip)) for key, name in named.items()}
 
 
 def _common(profile: Profile, method: str, clip: Clip, artefact: str) -> dict[str, str]:

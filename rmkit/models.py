@@ -1,7 +1,7 @@
 """Loading: the pipelines of a profile, from folders or hub names, on its device and in its type.
 
-Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2). Reads model folders; writes
-nothing. A VACE folder may hold its own transformer only: the parts it lacks are those of the Wan folder.
+Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2) and 4.1 (DINO). Reads model folders;
+writes nothing. A VACE folder may hold its own transformer only: the parts it lacks are those of the Wan folder.
 """
 
 import json
@@ -28,10 +28,15 @@ if TYPE_CHECKING:
         WanVACEPipeline,
     )
 
-Which = Literal["wan", "vace", "editor", "lucy_edit"]
+Which = Literal["wan", "vace", "editor", "features", "lucy_edit"]
 SHARED = ("vae", "text_encoder", "tokenizer")  # of VACE with Wan
 TEXT_TOKENS = 512  # Wan's text length
 DEFAULT_AREA = 1024 * 1024  # pixels at which QwenImageEditPipeline works
+
+
+def named(profile: Profile) -> tuple[Which, ...]:
+    """The models a run of the profile loads; the feature model only where the profile has one."""
+    return ("wan", "vace", "editor", "features") if profile.models.features else ("wan", "vace", "editor")
 
 
 def device(profile: Profile) -> "torch.device":
@@ -81,6 +86,8 @@ def check(profile: Profile, which: Which) -> None:
     Reads headers only: every part of model_index.json is there, no weight file missing or truncated.
     """
     device(profile)
+    if which == "features":
+        return _check_features(profile)
     _root(profile, which)
     if which == "vace" and _lacking(profile):
         _root(profile, "wan")
@@ -88,6 +95,9 @@ def check(profile: Profile, which: Which) -> None:
 
 def fingerprint(profile: Profile, which: Which) -> str:
     """Content hash of all that loading `which` reads; for a hub name its commit."""
+    if which == "features":
+        name, commit = single("models.features", profile.models.features)
+        return commit or store.fingerprint(Path(name))
     root, commit = _root(profile, which)
     own = commit or store.fingerprint(root)
     if which == "vace" and _lacking(profile):
@@ -226,6 +236,24 @@ def name_of(profile: Profile, which: Which) -> tuple[str, str]:
     return f"models.{which}", getattr(profile.models, which)
 
 
+def single(key: str, name: str) -> tuple[str, str | None]:
+    """(folder, None) or (hub name, commit) of one transformers model with its preprocessor.
+
+    `key` is where the profile names it; raises InputError when it is not there, or not whole.
+    """
+    if is_hub_name(name):
+        return name, hub_snapshot(name, "config.json")[1]
+    folder = resolve(name)
+    if not folder.is_dir():
+        raise InputError(
+            f"{key} is {name}, and {folder} does not exist: get the model or correct the profile."
+        )
+    check_weights(folder, key)
+    if not (folder / "preprocessor_config.json").is_file():
+        raise InputError(f"{key}: {folder} has no preprocessor_config.json; copy it again.")
+    return str(folder), None
+
+
 def check_weights(folder: Path, what: str) -> None:
     """Raise InputError unless a model's folder has a config and whole safetensors files."""
     if not (folder / "config.json").is_file():
@@ -238,6 +266,23 @@ def check_weights(folder: Path, what: str) -> None:
     for name in sorted(expected):
         if not _is_whole(folder / name):
             raise InputError(f"{what}: {folder / name} is missing or truncated; copy it again.")
+
+
+def _check_features(profile: Profile) -> None:
+    """A DINO of another class would load with random weights, and a patch that does not fit would cut the frame."""
+    name, commit = single("models.features", profile.models.features)
+    folder = hub_snapshot(name, "config.json")[0] if commit else Path(name)
+    config = json.loads((folder / "config.json").read_text())
+    kind, patch, size = config.get("model_type"), config.get("patch_size", 16), profile.clips
+    if kind != "vit":
+        raise InputError(
+            f"models.features: {name} is a '{kind}' and must be a 'vit', as facebook/dino-vitb16 is."
+        )
+    if size.height % patch or size.width % patch:
+        raise InputError(
+            f"models.features: {name} sees patches of {patch}x{patch} pixels, which do not divide the profile's "
+            f"clips of {size.height}x{size.width}."
+        )
 
 
 def _root(profile: Profile, which: Which) -> tuple[Path, str | None]:

@@ -67,7 +67,7 @@ def run(profile: Profile) -> Path:
 
     Raises InputError with the sentence of a cell that raised one, NotebookError for any other failure.
     """
-    for which in ("wan", "vace", "editor"):
+    for which in models.named(profile):
         models.check(profile, which)  # before the first notebook, not in the second
     parameter, ran = _parameter(profile), False
     for i, notebook in enumerate(SERIES):
@@ -117,7 +117,7 @@ def _recipe(profile: Profile, index: int) -> store.Recipe:
     inputs = {
         "notebook": store.fingerprint(notebook.path),
         "code": _sources(),
-        "models": "+".join(models.fingerprint(profile, which) for which in ("wan", "vace", "editor")),
+        "models": "+".join(models.fingerprint(profile, which) for which in models.named(profile)),
     }
     for key, folder in (("bundle", profile.data.bundle), ("root", profile.data.root)):
         if folder:

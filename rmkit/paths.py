@@ -60,6 +60,11 @@ class Layout:
         return self.root / "enhanced"
 
     @property
+    def features(self) -> Path:
+        """What the feature model found, a file a method and clip."""
+        return self.root / "features"
+
+    @property
     def judge(self) -> Path:
         """Raw answers of the judge: paid for, so nothing of the kit deletes them."""
         return self.root / "judge"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from rmkit import anchors, evaluate, store
+from rmkit import anchors, evaluate, features, store
 from rmkit.baselines import outside
 from rmkit.profile import Profile
 
@@ -22,6 +22,7 @@ EXPECTED = {
     "train": 0.45,
     "enhance": 1.7,
     "evaluate": 0.7,
+    "features": 0.3,
 }
 MINI_SIZE = 33 * 96 * 144  # samples a clip
 ENOUGH = 3  # finished items from which an average is taken
@@ -48,6 +49,7 @@ def steps(profile: Profile) -> list[Step]:
     layout, data = profile.layout, profile.data
     train, held = data.train_clips, data.validation_clips
     variants = profile.propagation.variants
+    compared = [] if features.why_not(profile) else [_features(profile)]
     every = len(anchors.indices(profile, "multi_anchor" if "multi_anchor" in variants else "edges"))
     kinds = 2 if "depth" in variants else 1
     return [
@@ -74,6 +76,7 @@ def steps(profile: Profile) -> list[Step]:
             evaluate.videos(profile),
             (layout.root / "metrics").glob("*/*.json.json"),
         ),
+        *compared,
     ]
 
 
@@ -108,6 +111,11 @@ def _step(profile: Profile, stage: str, items: str, count: int, sidecars: Iterab
     found = [_seconds(path) for path in sidecars]
     each = median(found) if len(found) >= ENOUGH else _expected(profile, stage)
     return Step(stage, items, count, min(len(found), count), each)
+
+
+def _features(profile: Profile) -> Step:
+    sidecars = profile.layout.features.glob("*/*.json.json")
+    return _step(profile, "features", "clips x methods", evaluate.videos(profile), sidecars)
 
 
 def _training(profile: Profile) -> Step:

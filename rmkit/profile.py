@@ -53,6 +53,7 @@ class Models(Settings):
     wan: str = Field(description="folder or hub name of the text-to-video pipeline")
     vace: str = Field(description="folder or hub name of the VACE pipeline")
     editor: str = Field(description="folder or hub name of the image editing pipeline")
+    features: str | None = Field(None, description="folder or hub name of DINO's ViT; null: no DINO metrics")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="compute type (ours)")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA when present")
     offload: bool = Field(False, description="move models to the GPU one by one (ours)")

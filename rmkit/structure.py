@@ -14,7 +14,6 @@ import numpy as np
 from rmkit import clips, models, store, video
 from rmkit.clips import Clip
 from rmkit.errors import InputError
-from rmkit.paths import resolve
 from rmkit.profile import Profile
 from rmkit.progress import track
 
@@ -151,13 +150,7 @@ def _depth_source(profile: Profile) -> tuple[str, str | None]:
             "structure.depth is 'depth_anything' and structure.depth_model is empty: name a folder or hub "
             "name of a Depth Anything checkpoint in transformers' format, or set depth to 'engine'."
         )
-    if models.is_hub_name(name):
-        return name, models.hub_snapshot(name, "config.json")[1]
-    folder = resolve(name)
-    models.check_weights(folder, "structure.depth_model")
-    if not (folder / "preprocessor_config.json").is_file():
-        raise InputError(f"structure.depth_model: {folder} has no preprocessor_config.json; copy it again.")
-    return str(folder), None
+    return models.single("structure.depth_model", name)
 
 
 def _depth_model(profile: Profile) -> str:

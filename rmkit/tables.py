@@ -23,7 +23,13 @@ TABLE1 = (
 )
 TABLE2 = ("render", "colour_transfer", *evaluate.VARIANTS, "realmaster", "vae_ceiling", "truth")
 BOUNDS = ("render", "vae_ceiling", "truth")
-DIGITS = {"psnr_truth": 2, "sharpness": 0, "ssim_truth": 3, "gpt_rs": 2, "gpt_rs_ref": 2}  # else 4
+DIGITS = {
+    "psnr_truth": 2,
+    "sharpness": 0,
+    "ssim_truth": 3,
+    **dict.fromkeys(("dino", "dino_patch", "dino_truth"), 3),
+    **dict.fromkeys(("gpt_rs", "gpt_rs_ref"), 2),
+}  # else 4
 ARROWS = {1: "↑", -1: "↓", 0: ""}
 LATEX = {
     "↑": r"$\uparrow$",
@@ -98,8 +104,9 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, metho
         "Motion Smoothness (flow): VBench's arithmetic with an optical-flow interpolator (DIS) in place of AMT-S; "
         "not comparable with VBench's own numbers. `distinct`: on the source's frames, without the repetition "
         "from 8 to 16 fps; the others at 16 fps, as in the paper.",
+        _compared(profile, frame),
         _judged(profile, frame),
-        "ArcFace and DINO (the paper's other columns): not run, this version has no models for them.",
+        "ArcFace (the paper's other column): not run, this version has no model for it.",
     ]
     if "per_frame" in methods:
         notes.append("Per-frame editing: on some of the clips only; compare by the paired differences.")
@@ -285,6 +292,18 @@ def _reasons(profile: Profile, frame: pd.DataFrame, methods: Sequence[str]) -> l
     """Why a row is empty, a sentence each."""
     empty = [method for method in methods if method not in set(frame.method)]
     return [f"{evaluate.METHODS[method]}: {evaluate.why_not(profile, method)}" for method in empty]
+
+
+def _compared(profile: Profile, frame: pd.DataFrame) -> str:
+    """Which model's features DINO compares and how, or why there are none."""
+    asked = frame[frame.metric.isin([metric.name for metric in metrics.FEATURES])]
+    if asked.empty:
+        return f"DINO: {evaluate.why_no_features(profile)}"
+    seen = "; ".join(text.replace(";", ", ") for text in asked.options.unique())
+    return (
+        f"DINO (4.1), {seen}: l2 between the CLS tokens, mean over all frames; `patches`: between patch tokens, mean "
+        "over places; `keys`: between the cosines of the last layer's keys with one another (root mean square)."
+    )
 
 
 def _judged(profile: Profile, frame: pd.DataFrame) -> str:

@@ -1,7 +1,8 @@
-"""The benchmark counts what a step computes, and prints every mode. No time is tested."""
+"""The benchmarks count what they say and print every line. No time is tested."""
 
 import incontext as bench
 import pytest
+import temporal_flickering
 import torch
 from concatenation import concatenated
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -55,3 +56,11 @@ def test_every_mode_is_shown_at_every_size(monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "6 tokens of width 96" in said and "not measured" in said
     assert all(said.count(f"\n{mode}  ") == 3 for mode in bench.PASSED)
+
+
+def test_temporal_flickering_is_vbenchs_on_the_same_clip(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["temporal_flickering.py", "--size", "5", "64", "96", "--turns", "1"])
+    temporal_flickering.main()
+    said = capsys.readouterr().out
+    assert "5 frames of 64x96" in said and "the scores differ by 0\n" in said
+    assert "\nours " in said and "\nVBench " in said

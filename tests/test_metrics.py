@@ -4,6 +4,8 @@ import csv
 import itertools
 import json
 import shutil
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -32,6 +34,35 @@ def moving_square(count: int = 7, step: int = 3) -> np.ndarray:
         cv2.circle(frame, (24 + step * i, 32), 12, (220, 180, 140), -1)
         frames[i] = cv2.GaussianBlur(frame, (0, 0), 2)
     return frames
+
+
+class Live:
+    """Frames made one by one, and how many of them were in memory at once."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def frames(self, count: int, seed: int) -> Iterator[np.ndarray]:
+        for i in range(count):
+            yield self._made(100 * seed + i)
+
+    def _made(self, seed: int) -> np.ndarray:
+        frame = noise(1, 32, 48, seed)[0].copy()
+        weakref.finalize(frame, self._gone)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        return frame
+
+    def _gone(self) -> None:
+        self.now -= 1
+
+
+@pytest.mark.parametrize("metric", metrics.ALL, ids=lambda metric: metric.name)
+def test_the_length_of_a_clip_costs_no_memory(metric: metrics.Metric) -> None:
+    """Three frames of the clip, and the one it is compared with and its twin: all that any metric needs."""
+    live = Live()
+    metric.of(live.frames(81, 0), live.frames(81, 1) if metric.against else None, 2)
+    assert 0 < live.most <= 5
 
 
 @pytest.mark.parametrize("height", [96, 400])

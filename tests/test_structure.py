@@ -121,5 +121,5 @@ def test_estimator_runs_the_real_class(tiny_profile, tiny_clips, tmp_path):
 
     with pytest.raises(InputError, match="depth_model is empty"):
         structure.extract(with_structure(estimated, depth_model=None), tiny_clips[:1])
-    with pytest.raises(InputError, match=r"no config\.json"):
+    with pytest.raises(InputError, match=r"depth_model is .*no, and .* does not exist"):
         structure.extract(with_structure(estimated, depth_model=str(tmp_path / "no")), tiny_clips[:1])

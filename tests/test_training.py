@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import architectures
+import check_features
 import dataset
 import loop
 import numpy as np
 import pytest
 import torch
+import train_features
 import train_video
 from torch import nn
 
@@ -158,3 +160,52 @@ def test_tokens_are_narrower_than_the_transformer() -> None:
     # A velocity holds the noise of all channels: a narrower stream could not carry it, and it would stay.
     width = architectures.HEADS * architectures.HEAD_WIDTH
     assert 4 * architectures.LATENT_CHANNELS < width
+
+
+def test_the_feature_models_teacher_goes_on_where_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
+    rng = np.random.default_rng(0)
+    looks = [tuple(rng.integers(0, 256, (2, 96, 144, 3), dtype=np.uint8) for _ in range(2)) for _ in range(2)]
+
+    def run(folder: Path, killed_at: int | None) -> train_features.Teacher:
+        torch.manual_seed(0)
+        small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+        vit = architectures.features(**small).to(memory_format=torch.channels_last)
+        student = nn.ModuleDict({"blocks": vit, "head": train_features.Head(width=32)})
+        teacher = train_features.Teacher(student, 4)
+        inner = train_features.objective(student, teacher, looks, 2)
+
+        def loss(rng: np.random.Generator, generator: torch.Generator):
+            if teacher.step.item() == killed_at:
+                raise KeyboardInterrupt
+            return inner(rng, generator)
+
+        loop.train(folder, {"student": student, "teacher": teacher}, [loop.Phase("a", 4, 1e-2, loss)])
+        return teacher
+
+    whole = run(tmp_path / "whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", 2)
+    resumed = run(tmp_path / "killed", None)
+    assert resumed.step.item() == 4 and resumed.centre.abs().sum() > 0
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_crops_of_a_frame_are_of_both_looks_and_mirrored_together() -> None:
+    # Left dark, right bright; render red, truth blue.
+    ramp = np.tile(np.linspace(0, 255, 144).astype(np.uint8), (1, 96, 1))
+    render, truth = (np.stack([ramp * (c == k) for c in range(3)], axis=-1) for k in (0, 2))
+    for seed in range(6):
+        large, small = train_features.sample([(render, truth)], 1, np.random.default_rng(seed))
+        assert large.shape == (2, 3, 64, 96) and small.shape == (train_features.LOCALS, 3, 32, 48)
+        assert sorted(int(crop.float().mean((1, 2)).argmax()) for crop in large) == [0, 2]
+        rises = {bool(crop.sum(0)[:, -1].sum() > crop.sum(0)[:, 0].sum()) for crop in (*large, *small)}
+        assert len(rises) == 1
+
+
+def test_retrieval_counts_other_sequences_only() -> None:
+    between = np.array([[2.0, 1.0, 3.0], [1.0, 2.0, 3.0], [1.0, 9.0, 2.0]])
+    assert check_features.retrieval(between, np.array(["a", "a", "b"])) == pytest.approx(2 / 3)

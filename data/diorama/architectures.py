@@ -1,4 +1,4 @@
-"""The tiny models: small instances of the very classes of Wan2.2, VACE and Qwen-Image-Edit.
+"""The tiny models: small instances of the very classes of Wan2.2, VACE, Qwen-Image-Edit and DINO's ViT.
 
 Reads nothing; `save_*` write the pipeline folders that `from_pretrained` reads. The training scripts
 beside this file fill them; the tests save them untrained and smaller.
@@ -27,6 +27,9 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     UMT5Config,
     UMT5EncoderModel,
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
 )
 
 LATENT_CHANNELS = 48  # 2x2 patches make tokens of 192 numbers: below the width, or noise would stay
@@ -36,6 +39,7 @@ TEXT_WIDTH = 96
 TEXT_TOKENS = 48  # every prompt is padded to this length, as Wan pads to 512
 BOUNDARY = 0.875  # sigma at which Wan2.2 hands over from the high-noise expert to the low-noise one
 SHIFT = 3.0
+FEATURE_WIDTH = 128
 QWEN_SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -189,6 +193,22 @@ def qwen_encoder(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditional
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
+def features(**overrides: Any) -> ViTModel:
+    """Feature model of the DINO metrics, a ViT of 8x8 patches: [B, 3, H, W] -> [B, 1 + H/8 * W/8, 128].
+
+    Its positions are a square of 12x12, which transformers stretches to any picture: it knows no oblong ones.
+    """
+    settings = {
+        "hidden_size": FEATURE_WIDTH,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 4 * FEATURE_WIDTH,
+        "image_size": 96,
+        "patch_size": 8,
+    }
+    return ViTModel(ViTConfig(**{**settings, **overrides}), add_pooling_layer=False)
+
+
 def save_wan(
     folder: Path,
     vae: AutoencoderKLWan,
@@ -250,6 +270,13 @@ def save_editor(
         ' "transformer": ["diffusers", "QwenImageTransformer2DModel"],\n'
         ' "vae": ["diffusers", "AutoencoderKLQwenImage"]\n}\n'
     )
+
+
+def save_features(folder: Path, model: ViTModel, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write the feature model and its preprocessor: pictures of any size, each channel to -1..1."""
+    _stored_as(model, dtype).save_pretrained(folder, safe_serialization=True)
+    processor = ViTImageProcessorPil(do_resize=False, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    processor.save_pretrained(folder)
 
 
 def wan_scheduler() -> UniPCMultistepScheduler:

@@ -3,7 +3,7 @@
 Reads `data/diorama/checkpoints/`, the training logs under `--out` and the rendered validation split; writes
 `card.json` and `sheet_*.png` into each checkpoint's folder, and `checkpoints/README.md` from all of them.
 
-    python data/diorama/cards.py --rendered DIR --out DIR [--only wan vace editor]
+    python data/diorama/cards.py --rendered DIR --out DIR [--only wan vace editor features]
 """
 
 import argparse
@@ -11,6 +11,7 @@ import csv
 import json
 from pathlib import Path
 
+import check_features
 import dataset
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from PIL import Image
 
 from rmkit import models, profile, propagate, video
 from rmkit.baselines import colour_transfer, vae_ceiling
+from rmkit.metrics.dino import FeatureModel
 from rmkit.metrics.fidelity import psnr
 from rmkit.metrics.sharpness import sharpness
 
@@ -29,19 +31,25 @@ PROMPTS = (
     "a car drives on a road between houses, wide shot",
     "a car drives on a road between houses, wide shot, in the rain",
 )
-STAGES = {"wan": ("wan_vae", "low", "high"), "vace": ("vace",), "editor": ("qwen_vae", "editor")}
+STAGES = {"wan": ("wan_vae", "low", "high"), "vace": ("vace",), "editor": ("qwen_vae", "editor"),
+          "features": ("features",)}  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rendered", type=Path, required=True, help="folder that render.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder the training scripts wrote")
-    parser.add_argument("--only", nargs="+", choices=tuple(STAGES), default=list(STAGES))
+    parser.add_argument("--only", nargs="+", choices=tuple(STAGES), default=_shipped())
     arguments = parser.parse_args()
     mini = profile.load("mini")
     shots = dataset.load(arguments.rendered, "validation")
     count = len([1 for _ in (arguments.rendered / "pretrain").glob("*/meta.json")])
-    figures = {"wan": wan_figures, "vace": vace_figures, "editor": editor_figures}
+    figures = {
+        "wan": wan_figures,
+        "vace": vace_figures,
+        "editor": editor_figures,
+        "features": features_figures,
+    }
     for name in arguments.only:
         with torch.no_grad():
             found = figures[name](mini, shots, arguments.rendered)
@@ -150,6 +158,11 @@ def editor_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> 
     return {**means, "psnr_gain_over_affine": means["psnr_edited"] - means["psnr_affine"]}
 
 
+def features_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
+    """Whether features say what is shown, and whether their distance grows with damage."""
+    return check_features.figures(FeatureModel(str(FOLDER / "features"), None), shots)
+
+
 def face_crops(shot: Shot, clip: np.ndarray, back: np.ndarray) -> list[np.ndarray]:
     """Faces of a clip before and after the VAE, first and last frame: uint8 [48, 48, 3] each."""
     crops = []
@@ -170,6 +183,10 @@ def summary(folder: Path) -> list[dict]:
     with (folder / "log.csv").open() as file:
         last = {row["phase"]: row for row in csv.DictReader(file)}
     return [{"stage": folder.name, **{k: v for k, v in row.items() if v}} for row in last.values()]
+
+
+def _shipped() -> list[str]:
+    return [name for name in STAGES if (FOLDER / name).is_dir()]
 
 
 def write_readme() -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from rmkit.metrics.dino import cls_distance, key_distance, patch_distance
 from rmkit.metrics.edge_f1 import THRESHOLDS, TOLERANCE, edge_f1
 from rmkit.metrics.fidelity import psnr, ssim
 from rmkit.metrics.motion_smoothness import INTERPOLATOR, motion_smoothness
@@ -26,7 +27,7 @@ class Metric:
     label: str
     unit: str
     better: int  # 1: higher is better, -1: lower, 0: neither (compare with a reference)
-    compute: Callable[..., float] | None  # None: rated by the judge, not computed
+    compute: Callable[..., float] | None  # of frames, or of two pictures' features; None: rated by the judge
     against: Literal["truth", "render"] | None = None  # what each frame is compared with
     distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
     options: Mapping[str, str] = field(default_factory=dict)
@@ -70,15 +71,22 @@ ALL = (
     ),
     Metric("sharpness", "Sharpness", "grey levels squared", 0, sharpness),
 )
+# Where a profile names a feature model; its name stands beside their values.
+FEATURES = (
+    Metric("dino", "DINO to render", "", -1, cls_distance, against="render"),
+    Metric("dino_patch", "DINO (patches) to render", "", -1, patch_distance, against="render"),
+    Metric("dino_keys", "DINO (keys) to render", "", -1, key_distance, against="render"),
+    Metric("dino_truth", "DINO to truth", "", -1, cls_distance, against="truth"),
+)
 JUDGED = (
     Metric("gpt_rs", "GPT-RS no-ref", "1-10", 1, None),
     Metric("gpt_rs_ref", "GPT-RS with-ref", "1-10", 1, None),
 )
 SPREADS = tuple(Metric(f"{m.name}_spread", m.label, "", 0, None) for m in JUDGED)
-BY_NAME = {metric.name: metric for metric in ALL + JUDGED + SPREADS}
+BY_NAME = {metric.name: metric for metric in ALL + FEATURES + JUDGED + SPREADS}
 
 
 def shown(names: Iterable[str]) -> tuple[Metric, ...]:
-    """Metrics that have a column: all that are computed, and the judge's where `names` has its values."""
+    """Metrics that have a column: all that need no model; those by DINO and the judge where `names` has them."""
     present = set(names)
-    return ALL + tuple(metric for metric in JUDGED if metric.name in present)
+    return ALL + tuple(metric for metric in FEATURES + JUDGED if metric.name in present)

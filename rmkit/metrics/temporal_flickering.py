@@ -5,6 +5,7 @@ Reads frames one by one, so that the length of a clip costs no memory. Writes no
 
 from collections.abc import Iterable
 
+import cv2
 import numpy as np
 
 
@@ -18,15 +19,11 @@ def temporal_flickering(frames: Iterable[np.ndarray]) -> float:
     before: np.ndarray | None = None
     for frame in frames:
         # VBench decodes to BGR; a float32 sum depends on the order of its terms.
-        frame = np.ascontiguousarray(frame[..., ::-1])
+        frame = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2BGR)
         if before is not None:
-            differences.append(_absolute_difference(before, frame).astype(np.float32).mean())
+            # In uint8: the same values as in float32, at a quarter of the memory.
+            differences.append(cv2.absdiff(before, frame).astype(np.float32).mean())
         before = frame
     if not differences:
         raise ValueError("temporal flickering needs two frames or more")
     return (255.0 - np.mean(np.array(differences)).item()) / 255.0
-
-
-def _absolute_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """|a - b| of uint8 pictures in uint8: the same values as in float32, at a quarter of the memory."""
-    return np.maximum(a, b) - np.minimum(a, b)

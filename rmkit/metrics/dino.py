@@ -1,0 +1,153 @@
+"""DINO: how far two pictures are apart in the features of a self-supervised ViT (paper, 4.1; Caron et al. 2021).
+
+The paper says "l2 between DINO features" and no more, so there are three: the CLS token (primary), the patch tokens,
+and the self-similarity of the last layer's keys, which ignores appearance (Tumanyan et al. 2022, Splice). Reads the
+model's folder; writes nothing.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rmkit.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from rmkit.metrics import Metric
+
+TOKENS = 8192  # at a time through the model: two frames of 800x1200, about 0.3 GB in ViT-B/16
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the model sees in a picture, float32; the tokens and keys are the last layer's."""
+
+    cls: "torch.Tensor"  # [D]
+    patches: "torch.Tensor"  # [N, D]
+    keys: "torch.Tensor"  # [1 + N, D], all heads side by side, CLS first
+
+
+def cls_distance(a: Features, b: Features) -> float:
+    """l2 norm of the difference of the CLS tokens, 0 or more; lower is nearer."""
+    return (a.cls - b.cls).norm().item()
+
+
+def patch_distance(a: Features, b: Features) -> float:
+    """l2 norm of the difference of patch tokens in one place, mean over places."""
+    return (a.patches - b.patches).norm(dim=-1).mean().item()
+
+
+def key_distance(a: Features, b: Features) -> float:
+    """Root mean square of the difference of the keys' cosines with one another, 0 to 2 (Splice, eq. 2).
+
+    Splice takes the Frobenius norm; divided by the number of tokens it does not grow with the picture.
+    """
+    one, other = (keys / keys.norm(dim=-1, keepdim=True) for keys in (a.keys, b.keys))
+    difference = one @ one.T
+    difference -= other @ other.T  # [1 + N, 1 + N]: 56 MB at 800x1200
+    return difference.square_().mean().sqrt().item()
+
+
+class FeatureModel:
+    """A ViT in transformers' format, at the frames' own size (positions interpolated)."""
+
+    def __init__(self, name: str, commit: str | None, device: "torch.device | str" = "cpu"):
+        """`name` is a folder, or a hub name with its commit. Raises InputError when weights are missing."""
+        import torch
+        import transformers
+        from transformers import ViTImageProcessorPil, ViTModel
+
+        transformers.utils.logging.disable_progress_bar()
+        where = {"revision": commit} if commit else {}
+        try:
+            self.model, loaded = ViTModel.from_pretrained(
+                name,
+                **where,
+                use_safetensors=True,
+                add_pooling_layer=False,
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
+            processor = ViTImageProcessorPil.from_pretrained(name, **where)
+        except OSError as error:
+            raise InputError(f"the feature model {name} cannot be loaded: {error}") from None
+        if loaded["missing_keys"]:
+            raise InputError(
+                f"the feature model {name} lacks weights, {min(loaded['missing_keys'])} among them."
+            )
+        self.model.eval().to(device)
+        self.device = torch.device(device)
+        self.mean, self.std = (
+            torch.tensor(values, device=device).view(1, 3, 1, 1)
+            for values in (processor.image_mean, processor.image_std)
+        )
+        self.model.layers[-1].attention.k_proj.register_forward_hook(self._keep_keys)
+
+    def __call__(self, frames: Sequence[np.ndarray]) -> list[Features]:
+        """Features of pictures uint8 [H, W, 3] of one size, a few at a time."""
+        if not len(frames):
+            return []
+        patch = self.model.config.patch_size
+        tokens = (frames[0].shape[0] // patch) * (frames[0].shape[1] // patch) + 1
+        at_once = max(1, TOKENS // tokens)
+        return [
+            features
+            for first in range(0, len(frames), at_once)
+            for features in self._few(frames[first : first + at_once])
+        ]
+
+    def _few(self, frames: Sequence[np.ndarray]) -> list[Features]:
+        import torch
+
+        pixels = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            x = (pixels.float() / 255 - self.mean) / self.std
+            tokens = self.model(x, interpolate_pos_encoding=True).last_hidden_state  # [B, 1 + N, D]
+        # Copies: a view of one picture would keep the tokens of all.
+        return [
+            Features(t[0].clone(), t[1:].clone(), k.clone()) for t, k in zip(tokens, self._keys, strict=True)
+        ]
+
+    def _keep_keys(self, module: "torch.nn.Module", inputs: tuple, output: "torch.Tensor") -> None:
+        self._keys = output
+
+
+def compare(
+    model: Callable[[Sequence[np.ndarray]], list[Features]],
+    streams: Mapping[str, Iterator[np.ndarray]],
+    wanted: Mapping[str, Sequence["Metric"]],
+) -> dict[str, dict[str, float]]:
+    """Mean over frames of every wanted metric, by stream and metric.
+
+    streams: frames by name, equally many of equal size; wanted: metrics of some of them, each against another. All
+    streams advance together, so a picture that several need, or that is shown twice in a row, is looked at once, and
+    memory holds the features of two moments however long the clips are.
+    """
+    features: dict[bytes, Features] = {}
+    distances: dict[tuple[str, bytes, bytes], float] = {}
+    values = {name: {metric.name: [] for metric in metrics} for name, metrics in wanted.items()}
+    for frames in zip(*streams.values(), strict=True):
+        keys = {name: hashlib.sha256(f.tobytes()).digest() for name, f in zip(streams, frames, strict=True)}
+        pictures = dict(zip(keys.values(), frames, strict=True))
+        new = [key for key in pictures if key not in features]
+        seen = dict(zip(new, model([pictures[key] for key in new]), strict=True))
+        features = {key: seen[key] if key in seen else features[key] for key in pictures}
+        pairs = {
+            (metric.name, keys[name], keys[metric.against]): metric
+            for name, metrics in wanted.items()
+            for metric in metrics
+        }
+        distances = {
+            pair: distances[pair]
+            if pair in distances
+            else metric.compute(features[pair[1]], features[pair[2]])
+            for pair, metric in pairs.items()
+        }
+        for name, metrics in wanted.items():
+            for metric in metrics:
+                values[name][metric.name].append(distances[metric.name, keys[name], keys[metric.against]])
+    return {name: {key: float(np.mean(v)) for key, v in found.items()} for name, found in values.items()}

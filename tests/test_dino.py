@@ -1,0 +1,220 @@
+"""DINO against plain transformers, looked at once, kept, in the tables; and models that cannot serve."""
+
+import json
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import architectures
+import numpy as np
+import pytest
+import torch
+from test_metrics import Live, noise, put_results, put_truth, rows_of
+from transformers import ViTModel
+
+from rmkit import cli, clips, doctor, evaluate, features, metrics, models, plan, profile, statistics, tables
+from rmkit import video as videos
+from rmkit.errors import InputError
+from rmkit.metrics import dino
+from rmkit.metrics.dino import FeatureModel, compare
+
+MEAN, STD = 0.5, 0.5  # of the tiny models' preprocessor
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained ViT in the format of facebook/dino-vitb16."""
+    folder = tmp_path_factory.mktemp("features")
+    torch.manual_seed(0)
+    model = architectures.features(num_hidden_layers=2, hidden_size=32, intermediate_size=64)
+    architectures.save_features(folder, model)
+    return folder
+
+
+@pytest.fixture
+def compared(tiny_profile: profile.Profile, tiny_clips: list[clips.Clip], checkpoint: Path):
+    put_results(tiny_profile)
+    put_truth(tiny_profile)
+    return with_features(tiny_profile, checkpoint)
+
+
+def with_features(settings: profile.Profile, folder: Path | str | None) -> profile.Profile:
+    named = settings.models.model_copy(update={"features": None if folder is None else str(folder)})
+    return settings.model_copy(update={"models": named})
+
+
+def plainly(folder: Path, frame: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Last hidden state [1 + N, D] and the last layer's keys [1 + N, D] of a picture, by transformers alone."""
+    model = ViTModel.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False).eval()
+    x = (torch.from_numpy(frame).float() / 255 - MEAN) / STD
+    with torch.no_grad():
+        out = model(x.permute(2, 0, 1)[None], interpolate_pos_encoding=True, output_hidden_states=True)
+        layer = model.layers[-1]
+        keys = layer.attention.k_proj(layer.layernorm_before(out.hidden_states[-2]))
+    return out.last_hidden_state[0], keys[0]
+
+
+def test_distances_are_those_of_plain_transformers(checkpoint: Path) -> None:
+    frames, others = noise(3, 32, 48, seed=1), noise(3, 32, 48, seed=2)
+    streams = {"a": iter(frames), "render": iter(others)}
+    wanted = [metric for metric in metrics.FEATURES if metric.against == "render"]
+    found = compare(FeatureModel(str(checkpoint), None), streams, {"a": wanted})["a"]
+    expected: dict[str, list[float]] = {"dino": [], "dino_patch": [], "dino_keys": []}
+    for frame, other in zip(frames, others, strict=True):
+        (tokens, keys), (tokens_, keys_) = plainly(checkpoint, frame), plainly(checkpoint, other)
+        expected["dino"].append(torch.dist(tokens[0], tokens_[0]).item())
+        expected["dino_patch"].append((tokens - tokens_)[1:].square().sum(-1).sqrt().mean().item())
+        cosines = [torch.nn.functional.cosine_similarity(k[:, None], k[None], dim=-1) for k in (keys, keys_)]
+        expected["dino_keys"].append((cosines[0] - cosines[1]).square().mean().sqrt().item())
+    assert tokens.shape == (1 + 4 * 6, 32)
+    assert found == {name: pytest.approx(np.mean(values), rel=1e-4) for name, values in expected.items()}
+    assert min(found.values()) > 1e-3
+
+
+def test_equal_pictures_are_looked_at_once_and_are_nowhere_apart(checkpoint: Path) -> None:
+    model, looked = FeatureModel(str(checkpoint), None), []
+
+    def counting(frames: Sequence[np.ndarray]) -> list[dino.Features]:
+        looked.append(len(frames))
+        return model(frames)
+
+    render = clips.repeat(noise(3, 32, 48), 2, 5)
+    other = clips.repeat(noise(3, 32, 48, seed=1), 2, 5)
+    wanted = {name: metrics.FEATURES[:3] for name in ("copy", "other")}
+    streams = {"render": iter(render), "copy": iter(render.copy()), "other": iter(other)}
+    found = compare(counting, streams, wanted)
+    assert set(found["copy"].values()) == {0.0} and min(found["other"].values()) > 0
+    assert looked == [2, 0, 2, 0, 2]  # render and other; the copy and the twins cost nothing
+    # A twin counts as a frame: over all frames, as the paper says.
+    single = compare(model, {"render": iter(render), "other": iter(other)}, {"other": wanted["other"][:1]})
+    assert single["other"]["dino"] == found["other"]["dino"]
+    with pytest.raises(ValueError):
+        compare(model, {"render": iter(render), "copy": iter(render[:2])}, {"copy": wanted["copy"]})
+
+
+def test_batches_do_not_change_what_is_seen(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, frames = FeatureModel(str(checkpoint), None), noise(5, 32, 48)
+    at_once = model(frames)
+    monkeypatch.setattr(dino, "TOKENS", 60)  # two pictures
+    for a, b in zip(at_once, model(frames), strict=True):
+        for part in ("cls", "patches", "keys"):
+            assert torch.allclose(getattr(a, part), getattr(b, part), atol=1e-5)
+
+
+def test_the_length_of_a_clip_costs_no_memory() -> None:
+    """A frame of each stream at a time, and the features of two moments."""
+    live, held = Live(), []
+
+    def model(frames: Sequence[np.ndarray]) -> list[dino.Features]:
+        seen = [dino.Features(*(torch.rand(shape) for shape in ((8,), (4, 8), (5, 8)))) for _ in frames]
+        held.extend(weakref.ref(features) for features in seen)
+        assert sum(1 for reference in held if reference() is not None) <= 2 * len(streams)
+        return seen
+
+    streams = {name: live.frames(81, i) for i, name in enumerate(("render", "truth", "a", "b"))}
+    compare(model, streams, {name: metrics.FEATURES for name in ("a", "b")})
+    assert len(held) == 4 * 81 and live.most <= 2 * len(streams) + 1
+
+
+def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = evaluate.evaluate(compared)
+    rows = [row for row in rows_of(path) if row["metric"].startswith("dino")]
+    by_metric: dict[str, set[str]] = {}
+    for row in rows:
+        by_metric.setdefault(row["metric"], set()).add(row["method"])
+    measured = set(evaluate.METHODS) - set(evaluate.OUTSIDE)
+    for name in ("dino", "dino_patch", "dino_keys"):
+        assert by_metric[name] == measured - {"render"}
+    assert by_metric["dino_truth"] == measured - {"truth"}
+    name, revision = compared.models.features, models.fingerprint(compared, "features")[:12]
+    assert {row["options"] for row in rows} == {f"model={name};revision={revision}"}
+    value = {(r["method"], r["clip"], r["metric"]): float(r["value"]) for r in rows}
+    clip = clips.load(compared, "validation")[0]
+    assert value["truth", clip.id, "dino"] == value["render", clip.id, "dino_truth"]
+    assert value["realmaster", clip.id, "dino"] < value["depth", clip.id, "dino"]
+
+    # Again: the same file, and the model is not even loaded; another method: it alone is looked at.
+    before, loaded = path.read_bytes(), []
+    original = features._load
+    monkeypatch.setattr(features, "_load", lambda settings: loaded.append(1) or original(settings))
+    assert evaluate.evaluate(compared).read_bytes() == before and not loaded
+    stamps = {file: file.stat().st_mtime_ns for file in compared.layout.features.rglob("*.json")}
+    videos.write(evaluate.path_of(compared, "lucy_edit", clip), videos.read(clips.path(compared, clip)), 16)
+    again = {(r["method"], r["metric"]): r for r in rows_of(evaluate.evaluate(compared))}
+    assert loaded == [1] and float(again["lucy_edit", "dino"]["value"]) == 0
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
+
+    made = {table.name: table for table in tables.build(compared)}
+    assert {"DINO to render ↓", "DINO (patches) to render ↓", "DINO to truth ↓"} <= set(made["table2"].header)
+    assert f"model={name}" in " ".join(made["table2"].notes)
+    verdicts = {row[1]: row for row in made["claims"].cells}
+    assert verdicts["Edges keep structure better than Depth"][-1] == "holds"
+    assert verdicts["Edges keep structure better than Depth"][3] == "< 0"
+    assert verdicts["RealMaster is better than Editto in structure"][-1] == "not run"
+    assert verdicts["RealMaster is better than LucyEdit in structure"][-1] != "holds"  # a copy is nearer
+    assert "dino" not in made["claims"].notes[0]
+    step = next(step for step in plan.steps(compared) if step.stage == "features")
+    assert step.done == len(stamps) // 2 + 1 and step.seconds is not None
+
+
+def test_without_a_model_there_is_no_column_but_a_reason(compared: profile.Profile) -> None:
+    settings = with_features(compared, None)
+    evaluate.evaluate(settings)
+    made = {table.name: table for table in tables.build(settings)}
+    assert not [name for name in made["table2"].header if "DINO" in name]
+    assert "DINO: not run: models.features of this profile names no model." in made["table2"].notes
+    assert {row[-1] for row in made["claims"].cells if "dino" in row[2]} == {"not run"}
+    assert "dino" in made["claims"].notes[0]
+    assert "features" not in {step.stage for step in plan.steps(settings)}
+    assert not [f for f in doctor.check(settings) if f.what == "model features"]
+    assert "run 05_evaluation again" in " ".join(tables.build(compared)[0].notes)
+    assert "dino" not in set(statistics.load(settings).metric)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("folder", "models.features is no/such/folder, and .* does not exist"),
+        ("weights", r"no \*\.safetensors"),
+        ("preprocessor", "no preprocessor_config.json"),
+        ("kind", "is a 'dinov2' and must be a 'vit'"),
+        ("patch", "patches of 14x14 pixels, which do not divide the profile's clips of 32x48"),
+    ],
+)
+def test_a_model_that_cannot_serve_stops_before_anything(
+    capsys, compared: profile.Profile, checkpoint: Path, tmp_path: Path, what: str, said: str
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in checkpoint.iterdir():
+        if not file.name.startswith({"weights": "model", "preprocessor": "preprocessor"}.get(what, "-")):
+            (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"kind": {"model_type": "dinov2"}, "patch": {"patch_size": 14}}.get(what, {})
+    (folder / "config.json").write_text(json.dumps(config))
+    settings = with_features(compared, "no/such/folder" if what == "folder" else folder)
+    with pytest.raises(InputError, match=said):
+        evaluate.evaluate(settings)
+    finding = next(f for f in doctor.check(settings) if f.what == "model features")
+    assert finding.needed and not finding.ok
+    assert (
+        not (settings.layout.root / "metrics").exists()
+        and not settings.layout.enhanced.joinpath("blur").exists()
+    )
+    content = settings.model_dump(mode="json")
+    content["data"]["root"] = str(settings.data_root)
+    (tmp_path / "profile.yaml").write_text(json.dumps(content))
+    assert cli.main(["evaluate", "--profile", str(tmp_path / "profile.yaml")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_weights_that_are_not_all_there_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(checkpoint / "model.safetensors")
+    name = next(key for key in weights if key.endswith("k_proj.weight") or key.endswith("key.weight"))
+    save_file({k: v for k, v in weights.items() if k != name}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="lacks weights"):
+        FeatureModel(str(tmp_path), None)
