@@ -55,29 +55,36 @@ CLAIMS = (
           "psnr_truth", "edges", "multi_anchor"),
     Claim("anchors_flicker", _PAPER, "Multiple Anchors flicker more than Edges",
           "temporal_flickering", "edges", "multi_anchor"),
+    Claim("edges_over_depth_arcface", _PAPER, "Edges keep faces better than Depth", "arcface", "edges", "depth"),
+    Claim("edges_over_multi_anchor_arcface", _PAPER, "Edges keep faces better than Multiple Anchors",
+          "arcface", "edges", "multi_anchor"),
     *(
         Claim(f"realmaster_over_edges_{m.name}", _PAPER, f"RealMaster improves on Edges: {m.label}",
               m.name, "realmaster", "edges")
-        for m in (*_BETTER, *metrics.JUDGED)
+        for m in (*_BETTER, metrics.FACES[0], *metrics.JUDGED)
     ),
 )  # fmt: skip
 ORDER = ("realmaster", "edges", "depth", "multi_anchor")
 
 
 def check(frame: pd.DataFrame) -> list[Outcome]:
-    """Outcome of every claim, in the order of CLAIMS; those on the judge's ratings only where there are some."""
+    """Outcome of every claim, in the order of CLAIMS; those on faces and on ratings only where there are some."""
     names = {metric.name for metric in metrics.shown(frame.metric)}
     return [_check(frame, claim) for claim in CLAIMS if claim.metric in names]
 
 
 def not_measured(frame: pd.DataFrame) -> str:
     """What the paper makes its claims on and this run did not measure."""
-    which, models = "ArcFace, DINO and GPT-RS, which", "face, feature and judge models"
-    if len(metrics.shown(frame.metric)) > len(metrics.ALL):
-        which, models = "ArcFace, DINO and GPT-RS; the first two", "face and feature models"
+    columns = {"ArcFace": "arcface", "DINO": "dino", "GPT-RS": "gpt_rs"}
+    missing = [name for name, metric in columns.items() if metric not in set(frame.metric)]
+    if not missing:
+        return (
+            "Every measure that the paper makes its claims on was run. PSNR and SSIM to the truth are ours."
+        )
+    listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
     return (
-        f"The paper makes its claims on {which} need {models} that this run does not have: not run. PSNR and SSIM "
-        "to the truth stand in for them here; the paper has no truth."
+        f"The paper makes its claims on ArcFace, DINO and GPT-RS; {listed} need models that this run does not have: "
+        "not run. PSNR and SSIM to the truth stand in for them here; the paper has no truth."
     )
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rmkit import anchors, clips, judge, metrics, store, video
+from rmkit import anchors, clips, faces, judge, metrics, store, video
 from rmkit.baselines import blur, colour_transfer, per_frame, vae_ceiling
 from rmkit.clips import Clip
 from rmkit.errors import InputError
-from rmkit.metrics import truth
+from rmkit.metrics import arcface, truth
 from rmkit.profile import Profile
 from rmkit.progress import track
 
@@ -47,9 +47,11 @@ PROVENANCE = ["sequence", "subsets", "options", "artefact", "commit"]
 def evaluate(profile: Profile) -> Path:
     """Make the simple baselines and the ceiling, measure everything, and write metrics.csv; returns its path.
 
-    Raises InputError before measuring when a method's clip is missing or has another size than the profile's; when the
-    judge stops, the other metrics are written first.
+    Raises InputError before measuring when a method's clip is missing or has another size than the profile's, or the
+    face model is not there; when the judge stops, the other metrics are written first.
     """
+    if profile.identity.model_pack:
+        faces.check(profile)
     validation = clips.load(profile, "validation")
     jobs = [(method, clip) for method in METHODS for clip in _having(profile, method, validation)]
     made_here = (blur.NAME, colour_transfer.NAME, per_frame.NAME, vae_ceiling.NAME)
@@ -61,6 +63,7 @@ def evaluate(profile: Profile) -> Path:
     rows: list[dict] = []
     for method, clip in track(jobs, "metrics"):
         rows += measure(profile, method, clip)
+    rows += recognised(profile, jobs)
     try:
         rows += judged(profile, jobs)
     finally:
@@ -79,6 +82,11 @@ def why_not(profile: Profile, method: str) -> str:
     if method in ("vae_ceiling", "truth"):
         return "n/a: this data has no truth."
     return "not run: metrics.csv has no row of it; run 05_evaluation again."
+
+
+def why_no_faces(profile: Profile) -> str | None:
+    """Why metrics.csv has no row of ArcFace ('not run' or 'n/a', a colon, and the reason); None when it can."""
+    return None if profile.identity.model_pack else f"not run: {faces.NO_PACK}."
 
 
 def why_no_ratings(profile: Profile) -> str | None:
@@ -136,6 +144,24 @@ def measure(profile: Profile, method: str, clip: Clip) -> list[dict]:
     return [common | value for value in json.loads(target.read_text())]
 
 
+def recognised(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
+    """Rows of ArcFace for every clip and method; none without a face model, or where the render has no face."""
+    if not profile.identity.model_pack:
+        return []
+    length, gate = profile.clips.frames, profile.identity.iou_gate
+    rows = []
+    for method, clip in track(jobs, "faces"):
+        render, output = (_faces(profile, name, clip) for name in ("render", method))
+        common = _common(profile, method, clip, store.fingerprint(path_of(profile, method, clip)))
+        sidecar = store.read_sidecar(faces.path_of(profile, method, clip))
+        common |= {"commit": sidecar.get("commit", "unknown")}
+        pack = {"pack": Path(profile.identity.model_pack).name}
+        for name, value in arcface.arcface(render, output, length, gate).items():
+            options = _text(pack | metrics.BY_NAME[name].options)
+            rows.append(common | {"metric": name, "value": round(value, 6), "options": options})
+    return rows
+
+
 def judged(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
     """Rows of the judge for every clip and method, render and truth among them; none when it does not run."""
     subjects = [_subject(profile, method, clip) for method, clip in jobs]
@@ -175,6 +201,13 @@ def _subject(profile: Profile, method: str, clip: Clip) -> judge.Subject:
         frames=partial(stream, profile, method, clip),
         render_frames=partial(stream, profile, "render", clip),
     )
+
+
+def _faces(profile: Profile, method: str, clip: Clip) -> faces.Faces:
+    length = profile.clips.frames
+    wanted = arcface.linspace(length) + arcface.midpoints(length)
+    frames = partial(stream, profile, method, clip)
+    return faces.of_video(profile, method, clip, path_of(profile, method, clip), frames, wanted)
 
 
 def _common(profile: Profile, method: str, clip: Clip, artefact: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ TABLE1 = (
 )
 TABLE2 = ("render", "colour_transfer", *evaluate.VARIANTS, "realmaster", "vae_ceiling", "truth")
 DIGITS = {"psnr_truth": 2, "sharpness": 0, "ssim_truth": 3, "gpt_rs": 2, "gpt_rs_ref": 2}  # else 4
+DIGITS |= {metric.name: 3 for metric in metrics.FACES}
 ARROWS = {1: "↑", -1: "↓", 0: ""}
 LATEX = {
     "↑": r"$\uparrow$",
@@ -91,7 +92,8 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, metho
         "not comparable with VBench's own numbers. `distinct`: on the source's frames, without the repetition "
         "from 8 to 16 fps; the others at 16 fps, as in the paper.",
         _judged(profile, frame),
-        "ArcFace and DINO (the paper's other columns): not run, this version has no models for them.",
+        _recognised(profile, frame),
+        "DINO (the paper's other column): not run, this version has no model for it.",
     ]
     if "per_frame" in methods:
         notes.append("Per-frame editing: on some of the clips only; compare by the paired differences.")
@@ -213,6 +215,22 @@ def _reasons(profile: Profile, frame: pd.DataFrame, methods: Sequence[str]) -> l
     """Why a row is empty, a sentence each."""
     empty = [method for method in methods if method not in set(frame.method)]
     return [f"{evaluate.METHODS[method]}: {evaluate.why_not(profile, method)}" for method in empty]
+
+
+def _recognised(profile: Profile, frame: pd.DataFrame) -> str:
+    """What ArcFace was measured with and on how many clips, or why it was not."""
+    asked = frame[frame.metric == "arcface_coverage"]
+    if asked.empty:
+        nothing = "n/a: no face was found in any render."
+        return f"ArcFace: {evaluate.why_no_faces(profile) or nothing}"
+    identity = profile.identity
+    count, of = asked["clip"].nunique(), frame["clip"].nunique()
+    return (
+        f"ArcFace by {asked.options.iloc[0].replace(';', ', ')}, against the render, on the {count} of {of} clips whose "
+        f"render has a face; faces matched by overlap (IoU of {identity.iou_gate:g} or more), detector at "
+        f"{identity.det_size} pixels. `midpoints`: five frames without the ends, which are anchors. Of an unmatched "
+        "face nothing is known but that it lowers `Faces matched`: read the two together."
+    )
 
 
 def _judged(profile: Profile, frame: pd.DataFrame) -> str:

@@ -26,7 +26,7 @@ class Metric:
     label: str
     unit: str
     better: int  # 1: higher is better, -1: lower, 0: neither (compare with a reference)
-    compute: Callable[..., float] | None  # None: rated by the judge, not computed
+    compute: Callable[..., float] | None  # None: not by `of`, but by the judge or from faces
     against: Literal["truth", "render"] | None = None  # what each frame is compared with
     distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
     options: Mapping[str, str] = field(default_factory=dict)
@@ -70,15 +70,22 @@ ALL = (
     ),
     Metric("sharpness", "Sharpness", "grey levels squared", 0, sharpness),
 )
+_ENDS, _MIDDLES = {"frames": "5 linspace"}, {"frames": "5 midpoints"}
+FACES = (
+    Metric("arcface", "ArcFace", "cosine", 1, None, against="render", options=_ENDS),
+    Metric("arcface_mid5", "ArcFace, midpoints", "cosine", 1, None, against="render", options=_MIDDLES),
+    Metric("arcface_min", "ArcFace, minimum", "cosine", 1, None, against="render", options=_ENDS),
+    Metric("arcface_coverage", "Faces matched", "share", 1, None, against="render", options=_ENDS),
+)
 JUDGED = (
     Metric("gpt_rs", "GPT-RS no-ref", "1-10", 1, None),
     Metric("gpt_rs_ref", "GPT-RS with-ref", "1-10", 1, None),
 )
 SPREADS = tuple(Metric(f"{m.name}_spread", m.label, "", 0, None) for m in JUDGED)
-BY_NAME = {metric.name: metric for metric in ALL + JUDGED + SPREADS}
+BY_NAME = {metric.name: metric for metric in ALL + FACES + JUDGED + SPREADS}
 
 
 def shown(names: Iterable[str]) -> tuple[Metric, ...]:
-    """Metrics that have a column: all that are computed, and the judge's where `names` has its values."""
+    """Metrics that have a column: all that are computed, those of faces and the judge's where `names` has them."""
     present = set(names)
-    return ALL + tuple(metric for metric in JUDGED if metric.name in present)
+    return ALL + tuple(metric for metric in FACES + JUDGED if metric.name in present)
