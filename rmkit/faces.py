@@ -117,7 +117,7 @@ def of_video(
     target = path_of(profile, method, clip)
     if not store.is_done(target, recipe):
         with store.writing(target, recipe, model_name=identity.model_pack) as temporary:
-            found = _find(load(profile), frames(), numbers)
+            found = find(load(profile), frames(), numbers)
             np.savez(temporary, frame=found.frame, box=found.box, embedding=found.embedding)
     with np.load(target, allow_pickle=False) as stored:
         return Faces(stored["frame"], stored["box"], stored["embedding"])
@@ -126,6 +126,29 @@ def of_video(
 def path_of(profile: Profile, method: str, clip: Clip) -> Path:
     """Where the faces of a method's clip are stored."""
     return profile.layout.faces / method / f"{clip.id}.npz"
+
+
+def find(analysis: "FaceAnalysis", frames: Iterator[np.ndarray], numbers: Sequence[int]) -> Faces:
+    """Faces in the frames of these numbers, ascending, of a stream uint8 [H, W, 3] RGB."""
+    wanted, rows = set(numbers), []
+    before, here, seen = None, [], -1
+    for seen, frame in enumerate(frames):
+        if seen in wanted:
+            # A clip raised from 8 to 16 fps shows frames twice: the same frame has the same faces.
+            if before is None or not np.array_equal(before, frame):
+                here = analysis.get(np.ascontiguousarray(frame[..., ::-1]))  # insightface sees BGR
+            rows += [(seen, face.bbox, face.normed_embedding) for face in here]
+            before = frame
+        if seen == numbers[-1]:
+            break
+    if seen < numbers[-1]:
+        raise InputError(f"a video of {seen + 1} frames has no frame {numbers[-1]}: make its clip again.")
+    # An empty list has no width; whoever reads it asks for none.
+    return Faces(
+        np.array([row[0] for row in rows], np.int64),
+        np.array([row[1] for row in rows], np.float32).reshape(-1, 4),
+        np.array([row[2] for row in rows], np.float32).reshape(len(rows), -1 if rows else 0),
+    )
 
 
 def compare(render: Faces, output: Faces, frames: Iterable[int], gate: float) -> Likeness:
@@ -189,28 +212,6 @@ def _load(folder: Path, terms: str | None, size: int, threshold: float, on_cpu: 
     )
     analysis.prepare(ctx_id=-1 if on_cpu else 0, det_thresh=threshold, det_size=(size, size))
     return analysis
-
-
-def _find(analysis: "FaceAnalysis", frames: Iterator[np.ndarray], numbers: Sequence[int]) -> Faces:
-    wanted, rows = set(numbers), []
-    before, here, seen = None, [], -1
-    for seen, frame in enumerate(frames):
-        if seen in wanted:
-            # A clip raised from 8 to 16 fps shows frames twice: the same frame has the same faces.
-            if before is None or not np.array_equal(before, frame):
-                here = analysis.get(np.ascontiguousarray(frame[..., ::-1]))  # insightface sees BGR
-            rows += [(seen, face.bbox, face.normed_embedding) for face in here]
-            before = frame
-        if seen == numbers[-1]:
-            break
-    if seen < numbers[-1]:
-        raise InputError(f"a video of {seen + 1} frames has no frame {numbers[-1]}: make its clip again.")
-    # An empty list has no width; whoever reads it asks for none.
-    return Faces(
-        np.array([row[0] for row in rows], np.int64),
-        np.array([row[1] for row in rows], np.float32).reshape(-1, 4),
-        np.array([row[2] for row in rows], np.float32).reshape(len(rows), -1 if rows else 0),
-    )
 
 
 def _folder(profile: Profile) -> Path:

@@ -3,7 +3,7 @@
 Reads `data/diorama/checkpoints/`, the training logs under `--out` and the rendered validation split; writes
 `card.json` and `sheet_*.png` into each checkpoint's folder, and `checkpoints/README.md` from all of them.
 
-    python data/diorama/cards.py --rendered DIR --out DIR [--only wan vace editor]
+    python data/diorama/cards.py --rendered DIR --out DIR [--only wan vace editor faces]
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 import dataset
+import face_card
 import numpy as np
 import torch
 from dataset import Shot
@@ -29,7 +30,8 @@ PROMPTS = (
     "a car drives on a road between houses, wide shot",
     "a car drives on a road between houses, wide shot, in the rain",
 )
-STAGES = {"wan": ("wan_vae", "low", "high"), "vace": ("vace",), "editor": ("qwen_vae", "editor")}
+STAGES = {"wan": ("wan_vae", "low", "high"), "vace": ("vace",), "editor": ("qwen_vae", "editor"),
+          "faces": ("detector", "recogniser")}  # fmt: skip
 
 
 def main() -> None:
@@ -41,7 +43,7 @@ def main() -> None:
     mini = profile.load("mini")
     shots = dataset.load(arguments.rendered, "validation")
     count = len([1 for _ in (arguments.rendered / "pretrain").glob("*/meta.json")])
-    figures = {"wan": wan_figures, "vace": vace_figures, "editor": editor_figures}
+    figures = {"wan": wan_figures, "vace": vace_figures, "editor": editor_figures, "faces": face_figures}
     for name in arguments.only:
         with torch.no_grad():
             found = figures[name](mini, shots, arguments.rendered)
@@ -148,6 +150,11 @@ def editor_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> 
     video.contact_sheet(rows, width=216).save(FOLDER / "editor" / "sheet_render_affine_edited_truth.png")
     means = {key: np.mean(values) for key, values in found.items()}
     return {**means, "psnr_gain_over_affine": means["psnr_edited"] - means["psnr_affine"]}
+
+
+def face_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
+    """Detection and verification on people nobody was trained on, and what the VAE keeps of a face."""
+    return face_card.figures(mini, rendered, FOLDER / "faces")
 
 
 def face_crops(shot: Shot, clip: np.ndarray, back: np.ndarray) -> list[np.ndarray]:
