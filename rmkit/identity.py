@@ -41,7 +41,7 @@ def filter_pairs(profile: Profile, clips_: Sequence[Clip]) -> list[dict[str, Any
     if measured:
         having = [(clip, pair) for clip, pair in zip(clips_, pairs, strict=True) if pair["kept"]]
         for clip, pair in track(having, "faces"):
-            pair |= judge(likeness(profile, clip), profile.identity)
+            pair |= decide(likeness(profile, clip), profile.identity)
     kept = {pair["clip"]: pair for pair in pairs if pair["kept"]}
     _require(profile, pairs, len(kept))
     recipe = store.Recipe(
@@ -84,7 +84,7 @@ def likeness(profile: Profile, clip: Clip) -> Likeness:
     return faces.compare(*found, wanted, profile.identity.iou_gate)
 
 
-def judge(found: Likeness, settings: Identity) -> dict[str, Any]:
+def decide(found: Likeness, settings: Identity) -> dict[str, Any]:
     """The filter's verdict on one clip: {kept, reason, similarity, coverage}.
 
     B.1 keeps what exceeds the threshold, 3.3 drops what falls below it: what equals it is kept. A render whose faces
@@ -139,8 +139,8 @@ def _require(profile: Profile, pairs: list[dict[str, Any]], kept: int) -> None:
 
 
 def _summary(pairs: list[dict[str, Any]]) -> str:
-    """'30 faces are alike, 5 faces differ, ...; median similarity 0.61'."""
+    """'faces are alike: 30, faces differ: 5; median similarity 0.61'."""
     counts = Counter(pair["reason"] for pair in pairs)
-    listed = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    listed = ", ".join(f"{reason}: {count}" for reason, count in counts.most_common())
     measured = [pair["similarity"] for pair in pairs if pair["similarity"] is not None]
     return listed + (f"; median similarity {median(measured):.2f}" if measured else "")

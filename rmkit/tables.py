@@ -221,7 +221,7 @@ def _recognised(profile: Profile, frame: pd.DataFrame) -> str:
     """What ArcFace was measured with and on how many clips, or why it was not."""
     asked = frame[frame.metric == "arcface_coverage"]
     if asked.empty:
-        nothing = "n/a: no face was found in any render."
+        nothing = "n/a: no face was found in any render, or 05_evaluation has not run since the face model was named."
         return f"ArcFace: {evaluate.why_no_faces(profile) or nothing}"
     identity = profile.identity
     count, of = asked["clip"].nunique(), frame["clip"].nunique()

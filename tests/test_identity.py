@@ -95,7 +95,7 @@ def test_a_pair_with_another_face_is_left_out(propagated, with_faces, capsys):
     assert not pairs[other.id]["kept"] and pairs[other.id]["reason"] == "faces differ"
     assert pairs[other.id]["similarity"] == pytest.approx(0.35, abs=0.02)
     assert identity.load(with_faces) == list(pairs.values())
-    assert "1 faces are alike, 1 faces differ" in capsys.readouterr().out
+    assert "faces are alike: 1, faces differ: 1" in capsys.readouterr().out
     loose = set_identity(with_faces, threshold=0.3)
     assert all(pair["kept"] for pair in identity.filter_pairs(loose, train))
 
@@ -147,7 +147,7 @@ def test_all_frames_see_what_five_do_not(propagated, with_faces):
     ],
 )
 def test_the_rule(found, settings, kept, reason):
-    verdict = identity.judge(found, Identity(**settings))
+    verdict = identity.decide(found, Identity(**settings))
     assert (verdict["kept"], verdict["reason"]) == (kept, reason)
     assert (verdict["similarity"] is None) == (not found.cosines)
     assert (verdict["coverage"] is None) == (found.found == 0)
@@ -177,7 +177,7 @@ def test_too_few_survivors_stop_the_run_in_one_sentence(propagated, with_faces):
     repaint(with_faces, train[1], OTHER)
     many = set_identity(with_faces, fewest_pairs=2)
     with pytest.raises(
-        InputError, match=r"keeps 1 of 2 pairs and identity.fewest_pairs is 2 .*1 faces differ"
+        InputError, match=r"keeps 1 of 2 pairs and identity.fewest_pairs is 2 .*faces differ: 1"
     ):
         identity.filter_pairs(many, train)
     assert not (with_faces.layout.pairs / "pairs.json").exists()  # nothing that training could go on with
