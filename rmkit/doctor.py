@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from rmkit import diorama, endpoint, environment, evaluate, models
+from rmkit import diorama, endpoint, environment, evaluate, faces, models
 from rmkit.baselines import outside
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY
@@ -61,6 +61,7 @@ def check(profile: Profile) -> list[Finding]:
         _disk(profile),
         _data(profile),
         _judge(profile),
+        _faces(profile),
         *(_model(profile, which) for which in models.named(profile)),
         *(_outside(profile, name) for name in outside.asked(profile)),
     ]
@@ -165,6 +166,18 @@ def _judge(profile: Profile) -> Finding:
     except InputError as error:
         return Finding("judge", str(error), False)
     return Finding("judge", text, True)
+
+
+def _faces(profile: Profile) -> Finding:
+    if not profile.identity.model_pack:
+        text = f"{faces.NO_PACK}; every pair is kept, and ArcFace is not measured"
+        return Finding("face model", text, False, needed=False)
+    try:
+        faces.check(profile)
+    except InputError as error:
+        return Finding("face model", str(error), False)
+    terms = faces.licence(profile)
+    return Finding("face model", profile.identity.model_pack + (f": {terms}" if terms else ""), True)
 
 
 def _model(profile: Profile, which: models.Which) -> Finding:

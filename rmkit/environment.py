@@ -22,6 +22,8 @@ PACKAGES = (
     "numpy",
     "scipy",
     "opencv-python-headless",
+    "insightface",
+    "onnxruntime",
 )
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rmkit import anchors, clips, features, judge, metrics, models, store, video
+from rmkit import anchors, clips, faces, features, judge, metrics, models, store, video
 from rmkit.baselines import blur, colour_transfer, outside, per_frame, vae_ceiling
 from rmkit.clips import Clip
 from rmkit.errors import InputError
-from rmkit.metrics import truth
+from rmkit.metrics import arcface, truth
 from rmkit.profile import Profile
 from rmkit.progress import track
 
@@ -46,11 +46,14 @@ PROVENANCE = ["sequence", "subsets", "options", "artefact", "commit"]
 def evaluate(profile: Profile) -> Path:
     """Make the baselines and the ceiling, measure everything, and write metrics.csv; returns its path.
 
-    Raises InputError before anything is made when a method's clip is missing or has another size than the profile's, or
-    an outside method that the profile asks for cannot run; when the judge stops, the other metrics are written first.
+    Raises InputError before anything is made when a method's clip is missing or has another size than the profile's, a
+    model of the metrics is not there, or an outside method that the profile asks for cannot run; when the judge stops,
+    the other metrics are written first.
     """
     if profile.models.features:
         models.check(profile, "features")
+    if profile.identity.model_pack:
+        faces.check(profile)
     validation = clips.load(profile, "validation")
     made_here = (blur.NAME, colour_transfer.NAME, per_frame.NAME, vae_ceiling.NAME, *outside.asked(profile))
     _check(profile, [job for job in _jobs(profile, validation) if job[0] not in made_here])
@@ -64,6 +67,7 @@ def evaluate(profile: Profile) -> Path:
     for method, clip in track(jobs, "metrics"):
         rows += measure(profile, method, clip)
     rows += compared(profile, jobs)
+    rows += recognised(profile, jobs)
     try:
         rows += judged(profile, jobs)
     finally:
@@ -87,6 +91,11 @@ def why_not(profile: Profile, method: str) -> str:
 def why_no_features(profile: Profile) -> str:
     """Why metrics.csv has no row of DINO ('not run', a colon, and the reason)."""
     return features.why_not(profile) or "not run: metrics.csv has no row of it; run 05_evaluation again."
+
+
+def why_no_faces(profile: Profile) -> str | None:
+    """Why metrics.csv has no row of ArcFace ('not run' or 'n/a', a colon, and the reason); None when it can."""
+    return None if profile.identity.model_pack else f"not run: {faces.NO_PACK}."
 
 
 def why_no_ratings(profile: Profile) -> str | None:
@@ -157,6 +166,24 @@ def compared(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
     return rows
 
 
+def recognised(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
+    """Rows of ArcFace for every clip and method; none without a face model, or where the render has no face."""
+    if not profile.identity.model_pack:
+        return []
+    length, gate = profile.clips.frames, profile.identity.iou_gate
+    rows = []
+    for method, clip in track(jobs, "faces"):
+        render, output = (_faces(profile, name, clip) for name in ("render", method))
+        common = _common(profile, method, clip, store.fingerprint(path_of(profile, method, clip)))
+        sidecar = store.read_sidecar(faces.path_of(profile, method, clip))
+        common |= {"commit": sidecar.get("commit", "unknown")}
+        pack = {"pack": Path(profile.identity.model_pack).name}
+        for name, value in arcface.arcface(render, output, length, gate).items():
+            options = _text(pack | metrics.BY_NAME[name].options)
+            rows.append(common | {"metric": name, "value": round(value, 6), "options": options})
+    return rows
+
+
 def judged(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
     """Rows of the judge for every clip and method, render and truth among them; none when it does not run."""
     subjects = [_subject(profile, method, clip) for method, clip in jobs]
@@ -224,6 +251,13 @@ def _inputs(profile: Profile, method: str, clip: Clip) -> dict[str, str]:
     if truth.exists(profile, clip):
         named["truth"] = "truth"
     return {key: store.fingerprint(path_of(profile, name, clip)) for key, name in named.items()}
+
+
+def _faces(profile: Profile, method: str, clip: Clip) -> faces.Faces:
+    length = profile.clips.frames
+    wanted = arcface.linspace(length) + arcface.midpoints(length)
+    frames = partial(stream, profile, method, clip)
+    return faces.of_video(profile, method, clip, path_of(profile, method, clip), frames, wanted)
 
 
 def _common(profile: Profile, method: str, clip: Clip, artefact: str) -> dict[str, str]:

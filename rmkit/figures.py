@@ -1,6 +1,6 @@
 """Figures of a run, made from files under results/<profile>/ and never from live tensors (DESIGN, rule 2).
 
-Reads metrics.csv, the anchors' sidecars and the learning curves; writes figures/*.{png,pdf}. Each figure is a
+Reads metrics.csv, the pairs, the anchors' sidecars and the learning curves; writes figures/*.{png,pdf}. Each figure is a
 plain function of the profile, so that a notebook can show it and a widget can call it again.
 """
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from rmkit import adapter, clips, evaluate, metrics, statistics, store, train, video
+from rmkit import adapter, clips, evaluate, faces, identity, metrics, statistics, store, train, video
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def draw(profile: Profile) -> list[Path]:
         "gain_by_clip": gain_by_clip,
         "training": training,
         "anchors": anchor_residuals,
+        "similarities": similarities,
     }
     return [path for name, figure in made.items() for path in save(profile, name, figure(profile))]
 
@@ -159,6 +160,28 @@ def anchor_facts(profile: Profile) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=ANCHOR_COLUMNS)
     types = {"drift_pixels": float, "residual_pixels": float, "measured": bool, "accepted": bool}
     return frame.astype(types)
+
+
+def similarities(profile: Profile) -> "Figure":
+    """How alike faces are in the training pairs, kept and thrown away, and the filter's threshold."""
+    settings = profile.identity
+    figure, ax = _subplots(1, width=6.5, height=3.2)
+    if not settings.model_pack:
+        return _nothing(figure, ax, faces.NO_PACK)
+    pairs = pd.DataFrame(identity.load(profile)).dropna(subset=["similarity"])
+    if pairs.empty:
+        return _nothing(figure, ax, "no face was measured in any pair")
+    bins = np.linspace(min(0.0, pairs.similarity.min()), 1, 31).tolist()
+    kept = pairs.kept.astype(bool)
+    for chosen, method, label in ((kept, "edges", "kept"), (~kept, "realmaster", "thrown away")):
+        ax.hist(
+            pairs.similarity[chosen], bins, color=COLOURS[method], alpha=0.7, label=f"{label}: {chosen.sum()}"
+        )
+    ax.axvline(settings.threshold, color="black", linestyle=":", label=f"threshold, {settings.threshold:g}")
+    frames = "five frames" if settings.frames == "sampled" else "all frames"
+    ax.set(xlabel=f"cosine of faces, {settings.over} over {frames} of a clip", ylabel="pairs")
+    ax.legend(frameon=False, fontsize=8)
+    return figure
 
 
 def frame_changes(profile: Profile, clip: clips.Clip) -> "Figure":

@@ -180,7 +180,7 @@ def indices(profile: Profile) -> list[int]:
     of = profile.clips.frames
     count = min(profile.judge.frames, of)
     if profile.judge.sampling == "midpoints":
-        return [int((i + 0.5) * of / count) for i in range(count)]
+        return video.midpoints(count, of)
     return video.evenly(count, of)
 
 

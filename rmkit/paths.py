@@ -52,6 +52,11 @@ class Layout:
         return self.root / "pairs"
 
     @property
+    def faces(self) -> Path:
+        """Faces found in videos, one file a method and clip: what the filter and ArcFace share."""
+        return self.root / "faces"
+
+    @property
     def adapters(self) -> Path:
         return self.root / "adapters"
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY, Layout, resolve
@@ -89,9 +89,28 @@ class Propagation(Settings):
 
 
 class Identity(Settings):
-    model_pack: str | None = Field(None, description="insightface pack; null: filter not applied")
-    threshold: float = Field(0.4, description="ArcFace cosine (paper: 0.4)")
+    model_pack: str | None = Field(
+        None, description="insightface pack, a folder or a name it knows; null: not applied, not measured"
+    )
+    det_size: int = Field(640, ge=32, description="pixels a side at which faces are looked for (ours)")
+    det_thresh: float = Field(0.5, gt=0, lt=1, description="score from which something is a face (ours)")
+    iou_gate: float = Field(0.3, gt=0, le=1, description="least overlap of matched faces (ours)")
+    threshold: float = Field(0.4, ge=-1, le=1, description="ArcFace cosine (paper: 0.4)")
     over: Literal["mean", "minimum"] = Field("mean", description="B.1 says mean, 3.3 minimum")
+    frames: Literal["sampled", "all"] = Field(
+        "sampled", description="sampled: five, as ArcFace is measured (ours)"
+    )
+    faceless: Literal["keep", "drop"] = Field("keep", description="clips in which no face is found (ours)")
+    fewest_pairs: int = Field(16, ge=1, description="training stops when the filter leaves fewer (ours)")
+
+    @field_validator("det_size")
+    @classmethod
+    def _stride(cls, value: int) -> int:
+        if value % 32:
+            raise ValueError(
+                f"identity.det_size must be a multiple of 32, the detector's stride, not {value}"
+            )
+        return value
 
 
 class Expert(Settings):

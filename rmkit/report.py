@@ -34,6 +34,7 @@ CAPTIONS = {
     "gain_by_clip": "PSNR gained over a colour transfer, clip by clip: grading alone is the zero line.",
     "training": "Learning curves of the two LoRA experts.",
     "anchors": "Drift of the edited anchors against their renders, as edited and after the gate.",
+    "similarities": "How alike the faces of render and target are in the training pairs, and the filter's threshold.",
 }
 
 

@@ -28,6 +28,7 @@ DIGITS = {
     "sharpness": 0,
     "ssim_truth": 3,
     **dict.fromkeys(("dino", "dino_patch", "dino_truth"), 3),
+    **dict.fromkeys((metric.name for metric in metrics.FACES), 3),
     **dict.fromkeys(("gpt_rs", "gpt_rs_ref"), 2),
 }  # else 4
 ARROWS = {1: "↑", -1: "↓", 0: ""}
@@ -106,7 +107,7 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, metho
         "from 8 to 16 fps; the others at 16 fps, as in the paper.",
         _compared(profile, frame),
         _judged(profile, frame),
-        "ArcFace (the paper's other column): not run, this version has no model for it.",
+        _recognised(profile, frame),
     ]
     if "per_frame" in methods:
         notes.append("Per-frame editing: on some of the clips only; compare by the paired differences.")
@@ -303,6 +304,22 @@ def _compared(profile: Profile, frame: pd.DataFrame) -> str:
     return (
         f"DINO (4.1), {seen}: l2 between the CLS tokens, mean over all frames; `patches`: between patch tokens, mean "
         "over places; `keys`: between the cosines of the last layer's keys with one another (root mean square)."
+    )
+
+
+def _recognised(profile: Profile, frame: pd.DataFrame) -> str:
+    """What ArcFace was measured with and on how many clips, or why it was not."""
+    asked = frame[frame.metric == "arcface_coverage"]
+    if asked.empty:
+        nothing = "n/a: no face was found in any render, or 05_evaluation has not run since the face model was named."
+        return f"ArcFace: {evaluate.why_no_faces(profile) or nothing}"
+    identity = profile.identity
+    count, of = asked["clip"].nunique(), frame["clip"].nunique()
+    return (
+        f"ArcFace by {asked.options.iloc[0].replace(';', ', ')}, against the render, on the {count} of {of} clips whose "
+        f"render has a face; faces matched by overlap (IoU of {identity.iou_gate:g} or more), detector at "
+        f"{identity.det_size} pixels. `midpoints`: five frames without the ends, which are anchors. Of an unmatched "
+        "face nothing is known but that it lowers `Faces matched`: read the two together."
     )
 
 

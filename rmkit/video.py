@@ -134,6 +134,11 @@ def evenly(count: int, of: int) -> list[int]:
     return np.linspace(0, of - 1, count).round().astype(int).tolist()
 
 
+def midpoints(count: int, of: int) -> list[int]:
+    """Indices of the middles of `count` equal parts of `of` frames: no end among them."""
+    return [int((i + 0.5) * of / count) for i in range(count)]
+
+
 def _encode(
     path: Path, frames: np.ndarray, fps: int | Fraction, codec: str, pixels: str, options: dict
 ) -> None:

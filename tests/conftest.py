@@ -84,6 +84,27 @@ def tiny_profile(tiny_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.Mon
     return made
 
 
+@pytest.fixture(scope="session")
+def face_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack in insightface's format to which the bright squares of `write_dataset` are faces."""
+    import small_faces
+
+    return small_faces.write_pack(tmp_path_factory.mktemp("packs") / "squares")
+
+
+@pytest.fixture
+def with_faces(tiny_profile: profile.Profile, face_pack: Path) -> profile.Profile:
+    """The tiny profile with that pack."""
+    return set_identity(tiny_profile, model_pack=str(face_pack), det_size=96, fewest_pairs=1)
+
+
+def set_identity(settings: profile.Profile, **changes: object) -> profile.Profile:
+    """A profile with other settings of the identity filter, validated."""
+    content = settings.model_dump()
+    content["identity"] |= changes
+    return profile.Profile.model_validate(content)
+
+
 @pytest.fixture
 def tiny_clips(tiny_profile: profile.Profile) -> list[clips.Clip]:
     """The profile's two training and two validation clips, sampled and stored."""

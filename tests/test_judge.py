@@ -596,7 +596,9 @@ def test_through_to_the_tables(
     rated = frame[frame.metric.isin(["gpt_rs", "gpt_rs_ref"])]
     assert set(rated.method) == set(evaluate.METHODS) - {*evaluate.OUTSIDE, *evaluate.VARIANTS}
     assert set(rated.options) == {"model=test-model;repeats=2;frames=2;sampling=linspace"}
-    assert set(frame.metric) == set(metrics.BY_NAME) - {metric.name for metric in metrics.FEATURES}
+    assert set(frame.metric) == set(metrics.BY_NAME) - {
+        metric.name for metric in metrics.FACES + metrics.FEATURES
+    }
     asked = len(server.requests)
     assert asked == 2 * rated.method.nunique() * 8
     after = {table.name: table for table in tables.build(finished)}

@@ -3,7 +3,7 @@
 Reads `data/diorama/checkpoints/`, the training logs under `--out` and the rendered validation split; writes
 `card.json` and `sheet_*.png` into each checkpoint's folder, and `checkpoints/README.md` from all of them.
 
-    python data/diorama/cards.py --rendered DIR --out DIR [--only wan vace editor features]
+    python data/diorama/cards.py --rendered DIR --out DIR [--only wan vace editor features faces]
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import check_features
 import dataset
+import face_card
 import numpy as np
 import torch
 from dataset import Shot
@@ -32,7 +33,7 @@ PROMPTS = (
     "a car drives on a road between houses, wide shot, in the rain",
 )
 STAGES = {"wan": ("wan_vae", "low", "high"), "vace": ("vace",), "editor": ("qwen_vae", "editor"),
-          "features": ("features",)}  # fmt: skip
+          "features": ("features",), "faces": ("detector", "recogniser")}  # fmt: skip
 
 
 def main() -> None:
@@ -49,6 +50,7 @@ def main() -> None:
         "vace": vace_figures,
         "editor": editor_figures,
         "features": features_figures,
+        "faces": face_figures,
     }
     for name in arguments.only:
         with torch.no_grad():
@@ -161,6 +163,11 @@ def editor_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> 
 def features_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
     """Whether features say what is shown, and whether their distance grows with damage."""
     return check_features.figures(FeatureModel(str(FOLDER / "features"), None), shots)
+
+
+def face_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
+    """Detection and verification on people nobody was trained on, and what the VAE keeps of a face."""
+    return face_card.figures(mini, rendered, FOLDER / "faces")
 
 
 def face_crops(shot: Shot, clip: np.ndarray, back: np.ndarray) -> list[np.ndarray]:

@@ -27,7 +27,9 @@ class Metric:
     label: str
     unit: str
     better: int  # 1: higher is better, -1: lower, 0: neither (compare with a reference)
-    compute: Callable[..., float] | None  # of frames, or of two pictures' features; None: rated by the judge
+    compute: (
+        Callable[..., float] | None
+    )  # of frames, or of two pictures' features; None: from faces, or rated
     against: Literal["truth", "render"] | None = None  # what each frame is compared with
     distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
     options: Mapping[str, str] = field(default_factory=dict)
@@ -78,15 +80,22 @@ FEATURES = (
     Metric("dino_keys", "DINO (keys) to render", "", -1, key_distance, against="render"),
     Metric("dino_truth", "DINO to truth", "", -1, cls_distance, against="truth"),
 )
+_ENDS, _MIDDLES = {"frames": "5 linspace"}, {"frames": "5 midpoints"}
+FACES = (
+    Metric("arcface", "ArcFace", "cosine", 1, None, against="render", options=_ENDS),
+    Metric("arcface_mid5", "ArcFace, midpoints", "cosine", 1, None, against="render", options=_MIDDLES),
+    Metric("arcface_min", "ArcFace, minimum", "cosine", 1, None, against="render", options=_ENDS),
+    Metric("arcface_coverage", "Faces matched", "share", 1, None, against="render", options=_ENDS),
+)
 JUDGED = (
     Metric("gpt_rs", "GPT-RS no-ref", "1-10", 1, None),
     Metric("gpt_rs_ref", "GPT-RS with-ref", "1-10", 1, None),
 )
 SPREADS = tuple(Metric(f"{m.name}_spread", m.label, "", 0, None) for m in JUDGED)
-BY_NAME = {metric.name: metric for metric in ALL + FEATURES + JUDGED + SPREADS}
+BY_NAME = {metric.name: metric for metric in ALL + FACES + FEATURES + JUDGED + SPREADS}
 
 
 def shown(names: Iterable[str]) -> tuple[Metric, ...]:
-    """Metrics that have a column: all that need no model; those by DINO and the judge where `names` has them."""
+    """Metrics that have a column: all that need no model; those of ArcFace, DINO and the judge where `names` has them."""
     present = set(names)
-    return ALL + tuple(metric for metric in FEATURES + JUDGED if metric.name in present)
+    return ALL + tuple(metric for metric in FACES + FEATURES + JUDGED if metric.name in present)
