@@ -38,6 +38,7 @@ LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4, "vace": 1e-3}
 # Control layouts a VACE clip is trained with: structure and anchors. The pipeline will ask for the first three; grey
 # truth says so much that VACE learns to look at its control at all, from which depth and edges follow.
 LAYOUTS = (("edges", "ends"), ("depth", "ends"), ("edges", "multi"), ("edges", "random"), ("grey", "ends"))
+SHARES = (0.35, 0.15, 0.2, 0.15, 0.15)  # of the steps
 
 SHOWN = 0.5  # share of the experts' steps in which a reference is shown
 
@@ -209,7 +210,7 @@ def objective(
         s = sigma.view(-1, 1, 1, 1, 1)
         arguments = {}
         if control is not None:
-            layouts = rng.integers(len(LAYOUTS), size=count)
+            layouts = rng.choice(len(LAYOUTS), size=count, p=SHARES)
             arguments["control_hidden_states"] = assemble(control, chosen, layouts).to(device).float()
         context = nullcontext()
         if shown:
