@@ -20,10 +20,11 @@ from rmkit import (
     sheets,
     statistics,
     tables,
+    typeset,
 )
 from rmkit.clips import Clip
 from rmkit.profile import Profile, ours
-from rmkit.tables import Table
+from rmkit.typeset import Table
 
 SHEETS = 8  # clips shown
 CAPTIONS = {
@@ -50,10 +51,11 @@ def write(profile: Profile) -> Path:
     parts = [
         _opening(profile, frame),
         _outcome(frame, made["claims"]),
-        _section("Table 1", tables.markdown(made["table1"])),
-        _section("Table 2", tables.markdown(made["table2"])),
-        _section("Paired differences", tables.markdown(made["differences"])),
-        _section("Win rates", tables.markdown(made["wins"])),
+        _section("Table 1", typeset.markdown(made["table1"])),
+        _section("Table 2", typeset.markdown(made["table2"])),
+        _section("Paired differences", typeset.markdown(made["differences"])),
+        _section("Win rates", typeset.markdown(made["wins"])),
+        *(_section("Beside the paper", typeset.markdown(made[name])) for name in ("paper",) if name in made),
         _figures(profile),
         _sheets(profile, shown),
         _generated(profile),
@@ -119,7 +121,7 @@ VERDICTS = {
 
 def _outcome(frame: pd.DataFrame, table: Table) -> str:
     """Claims, verdicts, and the order that came out beside the paper's."""
-    lines = [tables.markdown(table)]
+    lines = [typeset.markdown(table)]
     for metric in ("psnr_truth", "ssim_truth", "dino"):
         label, order = metrics.BY_NAME[metric].label, claims.observed_order(frame, metric)
         if not order and metric == "dino":

@@ -1,20 +1,23 @@
-"""Table 2 and its companions, each as csv, md and tex (paper, 4.5).
+"""Tables 1 and 2 and their companions, each as csv, md and tex (paper, 4.5).
 
-Reads metrics.csv alone (no model, no video); writes tables/{table1,table2,differences,wins,claims}.{csv,md,tex}. What did
-not run says so, and a number of one profile never stands in another's column.
+Reads metrics.csv and data/paper/*.yaml alone (no model, no video); writes
+tables/{table1,table2,differences,wins,claims,paper}.{csv,md,tex}, the last where its values are known. What did not run
+says so, and a number of one profile never stands in another's column.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from rmkit import claims, evaluate, metrics, statistics
+from rmkit.errors import InputError
 from rmkit.metrics import Metric
+from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
 from rmkit.statistics import Estimate
+from rmkit.typeset import Table, cell, latex, markdown
 
 TABLE1 = (
     *("render", "blur", "colour_transfer", "per_frame"),
@@ -22,41 +25,9 @@ TABLE1 = (
     *("realmaster", "vae_ceiling", "truth"),
 )
 TABLE2 = ("render", "colour_transfer", *evaluate.VARIANTS, "realmaster", "vae_ceiling", "truth")
+PAPER = REPOSITORY / "data" / "paper" / "tables.yaml"
 BOUNDS = ("render", "vae_ceiling", "truth")
-DIGITS = {
-    "psnr_truth": 2,
-    "sharpness": 0,
-    "ssim_truth": 3,
-    **dict.fromkeys(("dino", "dino_patch", "dino_truth"), 3),
-    **dict.fromkeys((metric.name for metric in metrics.FACES), 3),
-    **dict.fromkeys(("gpt_rs", "gpt_rs_ref"), 2),
-}  # else 4
 ARROWS = {1: "↑", -1: "↓", 0: ""}
-LATEX = {
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "%": r"\%",
-    "_": r"\_",
-    "&": r"\&",
-    "−": "$-$",
-    "<": "$<$",
-    ">": "$>$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table to read (`cells`, all text) and the same to compute with (`data`)."""
-
-    name: str
-    title: str
-    header: Sequence[str]
-    cells: Sequence[Sequence[str]]
-    data: pd.DataFrame
-    notes: Sequence[str]
-    bold: frozenset[tuple[int, int]] = frozenset()  # row and column of cells that are clearly the best
 
 
 def write(profile: Profile, made: Sequence[Table]) -> list[Path]:
@@ -81,6 +52,7 @@ def build(profile: Profile) -> list[Table]:
         differences(profile, frame),
         wins(profile, frame),
         claims_table(profile, frame),
+        *beside_paper(profile, frame),
     ]
 
 
@@ -218,6 +190,43 @@ def claims_table(profile: Profile, frame: pd.DataFrame) -> Table:
     return Table("claims", f"Claims, profile {profile.name}", header, rows, pd.DataFrame(data), notes)
 
 
+def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
+    """The paper's values with ours and the difference: none while data/paper/tables.yaml is empty.
+
+    None either on the diorama: its numbers do not stand beside the paper's. Raises InputError for a value that is no
+    number, or of an unknown method or metric.
+    """
+    known = [
+        (number, method, metric, value)
+        for number, methods in yaml.safe_load(PAPER.read_text()).items()
+        for method, values in methods.items()
+        for metric, value in values.items()
+        if value is not None
+    ]
+    for number, method, metric, value in known:
+        if method not in evaluate.METHODS or metric not in metrics.BY_NAME:
+            raise InputError(f"{PAPER}: {number} has {method}, {metric}, and one of them is not known here.")
+        if not isinstance(value, int | float):
+            raise InputError(f"{PAPER}: {number}, {method}, {metric} is {value!r} and must be a number.")
+    if profile.data.bundle or not known:
+        return []
+    rows, data = [], []
+    for number, method, metric, value in known:
+        found, label = statistics.mean(frame, method, metric), metrics.BY_NAME[metric].label
+        gap = f"{found.value - value:+.4g}".replace("-", "−") if found.known else "n/a"
+        ours = cell(found, metric, _missing(profile, frame, method))
+        rows.append([number, evaluate.METHODS[method], label, f"{value:g}", ours, gap])
+        ids = {"profile": profile.name, "table": number, "method": method, "metric": metric, "paper": value}
+        data.append(ids | _columns({"ours": found}))
+    header = ["Table", "Method", "Metric", "Paper", "Ours", "Ours − paper"]
+    notes = [
+        "Paper: as a reader has put it into data/paper/tables.yaml. Ours: mean over clips [95 % interval]."
+    ]
+    return [
+        Table("paper", f"The paper's values, profile {profile.name}", header, rows, pd.DataFrame(data), notes)
+    ]
+
+
 def bound(check: claims.Check) -> str:
     """A check's bounds in words: '≥ 1', '> 0', '< 0', '0.7 to 1.2'."""
     if check.least is not None and check.most is not None:
@@ -226,62 +235,8 @@ def bound(check: claims.Check) -> str:
     return f"{loose} {value:g}".replace("-", "−") if value else f"{strict} 0"
 
 
-def cell(
-    estimate: Estimate, metric: str, missing: str = "n/a", signed: bool = False, ratio: bool = False
-) -> str:
-    """'value [low, high]', or why there is none."""
-    if not estimate.known:
-        return missing
-    digits = 2 if ratio else DIGITS.get(metric, 4)
-    sign = "+" if signed else ""
-
-    def number(value: float) -> str:
-        return f"{value:{sign}.{digits}f}".replace("-", "−")
-
-    if math.isnan(estimate.low):
-        return number(estimate.value)
-    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
-
-
 def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
-
-
-def markdown(table: Table) -> str:
-    """GitHub's form; the pipe inside a cell is escaped."""
-    lines = [f"**{table.title}**", "", _row(table.header), _row(["---"] * len(table.header))]
-    lines += [_row(row) for row in _emphasised(table, "**{}**")]
-    return "\n".join([*lines, "", *(f"{note}  " for note in table.notes), ""])
-
-
-def latex(table: Table) -> str:
-    """A booktabs tabular with its caption; the notes follow as text."""
-    columns = "l" * len(table.header)
-    plain = replace(table, cells=[[_tex(text) for text in row] for row in table.cells])
-    body = [" & ".join(row) + r" \\" for row in _emphasised(plain, r"\textbf{{{}}}")]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{_tex(table.title)}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            " & ".join(_tex(text) for text in table.header) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(rf"\par {_tex(note)}" for note in table.notes),
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _emphasised(table: Table, form: str) -> list[list[str]]:
-    return [
-        [form.format(text) if (i, j) in table.bold else text for j, text in enumerate(row)]
-        for i, row in enumerate(table.cells)
-    ]
 
 
 def _missing(profile: Profile, frame: pd.DataFrame, method: str) -> str:
@@ -352,11 +307,3 @@ def _columns(estimates: dict[str, Estimate]) -> dict[str, float | int | str]:
 
 def _sequences(frame: pd.DataFrame) -> int:
     return frame.sequence.nunique()
-
-
-def _row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
-
-
-def _tex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)

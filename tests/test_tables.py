@@ -2,12 +2,13 @@
 
 import csv
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from rmkit import evaluate, metrics, profile, statistics, tables
+from rmkit import evaluate, metrics, profile, statistics, tables, typeset
 from rmkit.errors import InputError
 
 LEVELS = {m.name: (0.9, 0.02) for m in metrics.ALL} | {"psnr_truth": (22.0, 2.0), "sharpness": (300.0, 40.0)}
@@ -66,6 +67,29 @@ def test_three_forms_that_agree(tiny_profile: profile.Profile) -> None:
     assert not re.search(r"(?<!\\)[_%]", tex)
 
 
+def test_the_papers_values_stand_beside_ours_where_they_are_known(
+    tiny_profile: profile.Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_metrics(tiny_profile, list(evaluate.METHODS))
+    assert "paper" not in {
+        table.name for table in tables.build(tiny_profile)
+    }  # as shipped: no value is known
+    file = tmp_path / "tables.yaml"
+    file.write_text("table2: {realmaster: {temporal_flickering: 0.5, dino: 3.0}, depth: {dino: null}}")
+    monkeypatch.setattr(tables, "PAPER", file)
+    made = {table.name: table for table in tables.build(tiny_profile)}["paper"]
+    ours = statistics.mean(statistics.load(tiny_profile), "realmaster", "temporal_flickering").value
+    assert made.cells[0][3] == "0.5" and made.cells[0][5] == f"{ours - 0.5:+.4g}"
+    assert made.cells[1][3:] == ["3", "n/a", "n/a"] and len(made.cells) == 2
+    content = tiny_profile.model_dump()
+    content["data"]["bundle"] = "data/diorama/clips"
+    diorama = profile.Profile.model_validate(content)
+    assert "paper" not in {table.name for table in tables.build(diorama)}
+    file.write_text("table2: {realmaster: {dyno: 3.0}}")
+    with pytest.raises(InputError, match="dyno"):
+        tables.build(tiny_profile)
+
+
 def test_bold_is_what_beats_every_other_by_more_than_chance(tiny_profile: profile.Profile) -> None:
     put_metrics(tiny_profile, list(evaluate.METHODS))
     frame = pd.read_csv(tiny_profile.layout.metrics)
@@ -77,8 +101,8 @@ def test_bold_is_what_beats_every_other_by_more_than_chance(tiny_profile: profil
     column = 2 + [metric.name for metric in metrics.ALL].index("psnr_truth")
     assert (tables.TABLE2.index("realmaster"), column) in table.bold
     assert len([place for place in table.bold if place[1] == column]) == 1
-    assert f"| **{table.cells[tables.TABLE2.index('realmaster')][column]}** |" in tables.markdown(table)
-    assert r"\textbf{" in tables.latex(table)
+    assert f"| **{table.cells[tables.TABLE2.index('realmaster')][column]}** |" in typeset.markdown(table)
+    assert r"\textbf{" in typeset.latex(table)
     assert "**" not in table.data.to_csv()
 
 
@@ -117,7 +141,7 @@ def test_what_did_not_run_says_so(tiny_profile: profile.Profile) -> None:
     assert "leaves depth out" in notes and "this data has no truth" in notes
     verdicts = {row[1]: row[-1] for row in made["claims"].cells}
     assert verdicts["Edges are nearer to the truth than Depth"] == "not run"
-    assert "not run" not in tables.markdown(made["differences"]).splitlines()[4]
+    assert "not run" not in typeset.markdown(made["differences"]).splitlines()[4]
 
 
 def test_tables_before_evaluation(tiny_profile: profile.Profile) -> None:
