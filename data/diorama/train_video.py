@@ -291,14 +291,15 @@ def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> 
 def recoloured(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A clip in other colours, sharper or softer, the same in all frames: uint8 [F, H, W, 3].
 
-    Nothing of the render's look is in it: what there is to learn is where to look, not what to make of it.
+    Nothing of the render's look is in it: what there is to learn is where to look, not what to make of it. As much as a
+    game's grading may differ, no more: what a reference does not tell, a model makes up.
     """
     x = frames.astype(np.float32) / 255
-    x = x ** rng.uniform(0.7, 1.4)
+    x = x ** rng.uniform(0.85, 1.2)
     grey = x.mean(-1, keepdims=True)
-    x = grey + rng.uniform(0.3, 1.6) * (x - grey)
-    x = 0.4 + rng.uniform(0.6, 1.5) * (x * rng.uniform(0.8, 1.25, 3).astype(np.float32) - 0.4)
-    x += rng.uniform(-0.1, 0.1)
+    x = grey + rng.uniform(0.7, 1.25) * (x - grey)
+    x = 0.4 + rng.uniform(0.85, 1.2) * (x * rng.uniform(0.94, 1.06, 3).astype(np.float32) - 0.4)
+    x += rng.uniform(-0.04, 0.04)
     amount = rng.uniform(-0.7, 1.5)
     x = np.stack([f + amount * (f - cv2.GaussianBlur(f, (0, 0), 1.0)) for f in x])
     return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
