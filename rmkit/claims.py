@@ -10,22 +10,17 @@ from typing import Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from rmkit import metrics, statistics
 from rmkit.paths import REPOSITORY
+from rmkit.profile import Settings
 from rmkit.statistics import Estimate
 
 FILE = REPOSITORY / "data" / "paper" / "claims.yaml"
 
 
-class Strict(BaseModel):
-    """A misspelt key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Check(Strict):
+class Check(Settings):
     """A number of a run, `difference` a - b or `ratio` a / b of two methods' means, and the bounds it must keep."""
 
     metric: str
@@ -58,7 +53,7 @@ class Check(Strict):
         return below or (self.most is not None and (found.low > self.most if self.most else found.low >= 0))
 
 
-class Claim(Strict):
+class Claim(Settings):
     """One statement of a section of the paper, or of this kit about its miniature."""
 
     id: str

@@ -63,17 +63,10 @@ def enhance(profile: Profile, clips_: Sequence[Clip], name: str = train.NAME) ->
 
 def load(profile: Profile, name: str = train.NAME) -> "WanPipeline":
     """The Wan pipeline with the adapter in every expert and the profile's flow shift."""
-    from diffusers import UniPCMultistepScheduler
-
     pipeline = models.load_wan(profile)
     for expert in adapter.experts(profile):
         adapter.load(pipeline, profile.layout.adapters / name / expert.name, expert, name)
-    pipeline.scheduler = UniPCMultistepScheduler.from_config(
-        pipeline.scheduler.config,
-        flow_shift=profile.enhance.shift,
-        use_flow_sigmas=True,
-        prediction_type="flow_prediction",
-    )
+    models.set_flow_shift(pipeline, profile.enhance.shift)
     return pipeline
 
 

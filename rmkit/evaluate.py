@@ -39,6 +39,7 @@ METHODS = {
 }
 OUTSIDE = tuple(outside.LABELS)  # the paper's baselines
 VARIANTS = ("multi_anchor", "depth", "edges")
+NO_ROW = "not run: metrics.csv has no row of it; run 05_evaluation again."
 COLUMNS = ["profile", "method", "clip", "metric", "value"]
 PROVENANCE = ["sequence", "subsets", "options", "artefact", "commit"]
 
@@ -85,12 +86,12 @@ def why_not(profile: Profile, method: str) -> str:
         return reason
     if method in ("vae_ceiling", "truth"):
         return "n/a: this data has no truth."
-    return "not run: metrics.csv has no row of it; run 05_evaluation again."
+    return NO_ROW
 
 
 def why_no_features(profile: Profile) -> str:
     """Why metrics.csv has no row of DINO ('not run', a colon, and the reason)."""
-    return features.why_not(profile) or "not run: metrics.csv has no row of it; run 05_evaluation again."
+    return features.why_not(profile) or NO_ROW
 
 
 def why_no_faces(profile: Profile) -> str | None:

@@ -160,6 +160,32 @@ def load_editor(profile: Profile) -> "QwenImageEditPipeline":
     return _place(profile, pipeline)
 
 
+def set_flow_shift(pipeline: "WanPipeline | WanVACEPipeline", shift: float) -> None:
+    """Have a pipeline sample by UniPC on flow sigmas with this shift."""
+    from diffusers import UniPCMultistepScheduler
+
+    pipeline.scheduler = UniPCMultistepScheduler.from_config(
+        pipeline.scheduler.config,
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=shift,
+    )
+
+
+def require_cells(
+    pipeline: "WanVACEPipeline | LucyEditPipeline", height: int, width: int, misfit: str
+) -> None:
+    """Raise InputError, opening with `misfit`, unless a size in pixels is made of whole cells of the model.
+
+    The pipelines would only warn, and shrink what they are given.
+    """
+    parts = (pipeline.transformer, pipeline.transformer_2)
+    patch = next(part for part in parts if part is not None).config.patch_size[1]
+    cell = pipeline.vae_scale_factor_spatial * patch
+    if height % cell or width % cell:
+        raise InputError(f"{misfit}, which works in cells of {cell} pixels: choose multiples of {cell}.")
+
+
 @contextmanager
 def edit_area(pipeline: "QwenImageEditPipeline", area: int) -> Iterator[None]:
     """Have the editor work at about `area` pixels instead of one megapixel, inside the block only."""

@@ -100,25 +100,10 @@ def control(
 
 def load(profile: Profile) -> "WanVACEPipeline":
     """VACE with the profile's flow shift; InputError when the clips' size is not a multiple of its cells."""
-    from diffusers import UniPCMultistepScheduler
-
     pipeline = models.load_vace(profile)
-    pipeline.scheduler = UniPCMultistepScheduler.from_config(
-        pipeline.scheduler.config,
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        flow_shift=profile.propagation.shift,
-    )
+    models.set_flow_shift(pipeline, profile.propagation.shift)
     height, width = profile.clips.height, profile.clips.width
-    parts = (pipeline.transformer, pipeline.transformer_2)
-    patch = next(part for part in parts if part is not None).config.patch_size[1]
-    cell = pipeline.vae_scale_factor_spatial * patch
-    if height % cell or width % cell:
-        # The pipeline would only warn, and shrink the structure to what fits.
-        raise InputError(
-            f"clips of {height}x{width} do not fit this VACE model, which works in cells of {cell} pixels: "
-            f"choose multiples of {cell}."
-        )
+    models.require_cells(pipeline, height, width, f"clips of {height}x{width} do not fit this VACE model")
     return pipeline
 
 

@@ -48,6 +48,7 @@ def write(profile: Profile) -> Path:
     shown = choose(clips.load(profile, "validation"), SHEETS)
     sheets.save(profile, shown)
     made = {table.name: table for table in built}
+    beside = [_section("Beside the paper", typeset.markdown(made["paper"]))] if "paper" in made else []
     parts = [
         _opening(profile, frame),
         _outcome(frame, made["claims"]),
@@ -55,7 +56,7 @@ def write(profile: Profile) -> Path:
         _section("Table 2", typeset.markdown(made["table2"])),
         _section("Paired differences", typeset.markdown(made["differences"])),
         _section("Win rates", typeset.markdown(made["wins"])),
-        *(_section("Beside the paper", typeset.markdown(made[name])) for name in ("paper",) if name in made),
+        *beside,
         _figures(profile),
         _sheets(profile, shown),
         _generated(profile),

@@ -55,18 +55,14 @@ def mean(frame: pd.DataFrame, method: str, metric: str) -> Estimate:
 
 def difference(frame: pd.DataFrame, metric: str, method: str, other: str = REFERENCE) -> Estimate:
     """Mean over clips of (method - other), on the clips that both have."""
-    a, sequences = _values(frame, method, metric)
-    b, _ = _values(frame, other, metric)
-    both = a.index.intersection(b.index)
-    return ratio_of_sums((a[both] - b[both]).to_numpy(), np.ones(len(both)), sequences[both])
+    a, b, sequences = _paired(frame, metric, method, other)
+    return ratio_of_sums((a - b).to_numpy(), np.ones(len(a)), sequences)
 
 
 def ratio(frame: pd.DataFrame, metric: str, method: str, other: str) -> Estimate:
     """Mean of method over mean of other, on the clips that both have."""
-    a, sequences = _values(frame, method, metric)
-    b, _ = _values(frame, other, metric)
-    both = a.index.intersection(b.index)
-    return ratio_of_sums(a[both].to_numpy(), b[both].to_numpy(), sequences[both])
+    a, b, sequences = _paired(frame, metric, method, other)
+    return ratio_of_sums(a.to_numpy(), b.to_numpy(), sequences)
 
 
 def win_rate(frame: pd.DataFrame, metric: str, method: str, better: int, other: str = REFERENCE) -> Estimate:
@@ -75,25 +71,21 @@ def win_rate(frame: pd.DataFrame, metric: str, method: str, better: int, other: 
     better: 1 where more is better, -1 where less is. The interval's width is that of as many trials as there are
     sequences: clips of one are correlated, and counting each would claim too much.
     """
-    a, sequences = _values(frame, method, metric)
-    b, _ = _values(frame, other, metric)
-    both = a.index.intersection(b.index)
-    if not len(both):
+    a, b, sequences = _paired(frame, metric, method, other)
+    if not len(a):
         return NOTHING
-    gains = better * (a[both] - b[both])
+    gains = better * (a - b)
     rate = float(((gains > 0) + 0.5 * (gains == 0)).mean())
-    count = sequences[both].nunique()
+    count = sequences.nunique()
     low, high = wilson(rate, count)
-    return Estimate(rate, low, high, len(both), count, "Wilson")
+    return Estimate(rate, low, high, len(a), count, "Wilson")
 
 
 def wilson(rate: float, trials: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share of `trials` (Wilson 1927, eq. 4)."""
     z = 1.959964
-    centre, spread = (
-        rate + z**2 / (2 * trials),
-        z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2),
-    )
+    centre = rate + z**2 / (2 * trials)
+    spread = z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
     return (centre - spread) / (1 + z**2 / trials), (centre + spread) / (1 + z**2 / trials)
 
 
@@ -109,10 +101,8 @@ def p_values(
 
     raw: dict[str, float] = {}
     for method in methods:
-        a, sequences = _values(frame, method, metric)
-        b, _ = _values(frame, other, metric)
-        both = a.index.intersection(b.index)
-        means = (a[both] - b[both]).groupby(sequences[both]).mean()
+        a, b, sequences = _paired(frame, metric, method, other)
+        means = (a - b).groupby(sequences).mean()
         if (means != 0).sum() > 1:
             raw[method] = float(wilcoxon(means).pvalue)
     corrected, highest = {}, 0.0
@@ -165,6 +155,16 @@ def _interval(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, float,
         if np.isfinite(found.low) and np.isfinite(found.high):
             return float(found.low), float(found.high), name
     return math.nan, math.nan, "undefined"
+
+
+def _paired(
+    frame: pd.DataFrame, metric: str, method: str, other: str
+) -> tuple[pd.Series, pd.Series, pd.Series]:
+    """Values of two methods, and sequences, by clip: of the clips that both have."""
+    a, sequences = _values(frame, method, metric)
+    b, _ = _values(frame, other, metric)
+    both = a.index.intersection(b.index)
+    return a[both], b[both], sequences[both]
 
 
 def _values(frame: pd.DataFrame, method: str, metric: str) -> tuple[pd.Series, pd.Series]:

@@ -141,10 +141,8 @@ def wins(profile: Profile, frame: pd.DataFrame) -> Table:
         rates = {m.name: statistics.win_rate(frame, m.name, method, m.better) for m in columns}
         missing, cells = _missing(profile, frame, method), []
         for metric in columns:
-            text, p = (
-                cell(rates[metric.name], metric.name, missing, ratio=True),
-                tested[metric.name].get(method),
-            )
+            text = cell(rates[metric.name], metric.name, missing, ratio=True)
+            p = tested[metric.name].get(method)
             cells.append(text if p is None else f"{text}, p {_p(p)}")
         rows.append([evaluate.METHODS[method], *cells])
         ps = {f"{name}_p": round(found[method], 6) for name, found in tested.items() if method in found}
@@ -282,8 +280,7 @@ def _judged(profile: Profile, frame: pd.DataFrame) -> str:
     """Who gave the ratings and how far repeats differ, or why there are none."""
     asked = frame[frame.metric.isin([metric.name for metric in metrics.JUDGED])]
     if asked.empty:
-        rerun = "not run: metrics.csv has no row of it; run 05_evaluation again."
-        return f"GPT-RS: {evaluate.why_no_ratings(profile) or rerun}"
+        return f"GPT-RS: {evaluate.why_no_ratings(profile) or evaluate.NO_ROW}"
     parts = [f"GPT-RS, 1 to 10 (C.1): {text.replace(';', ', ')}" for text in asked.options.unique()]
     for metric in metrics.SPREADS:
         values = frame[frame.metric == metric.name].value

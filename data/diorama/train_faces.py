@@ -19,10 +19,7 @@ from face_models import ANCHORS, STRIDES, ArcFace, Detector, Recogniser
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-SIZE = (
-    192,
-    288,
-)  # pixels of a training picture: frames of 96x144 at twice their size, as det_size 288 makes them
+SIZE = (192, 288)  # pixels of a training picture: frames at twice their size, as det_size 288 makes them
 # Faces by their longer side in pixels, smallest first: two anchors on each of three strides, as SCRFD has them.
 LARGEST = (24, 48, 96, 192, 384, 10_000)
 NEAR = 1.0  # cells around the middle of a face that answer for it

@@ -102,31 +102,20 @@ def editing(profile: Profile) -> Iterator[outside.Edit]:
 
     def edit(clip: Clip, seed: int) -> np.ndarray:
         frames = video.read(clips.path(profile, clip))
-        shown, box = framing.letterbox(frames, settings.height, settings.width)
-        edited = framing.in_windows(partial(one_pass, seed=seed), shown, settings.frames)
-        return framing.unboxed(edited, box, *frames.shape[1:3])
+        size = (settings.height, settings.width)
+        return framing.edited(partial(one_pass, seed=seed), frames, size, settings.frames)
 
     yield edit
 
 
 def load(profile: Profile) -> "WanVACEPipeline":
     """VACE with the LoRA in it at full strength."""
-    from diffusers import UniPCMultistepScheduler
-
     settings = profile.baselines.editto
     pipeline = models.load_vace(profile)
-    cell = pipeline.vae_scale_factor_spatial * pipeline.transformer.config.patch_size[1]
-    if settings.height % cell or settings.width % cell:
-        raise InputError(
-            f"baselines.editto: {settings.height}x{settings.width} does not fit models.vace, which works in cells "
-            f"of {cell} pixels: choose multiples of {cell}."
-        )
-    pipeline.scheduler = UniPCMultistepScheduler.from_config(
-        pipeline.scheduler.config,
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        flow_shift=settings.shift,
-    )
+    size = (settings.height, settings.width)
+    misfit = f"baselines.editto: {size[0]}x{size[1]} does not fit models.vace"
+    models.require_cells(pipeline, *size, misfit)
+    models.set_flow_shift(pipeline, settings.shift)
     pipeline.load_lora_weights(weights(_file(profile)[0]), adapter_name=NAME)
     return pipeline
 

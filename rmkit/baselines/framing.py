@@ -62,6 +62,14 @@ def resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(frame), (width, height), interpolation=method)
 
 
+def edited(
+    edit: Callable[[np.ndarray], np.ndarray], frames: np.ndarray, size: tuple[int, int], most: int
+) -> np.ndarray:
+    """A clip [F, H, W, 3] edited at `size` (height, width), at most `most` frames a pass, and back at its own size."""
+    shown, box = letterbox(frames, *size)
+    return unboxed(in_windows(edit, shown, most), box, *frames.shape[1:3])
+
+
 def windows(count: int, most: int) -> list[range]:
     """Frames of each pass over a clip of `count` frames, at most `most` each; the last one ends with the clip.
 

@@ -15,7 +15,6 @@ from PIL import Image
 from rmkit import clips, models, store, video
 from rmkit.baselines import framing, outside
 from rmkit.clips import Clip
-from rmkit.errors import InputError
 from rmkit.profile import Profile
 
 NAME = "lucy_edit"
@@ -52,12 +51,9 @@ def editing(profile: Profile) -> Iterator[outside.Edit]:
     """Raises InputError when the size it is to work at is no multiple of the model's cells."""
     pipeline = models.load_lucy_edit(profile)
     settings = profile.baselines.lucy_edit
-    cell = pipeline.vae_scale_factor_spatial * pipeline.transformer.config.patch_size[1]
-    if settings.height % cell or settings.width % cell:
-        raise InputError(
-            f"baselines.lucy_edit: {settings.height}x{settings.width} does not fit this model, which works in "
-            f"cells of {cell} pixels: choose multiples of {cell}."
-        )
+    size = (settings.height, settings.width)
+    misfit = f"baselines.lucy_edit: {size[0]}x{size[1]} does not fit this model"
+    models.require_cells(pipeline, *size, misfit)
 
     def one_pass(frames: np.ndarray, seed: int) -> np.ndarray:
         output = pipeline(
@@ -77,8 +73,6 @@ def editing(profile: Profile) -> Iterator[outside.Edit]:
 
     def edit(clip: Clip, seed: int) -> np.ndarray:
         frames = video.read(clips.path(profile, clip))
-        shown, box = framing.letterbox(frames, settings.height, settings.width)
-        edited = framing.in_windows(partial(one_pass, seed=seed), shown, settings.frames)
-        return framing.unboxed(edited, box, *frames.shape[1:3])
+        return framing.edited(partial(one_pass, seed=seed), frames, size, settings.frames)
 
     yield edit

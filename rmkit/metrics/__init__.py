@@ -27,9 +27,7 @@ class Metric:
     label: str
     unit: str
     better: int  # 1: higher is better, -1: lower, 0: neither (compare with a reference)
-    compute: (
-        Callable[..., float] | None
-    )  # of frames, or of two pictures' features; None: from faces, or rated
+    compute: Callable[..., float] | None  # of frames or features; None: of faces, or rated by the judge
     against: Literal["truth", "render"] | None = None  # what each frame is compared with
     distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
     options: Mapping[str, str] = field(default_factory=dict)
