@@ -50,7 +50,7 @@ def figures(mini: profile.Profile, rendered: Path, folder: Path) -> dict[str, fl
     found, sights, rows = detection(analysis, scenes)
     same, different, at_once = similarities(sights)
     _histogram(same, different, identity.threshold).savefig(folder / "sheet_similarities.png", dpi=100)
-    video.contact_sheet(rows, width=216).save(folder / "sheet_found.png")
+    video.contact_sheet(rows, width=144).save(folder / "sheet_found.png")
     return {
         **found,
         "identities": len({sight.identity for sight in sights}),
