@@ -23,6 +23,7 @@ EXPECTED = {
     "enhance": 1.7,
     "evaluate": 0.7,
     "features": 0.3,
+    "faces": 0.2,
 }
 MINI_SIZE = 33 * 96 * 144  # samples a clip
 ENOUGH = 3  # finished items from which an average is taken
@@ -50,6 +51,7 @@ def steps(profile: Profile) -> list[Step]:
     train, held = data.train_clips, data.validation_clips
     variants = profile.propagation.variants
     compared = [] if features.why_not(profile) else [_features(profile)]
+    recognised = [_faces(profile)] if profile.identity.model_pack else []
     every = len(anchors.indices(profile, "multi_anchor" if "multi_anchor" in variants else "edges"))
     kinds = 2 if "depth" in variants else 1
     return [
@@ -77,6 +79,7 @@ def steps(profile: Profile) -> list[Step]:
             (layout.root / "metrics").glob("*/*.json.json"),
         ),
         *compared,
+        *recognised,
     ]
 
 
@@ -116,6 +119,12 @@ def _step(profile: Profile, stage: str, items: str, count: int, sidecars: Iterab
 def _features(profile: Profile) -> Step:
     sidecars = profile.layout.features.glob("*/*.json.json")
     return _step(profile, "features", "clips x methods", evaluate.videos(profile), sidecars)
+
+
+def _faces(profile: Profile) -> Step:
+    """Both sides of every training pair, for the filter, and every video that is measured."""
+    count = 2 * profile.data.train_clips + evaluate.videos(profile)
+    return _step(profile, "faces", "videos", count, profile.layout.faces.glob("*/*.npz.json"))
 
 
 def _training(profile: Profile) -> Step:
