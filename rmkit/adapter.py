@@ -24,12 +24,13 @@ PREFIX = "transformer."  # of every tensor's name, whichever expert it is for
 
 @dataclass(frozen=True)
 class Expert:
-    """One transformer of the pipeline: what we call it, where it sits, which noise levels it is given."""
+    """One transformer of the pipeline: what we call it, where it sits, and how it is trained on which noise levels."""
 
     name: str
     part: str
     sigma: tuple[float, float]
     steps: int
+    learning_rate: float
 
     @property
     def is_second(self) -> bool:
@@ -40,14 +41,14 @@ def experts(profile: Profile) -> list[Expert]:
     """The experts of the profile's Wan model, with their share of the training.
 
     Wan2.2's `transformer` takes sigma from boundary_ratio up, its `transformer_2` the rest. Wan2.1 has
-    one transformer for all sigmas; it takes the steps of both. Raises InputError when a range of the
-    profile reaches into the other expert's.
+    one transformer for all sigmas; it takes the steps of both, at the low one's rate. Raises InputError
+    when a range of the profile reaches into the other expert's.
     """
     index = json.loads((_root(profile) / "model_index.json").read_text())
     low, high = profile.train.low, profile.train.high
     if not (index.get("transformer_2") or [None])[0]:
         both = (low.sigma[0], high.sigma[1])
-        return [Expert("single", "transformer", both, low.steps + high.steps)]
+        return [Expert("single", "transformer", both, low.steps + high.steps, low.learning_rate)]
     boundary = index["boundary_ratio"]
     if low.sigma[1] > boundary or high.sigma[0] < boundary:
         raise InputError(
@@ -55,8 +56,8 @@ def experts(profile: Profile) -> list[Expert]:
             f"above {boundary}, where {profile.models.wan} hands over between its experts."
         )
     return [
-        Expert("high", "transformer", high.sigma, high.steps),
-        Expert("low", "transformer_2", low.sigma, low.steps),
+        Expert("high", "transformer", high.sigma, high.steps, high.learning_rate),
+        Expert("low", "transformer_2", low.sigma, low.steps, low.learning_rate),
     ]
 
 

@@ -115,6 +115,7 @@ class Identity(Settings):
 
 class Expert(Settings):
     steps: int = Field(ge=1, description="optimiser steps (ours)")
+    learning_rate: float = Field(1e-4, gt=0, description="peak of the optimiser's (ours)")
     sigma: tuple[float, float] = Field(description="range of noise levels it is trained on")
 
 
@@ -122,7 +123,6 @@ class Train(Settings):
     mode: Literal["joint", "one-way"] = Field("joint", description="who attends to whom (paper: joint)")
     rank: int = Field(32, description="LoRA rank (paper: 32)")
     alpha: int = Field(32, description="LoRA alpha (ours)")
-    learning_rate: float = Field(1e-4, gt=0, description="(ours)")
     weight_decay: float = Field(0.0, ge=0, description="(ours)")
     gradient_clip: float = Field(1.0, gt=0, description="(ours)")
     batch: int = Field(1, ge=1, description="pairs a step (ours)")
@@ -296,10 +296,15 @@ def load(name: str | Path) -> Profile:
 
 def ours(profile: Profile) -> list[tuple[str, Any, str]]:
     """Every setting the paper leaves open: (dotted key, value, description), for the report."""
+    return _ours("", profile)
+
+
+def _ours(prefix: str, settings: Settings) -> list[tuple[str, Any, str]]:
     rows = []
-    for group, settings in profile:
-        if isinstance(settings, Settings):
-            for key, field in type(settings).model_fields.items():
-                if "(ours)" in (field.description or ""):
-                    rows.append((f"{group}.{key}", getattr(settings, key), field.description))
+    for key, field in type(settings).model_fields.items():
+        value = getattr(settings, key)
+        if isinstance(value, Settings):
+            rows += _ours(f"{prefix}{key}.", value)
+        elif "(ours)" in (field.description or ""):
+            rows.append((f"{prefix}{key}", value, field.description))
     return rows

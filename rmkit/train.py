@@ -133,6 +133,7 @@ def _recipe(profile: Profile, expert: Expert, pairs: list[Pair]) -> store.Recipe
             **profile.train.model_dump(exclude=NOT_KEYED),
             "expert": expert.name,
             "steps": expert.steps,
+            "learning_rate": expert.learning_rate,
             "sigma": expert.sigma,
             "dtype": profile.models.dtype,
         },
@@ -165,7 +166,7 @@ def _fit(
         raise InputError("training runs in one process: start it without `accelerate launch`.")
     parameters = _add_adapter(profile, transformer, recipe.seed)
     optimizer = torch.optim.AdamW(
-        parameters.values(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        parameters.values(), expert.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     checkpoint = folder / f"{expert.name}.checkpoint.safetensors"
     done = _resume(checkpoint, recipe, parameters, optimizer)
@@ -174,7 +175,7 @@ def _fit(
     with in_context(accelerator.unwrap_model(model), mode=settings.mode) as shown:
         for step in progress.track(range(len(done), expert.steps), f"train {expert.name}"):
             inputs = _inputs(profile, expert, encoded, step, recipe.seed, accelerator.device)
-            rate = learning_rate(step, expert.steps, settings.warmup, settings.learning_rate)
+            rate = learning_rate(step, expert.steps, settings.warmup, expert.learning_rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             shown.latents = inputs.reference
@@ -183,8 +184,8 @@ def _fit(
             value = error.item()
             if not math.isfinite(value):
                 raise InputError(
-                    f"the loss of the {expert.name} expert became {value} at step {step}: lower "
-                    "train.learning_rate, and look at the pairs of that step."
+                    f"the loss of the {expert.name} expert became {value} at step {step}: lower its "
+                    "learning_rate under `train`, and look at the pairs of that step."
                 )
             optimizer.zero_grad()
             accelerator.backward(error)

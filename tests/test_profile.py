@@ -48,7 +48,7 @@ def test_profile_is_frozen():
 
 def test_ours_lists_what_the_paper_leaves_open():
     rows = {key: value for key, value, _ in profile.ours(profile.load("paper"))}
-    assert rows["train.learning_rate"] == 1e-4
+    assert rows["train.low.learning_rate"] == 1e-4
     assert "train.rank" not in rows and "clips.frames" not in rows
 
 
@@ -58,7 +58,7 @@ def test_ours_lists_what_the_paper_leaves_open():
         ({"clips": {"frames": 32}}, "clips.frames must be 4k+1 for the Wan VAE, not 32"),
         ({"clips": {"height": 100}}, "must be multiples of 16, not 100x144"),
         ({"train": {"learning_rat": 1}}, "'train.learning_rat': there is no such setting"),
-        ({"train": {"learning_rate": "fast"}}, "'train.learning_rate'"),
+        ({"train": {"gradient_clip": "low"}}, "'train.gradient_clip'"),
         ({"train": {"low": None}}, "'train.low'"),
         ({"propagation": {"variants": ["edge"]}}, "'propagation.variants.0'"),
         ({"name": "My Run"}, "'name'"),

@@ -78,10 +78,10 @@ def test_learning_rate_and_order_of_pairs():
 
 
 def test_killed_training_ends_bit_identical(pairs_profile, monkeypatch):
-    profile = with_train(pairs_profile, checkpoint_every=2, learning_rate=1e-2, batch=2)
+    profile = with_train(pairs_profile, checkpoint_every=2, batch=2)
     experts = {"high": 5, "low": 2}
     for name, steps in experts.items():
-        changed = getattr(profile.train, name).model_copy(update={"steps": steps})
+        changed = getattr(profile.train, name).model_copy(update={"steps": steps, "learning_rate": 1e-2})
         profile = with_train(profile, **{name: changed})
     folder = train.train(profile)
     whole = {name: tensors(profile, name) for name in experts}
