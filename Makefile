@@ -25,7 +25,7 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PIP_INSTALL := $(PIP) install --quiet --root-user-action=ignore
 
-.PHONY: help setup doctor plan reproduce tables test bench lab lint format lock clean pretrain-data bundle
+.PHONY: help setup doctor plan reproduce verify tables test bench lab lint format lock clean pretrain-data bundle
 
 help: ## this list
 	@echo "make TARGET [PROFILE=mini|smoke|consumer|paper|path/to/profile.yaml]"
@@ -64,6 +64,9 @@ plan: setup ## what would run, what is done, how long the rest takes; 2 s; write
 
 reproduce: setup ## all notebooks in order; about 13 min; writes results/PROFILE/ (start with report.md); resumable
 	@$(RMKIT) notebooks --profile "$(PROFILE)"
+
+verify: setup ## this run's metrics.csv beside the shipped one, within the spread over seeds; 3 s; writes nothing
+	@$(RMKIT) verify --profile "$(PROFILE)" $(ARGS)
 
 tables: setup ## tables, figures and report again from metrics.csv; 10 s; writes results/PROFILE/{tables,figures,report.md}
 	@$(RMKIT) report --profile "$(PROFILE)"

@@ -8,7 +8,8 @@ import argparse
 import errno
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rmkit import profile as profiles
 from rmkit.errors import InputError
@@ -17,7 +18,7 @@ from rmkit.profile import Profile
 if TYPE_CHECKING:
     from rmkit.clips import Clip
 
-Command = Callable[[Profile], object]
+Command = Callable[..., object]  # of the profile, and of its own options by name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,10 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Progress lines must come out when they happen, also through a pipe.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)
-    options = _parser().parse_args(arguments)
-    command, _ = COMMANDS[options.command]
+    options = vars(_parser().parse_args(arguments))
+    command, _ = COMMANDS[options.pop("command")]
     try:
-        result = command(profiles.load(options.profile))
+        result = command(profiles.load(options.pop("profile")), **options)
     except InputError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
@@ -104,10 +105,23 @@ def _baselines(profile: Profile) -> None:
     outside.make(profile, clips.load(profile, "validation"))
 
 
-def _evaluate(profile: Profile) -> None:
-    from rmkit import evaluate
+def _evaluate(
+    profile: Profile, renders: Path | None, outputs: Path | None, out: Path | None, repeats: int
+) -> None:
+    from rmkit import evaluate, score
 
-    evaluate.evaluate(profile)
+    if renders and outputs:
+        score.score(profile, renders, outputs, out, repeats)
+    elif renders or outputs or out:
+        raise InputError("your own clips are measured with --renders and --outputs: give both folders.")
+    else:
+        evaluate.evaluate(profile)
+
+
+def _verify(profile: Profile, spread: list[Path] | None) -> int:
+    from rmkit import verify
+
+    return verify.verify(profile) if spread is None else verify.spread(profile, spread)
 
 
 def _report(profile: Profile) -> None:
@@ -150,10 +164,37 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "train": (_train, "the in-context LoRA, one adapter an expert"),
     "enhance": (_enhance, "RealMaster on the validation clips"),
     "baselines": (_baselines, "the outside methods that the profile asks for, before they are measured"),
-    "evaluate": (_evaluate, "every metric of every method, to metrics.csv"),
+    "evaluate": (_evaluate, "every metric of every method, to metrics.csv; or of two folders of your own"),
     "report": (_report, "tables, figures and report from metrics.csv"),
+    "verify": (_verify, "metrics.csv beside the shipped one: 0 agrees, 1 differs, 2 cannot be compared"),
     "doctor": (_doctor, "what this machine has and what the profile needs"),
     "plan": (_plan, "what would run, what is done, how long the rest takes"),
+}
+
+# What a command takes beside --profile.
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "evaluate": {
+        "--renders": {"type": Path, "metavar": "FOLDER", "help": "your renders, mp4 files"},
+        "--outputs": {"type": Path, "metavar": "FOLDER", "help": "what was made of them, by the same names"},
+        "--out": {
+            "type": Path,
+            "metavar": "FILE",
+            "help": "csv to write (results/<profile>/scored/<outputs>.csv)",
+        },
+        "--repeats": {
+            "type": int,
+            "default": 1,
+            "help": "how often a source frame is shown (8 fps at 16: 2)",
+        },
+    },
+    "verify": {
+        "--spread": {
+            "type": Path,
+            "nargs": "+",
+            "metavar": "RUN_FOLDER",
+            "help": "write the tolerances from these runs of the same profile with other seeds",
+        },
+    },
 }
 
 
@@ -172,6 +213,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--profile", default="mini", help="name or path of a .yaml file (default: mini)")
+        for flag, settings in OPTIONS.get(name, {}).items():
+            command.add_argument(flag, **settings)
     return parser
 
 

@@ -72,8 +72,10 @@ def evaluate(profile: Profile) -> Path:
     try:
         rows += judged(profile, jobs)
     finally:
-        path = _write(profile, rows)
-    return path
+        methods, names = list(METHODS), list(metrics.BY_NAME)
+        rows.sort(key=lambda row: (methods.index(row["method"]), row["clip"], names.index(row["metric"])))
+        write(profile.layout.metrics, rows)
+    return profile.layout.metrics
 
 
 def why_not(profile: Profile, method: str) -> str:
@@ -156,14 +158,14 @@ def compared(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
     """Rows of the feature model for every clip and method, the truth among them; none when the profile has none."""
     if features.why_not(profile):
         return []
-    options, rows = _text(features.options(profile)), []
+    options, rows = features.options(profile), []
     subjects = [_compared_subject(profile, method, clip) for method, clip in jobs]
     for (method, clip), subject, found in zip(
         jobs, subjects, features.measure(profile, subjects), strict=True
     ):
         common = _common(profile, method, clip, subject.inputs["video"])
-        common |= {"options": options, "commit": found.commit}
-        rows += [common | {"metric": name, "value": round(value, 6)} for name, value in found.values.items()]
+        common |= {"commit": found.commit}
+        rows += [common | entry(name, value, options) for name, value in found.values.items()]
     return rows
 
 
@@ -179,9 +181,8 @@ def recognised(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]
         sidecar = store.read_sidecar(faces.path_of(profile, method, clip))
         common |= {"commit": sidecar.get("commit", "unknown")}
         pack = {"pack": Path(profile.identity.model_pack).name}
-        for name, value in arcface.arcface(render, output, length, gate).items():
-            options = _text(pack | metrics.BY_NAME[name].options)
-            rows.append(common | {"metric": name, "value": round(value, 6), "options": options})
+        found = arcface.arcface(render, output, length, gate)
+        rows += [common | entry(name, value, pack) for name, value in found.items()]
     return rows
 
 
@@ -190,15 +191,34 @@ def judged(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
     subjects = [_subject(profile, method, clip) for method, clip in jobs]
     rows = []
     for (method, clip), subject, ratings in zip(jobs, subjects, judge.rate(profile, subjects), strict=True):
-        common = _common(profile, method, clip, subject.video) | {"options": _text(judge.options(profile))}
+        common, options = _common(profile, method, clip, subject.video), judge.options(profile)
         for rating in ratings:
             values = {rating.metric: rating.value, f"{rating.metric}_spread": rating.spread}
             rows += [
-                common | {"metric": name, "value": round(value, 6), "commit": rating.commit}
+                common | entry(name, value, options) | {"commit": rating.commit}
                 for name, value in values.items()
                 if not math.isnan(value)
             ]
     return rows
+
+
+def entry(metric: str, value: float, model: Mapping[str, str] | None = None) -> dict[str, str | float]:
+    """What a row says of a metric: its name, the value rounded, and what it depends on beside the clip."""
+    options = {**(model or {}), **metrics.BY_NAME[metric].options}
+    text = ";".join(f"{key}={option}" for key, option in options.items())
+    return {"metric": metric, "value": round(value, 6), "options": text}
+
+
+def write(target: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
+    """Rows as metrics.csv has them, by rename; left alone when nothing changes."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS + PROVENANCE, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    if not (target.is_file() and target.read_text() == text.getvalue()):
+        temporary = target.with_name(f".{target.name}.tmp")
+        temporary.write_text(text.getvalue())
+        temporary.rename(target)
 
 
 def videos(profile: Profile) -> int:
@@ -276,11 +296,7 @@ def _common(profile: Profile, method: str, clip: Clip, artefact: str) -> dict[st
 def _value(profile: Profile, method: str, clip: Clip, metric: metrics.Metric) -> dict:
     other = stream(profile, metric.against, clip) if metric.against else None
     value = metric.of(stream(profile, method, clip), other, clips.repeats(clip, profile.clips.frames))
-    return {"metric": metric.name, "value": round(value, 6), "options": _text(metric.options)}
-
-
-def _text(options: Mapping[str, str]) -> str:
-    return ";".join(f"{key}={option}" for key, option in options.items())
+    return entry(metric.name, value)
 
 
 def _having(profile: Profile, method: str, clips_: Sequence[Clip]) -> Sequence[Clip]:
@@ -323,19 +339,3 @@ def _check(profile: Profile, jobs: list[tuple[str, Clip]]) -> None:
                 f"{path} has {info.frames} frames of {info.height}x{info.width} and the profile asks for "
                 f"{size[0]} of {size[1]}x{size[2]}: delete it and run its stage again."
             )
-
-
-def _write(profile: Profile, rows: list[dict]) -> Path:
-    """metrics.csv in a fixed order; left alone when nothing in it changes."""
-    methods, names = list(METHODS), list(metrics.BY_NAME)
-    rows.sort(key=lambda row: (methods.index(row["method"]), row["clip"], names.index(row["metric"])))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS + PROVENANCE, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    target = profile.layout.metrics
-    if not (target.is_file() and target.read_text() == text.getvalue()):
-        temporary = target.with_name(f".{target.name}.tmp")
-        temporary.write_text(text.getvalue())
-        temporary.rename(target)
-    return target

@@ -68,7 +68,7 @@ def measure(profile: Profile, subjects: Sequence[Subject]) -> list[Found]:
     for i, subject in enumerate(subjects):
         if not store.is_done(targets[i], recipes[i]):
             left.setdefault(subject.clip, []).append(i)
-    model = _load(profile) if left else None
+    model = load(profile) if left else None
     for chosen in track(list(left.values()), "features"):
         for first in range(0, len(chosen), AT_ONCE):
             some = chosen[first : first + AT_ONCE]
@@ -84,6 +84,13 @@ def measure(profile: Profile, subjects: Sequence[Subject]) -> list[Found]:
     ]
 
 
+def load(profile: Profile) -> FeatureModel:
+    """The profile's feature model; raises InputError when it is missing or cannot serve."""
+    models.check(profile, "features")
+    name, commit = models.single("models.features", profile.models.features)
+    return FeatureModel(name, commit, models.device(profile))
+
+
 def path(profile: Profile, subject: Subject) -> Path:
     """Where a subject's values are kept."""
     return profile.layout.features / subject.method / f"{subject.clip}.json"
@@ -96,12 +103,6 @@ def _together(model: FeatureModel, subjects: Sequence[Subject]) -> dict[str, dic
     for subject in subjects:
         streams.setdefault(subject.method, subject.frames())
     return compare(model, streams, {subject.method: subject.metrics for subject in subjects})
-
-
-def _load(profile: Profile) -> FeatureModel:
-    models.check(profile, "features")
-    name, commit = models.single("models.features", profile.models.features)
-    return FeatureModel(name, commit, models.device(profile))
 
 
 def _recipe(subject: Subject, revision: str) -> store.Recipe:

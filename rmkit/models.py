@@ -306,8 +306,8 @@ def _check_features(profile: Profile) -> None:
         )
     if size.height % patch or size.width % patch:
         raise InputError(
-            f"models.features: {name} sees patches of {patch}x{patch} pixels, which do not divide the profile's "
-            f"clips of {size.height}x{size.width}."
+            f"models.features: {name} sees patches of {patch}x{patch} pixels, which do not divide clips "
+            f"of {size.height}x{size.width}."
         )
 
 

@@ -70,6 +70,11 @@ class Layout:
         return self.root / "features"
 
     @property
+    def scored(self) -> Path:
+        """Values of clips of the user's own, a csv and a folder of parts for each folder of outputs."""
+        return self.root / "scored"
+
+    @property
     def judge(self) -> Path:
         """Raw answers of the judge: paid for, so nothing of the kit deletes them."""
         return self.root / "judge"
@@ -93,3 +98,8 @@ class Layout:
     @property
     def report(self) -> Path:
         return self.root / "report.md"
+
+    @property
+    def reference(self) -> Path:
+        """The shipped record of a run of the same profile: read by `verify`, copied there by hand."""
+        return self.root.parent / "reference" / self.root.name

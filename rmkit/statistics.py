@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from rmkit.profile import Profile
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 REFERENCE = "realmaster"
+COLUMNS = ("method", "clip", "metric", "value", "sequence", "options")  # those that are read here and after
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,21 @@ def load(profile: Profile) -> pd.DataFrame:
     path = profile.layout.metrics
     if not path.is_file():
         raise InputError(f"{path} does not exist: run 05_evaluation (or `make reproduce`) first.")
-    return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})
+    return read(path)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A file of the form of metrics.csv; what was not run or does not apply has no value (NaN).
+
+    Raises InputError when the file is damaged: not a csv, a column missing, a value that is no number.
+    """
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, na_values={"value": ["", "not run", "n/a"]})
+        if lacking := [column for column in COLUMNS if column not in frame]:
+            raise ValueError(f"no column {lacking[0]}")
+        return frame.astype({"value": float})
+    except ValueError as error:  # pandas' own are of this kind
+        raise InputError(f"{path} is not a whole table of metrics ({error}): make it again.") from None
 
 
 def mean(frame: pd.DataFrame, method: str, metric: str) -> Estimate:

@@ -135,8 +135,8 @@ def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest
 
     # Again: the same file, and the model is not even loaded; another method: it alone is looked at.
     before, loaded = path.read_bytes(), []
-    original = features._load
-    monkeypatch.setattr(features, "_load", lambda settings: loaded.append(1) or original(settings))
+    original = features.load
+    monkeypatch.setattr(features, "load", lambda settings: loaded.append(1) or original(settings))
     assert evaluate.evaluate(compared).read_bytes() == before and not loaded
     stamps = {file: file.stat().st_mtime_ns for file in compared.layout.features.rglob("*.json")}
     videos.write(evaluate.path_of(compared, "lucy_edit", clip), videos.read(clips.path(compared, clip)), 16)
@@ -178,7 +178,7 @@ def test_without_a_model_there_is_no_column_but_a_reason(compared: profile.Profi
         ("weights", r"no \*\.safetensors"),
         ("preprocessor", "no preprocessor_config.json"),
         ("kind", "is a 'dinov2' and must be a 'vit'"),
-        ("patch", "patches of 14x14 pixels, which do not divide the profile's clips of 32x48"),
+        ("patch", "patches of 14x14 pixels, which do not divide clips of 32x48"),
     ],
 )
 def test_a_model_that_cannot_serve_stops_before_anything(
