@@ -1,8 +1,8 @@
 """Evaluation: every method on every validation clip by every metric (paper, 4.1 and 4.5).
 
 Reads clips, propagated, enhanced and the truth; writes metrics/<method>/<clip>.json (so that it resumes), what the
-feature model found, the judge's answers, and metrics.csv: one row a clip, method and metric, with provenance. Values
-are rounded to six decimals.
+feature model found, the offline judge's ratings, the judge's answers, and metrics.csv: one row a clip, method and
+metric, with provenance. Values are rounded to six decimals.
 """
 
 import csv
@@ -20,6 +20,8 @@ from rmkit.baselines import blur, colour_transfer, outside, per_frame, vae_ceili
 from rmkit.clips import Clip
 from rmkit.errors import InputError
 from rmkit.metrics import arcface, truth
+from rmkit.metrics.offline_judge import VERSION as OFFLINE_VERSION
+from rmkit.metrics.offline_judge import OfflineJudge, offline_judge
 from rmkit.profile import Profile
 from rmkit.progress import track
 
@@ -53,6 +55,8 @@ def evaluate(profile: Profile) -> Path:
     """
     if profile.models.features:
         models.check(profile, "features")
+    if profile.models.judge:
+        models.check(profile, "judge")
     if profile.identity.model_pack:
         faces.check(profile)
     validation = clips.load(profile, "validation")
@@ -69,6 +73,7 @@ def evaluate(profile: Profile) -> Path:
         rows += measure(profile, method, clip)
     rows += compared(profile, jobs)
     rows += recognised(profile, jobs)
+    rows += judged_offline(profile, jobs)
     try:
         rows += judged(profile, jobs)
     finally:
@@ -99,6 +104,11 @@ def why_no_features(profile: Profile) -> str:
 def why_no_faces(profile: Profile) -> str | None:
     """Why metrics.csv has no row of ArcFace ('not run' or 'n/a', a colon, and the reason); None when it can."""
     return None if profile.identity.model_pack else f"not run: {faces.NO_PACK}."
+
+
+def why_no_offline(profile: Profile) -> str:
+    """Why metrics.csv has no row of the offline judge ('not run', a colon, and the reason)."""
+    return NO_ROW if profile.models.judge else "not run: models.judge of this profile names no model."
 
 
 def why_no_ratings(profile: Profile) -> str | None:
@@ -183,6 +193,32 @@ def recognised(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]
         pack = {"pack": Path(profile.identity.model_pack).name}
         found = arcface.arcface(render, output, length, gate)
         rows += [common | entry(name, value, pack) for name, value in found.items()]
+    return rows
+
+
+def judged_offline(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
+    """Rows of the offline judge for every clip and method, render and truth among them; none without its model."""
+    if not profile.models.judge:
+        return []
+    (metric,), length = metrics.OFFLINE, profile.clips.frames
+    name, commit = models.single("models.judge", profile.models.judge)
+    revision = models.fingerprint(profile, "judge")
+    options = _text({"model": profile.models.judge, "revision": revision[:12]} | metric.options)
+    rows, model = [], None
+    for method, clip in track(jobs, "offline judge"):
+        artefact = store.fingerprint(path_of(profile, method, clip))
+        settings = {"source_frames": clip.source_frames, "frames": length}
+        recipe = store.Recipe(metric.name, OFFLINE_VERSION, settings, {"video": artefact}, model=revision)
+        target = profile.layout.offline_judge / method / f"{clip.id}.json"
+        if not store.is_done(target, recipe):
+            model = model or OfflineJudge(name, commit, models.device(profile))
+            with store.writing(target, recipe) as temporary:
+                rating = offline_judge(model, stream(profile, method, clip), length)
+                temporary.write_text(json.dumps(round(rating, 6)) + "\n")
+        sidecar = store.read_sidecar(target)
+        common = _common(profile, method, clip, artefact) | {"commit": sidecar.get("commit", "unknown")}
+        value = json.loads(target.read_text())
+        rows.append(common | {"metric": metric.name, "value": value, "options": options})
     return rows
 
 

@@ -1,9 +1,11 @@
 """Loading: the pipelines of a profile, from folders or hub names, on its device and in its type.
 
-Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2) and 4.1 (DINO). Reads model folders;
-writes nothing. A VACE folder may hold its own transformer only: the parts it lacks are those of the Wan folder.
+Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2) and 4.1 (DINO), and the offline judge.
+Reads model folders; writes nothing. A VACE folder may hold its own transformer only: the parts it lacks are those of
+the Wan folder.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -28,15 +30,16 @@ if TYPE_CHECKING:
         WanVACEPipeline,
     )
 
-Which = Literal["wan", "vace", "editor", "features", "lucy_edit"]
+Which = Literal["wan", "vace", "editor", "features", "judge", "lucy_edit"]
 SHARED = ("vae", "text_encoder", "tokenizer")  # of VACE with Wan
 TEXT_TOKENS = 512  # Wan's text length
 DEFAULT_AREA = 1024 * 1024  # pixels at which QwenImageEditPipeline works
 
 
 def named(profile: Profile) -> tuple[Which, ...]:
-    """The models a run of the profile loads; the feature model only where the profile has one."""
-    return ("wan", "vace", "editor", "features") if profile.models.features else ("wan", "vace", "editor")
+    """The models a run of the profile loads; feature model and offline judge only where the profile has them."""
+    optional: tuple[Which, ...] = ("features", "judge")
+    return ("wan", "vace", "editor", *(which for which in optional if getattr(profile.models, which)))
 
 
 def device(profile: Profile) -> "torch.device":
@@ -88,6 +91,8 @@ def check(profile: Profile, which: Which) -> None:
     device(profile)
     if which == "features":
         return _check_features(profile)
+    if which == "judge":
+        return _check_judge(profile)
     _root(profile, which)
     if which == "vace" and _lacking(profile):
         _root(profile, "wan")
@@ -95,9 +100,9 @@ def check(profile: Profile, which: Which) -> None:
 
 def fingerprint(profile: Profile, which: Which) -> str:
     """Content hash of all that loading `which` reads; for a hub name its commit."""
-    if which == "features":
-        name, commit = single("models.features", profile.models.features)
-        return commit or store.fingerprint(Path(name))
+    if which in ("features", "judge"):
+        name, commit = single(*name_of(profile, which))
+        return commit or _fingerprint_single(Path(name))
     root, commit = _root(profile, which)
     own = commit or store.fingerprint(root)
     if which == "vace" and _lacking(profile):
@@ -296,9 +301,7 @@ def check_weights(folder: Path, what: str) -> None:
 
 def _check_features(profile: Profile) -> None:
     """A DINO of another class would load with random weights, and a patch that does not fit would cut the frame."""
-    name, commit = single("models.features", profile.models.features)
-    folder = hub_snapshot(name, "config.json")[0] if commit else Path(name)
-    config = json.loads((folder / "config.json").read_text())
+    name, config = _single_config(profile, "features")
     kind, patch, size = config.get("model_type"), config.get("patch_size", 16), profile.clips
     if kind != "vit":
         raise InputError(
@@ -309,6 +312,44 @@ def _check_features(profile: Profile) -> None:
             f"models.features: {name} sees patches of {patch}x{patch} pixels, which do not divide clips "
             f"of {size.height}x{size.width}."
         )
+
+
+def _check_judge(profile: Profile) -> None:
+    """A classifier of other things, or of frames of another size, would give numbers that mean nothing."""
+    name, config = _single_config(profile, "judge")
+    labels, known = config.get("id2label"), config.get("calibration")
+    numbers = [known.get(key) for key in ("slope", "offset")] if isinstance(known, dict) else [None]
+    if labels != {"0": "render", "1": "truth"} or not all(
+        isinstance(value, int | float) for value in numbers
+    ):
+        raise InputError(
+            f"models.judge: {name} is no judge: its config.json must name the classes render and truth and hold a "
+            "calibration, as data/diorama/train_judge.py writes it."
+        )
+    size = [profile.clips.height, profile.clips.width]
+    if config.get("frame_size") != size:
+        raise InputError(
+            f"models.judge: {name} is calibrated for frames of {config.get('frame_size')} pixels and the profile's "
+            f"clips have {size}: train one for them, or set models.judge to null."
+        )
+
+
+def _fingerprint_single(folder: Path) -> str:
+    """Content hash of a transformers model, whatever card or sheet lies beside it."""
+    files = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors")]
+    prints = [f"{p.name}={store.fingerprint(p)}" for p in files if p.name != "card.json"]
+    return hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
+
+
+def _single_config(profile: Profile, which: Which) -> tuple[str, dict[str, Any]]:
+    """(folder or hub name, config.json) of one transformers model."""
+    key, named = name_of(profile, which)
+    name, commit = single(key, named)
+    file = (hub_snapshot(name, "config.json")[0] if commit else Path(name)) / "config.json"
+    try:
+        return name, json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{key}: {file} is not valid JSON ({error}); copy the model again.") from None
 
 
 def _root(profile: Profile, which: Which) -> tuple[Path, str | None]:

@@ -75,6 +75,11 @@ class Layout:
         return self.root / "scored"
 
     @property
+    def offline_judge(self) -> Path:
+        """Ratings by the offline judge, a file a method and clip."""
+        return self.root / "offline_judge"
+
+    @property
     def judge(self) -> Path:
         """Raw answers of the judge: paid for, so nothing of the kit deletes them."""
         return self.root / "judge"

@@ -24,6 +24,7 @@ EXPECTED = {
     "evaluate": 0.7,
     "features": 0.3,
     "faces": 0.2,
+    "offline_judge": 0.05,
 }
 MINI_SIZE = 33 * 96 * 144  # samples a clip
 ENOUGH = 3  # finished items from which an average is taken
@@ -50,8 +51,11 @@ def steps(profile: Profile) -> list[Step]:
     layout, data = profile.layout, profile.data
     train, held = data.train_clips, data.validation_clips
     variants = profile.propagation.variants
-    compared = [] if features.why_not(profile) else [_features(profile)]
-    recognised = [_faces(profile)] if profile.identity.model_pack else []
+    compared = [] if features.why_not(profile) else [_watched(profile, "features", layout.features)]
+    if profile.models.judge:
+        compared.append(_watched(profile, "offline_judge", layout.offline_judge))
+    if profile.identity.model_pack:
+        compared.append(_faces(profile))
     every = len(anchors.indices(profile, "multi_anchor" if "multi_anchor" in variants else "edges"))
     kinds = 2 if "depth" in variants else 1
     return [
@@ -79,7 +83,6 @@ def steps(profile: Profile) -> list[Step]:
             (layout.root / "metrics").glob("*/*.json.json"),
         ),
         *compared,
-        *recognised,
     ]
 
 
@@ -88,9 +91,9 @@ def show(profile: Profile) -> None:
     rows = steps(profile)
     print(f"profile {profile.name}: {profile.data.train_clips} training and ", end="")
     print(f"{profile.data.validation_clips} validation clips, results in {profile.layout.root}")
-    print(f"{'stage':13}{'to do':>7}{'done':>7}  {'of':20}{'about':>10}")
+    print(f"{'stage':14}{'to do':>7}{'done':>7}  {'of':20}{'about':>10}")
     for row in rows:
-        print(f"{row.stage:13}{row.count:7}{row.done:7}  {row.items:20}{duration(row.left):>10}")
+        print(f"{row.stage:14}{row.count:7}{row.done:7}  {row.items:20}{duration(row.left):>10}")
     print(f"judge: {evaluate.judging(profile)}")
     for name, usd in outside.usd(profile, profile.data.validation_clips).items():
         print(f"{name}: at most about {usd:.2f} USD")
@@ -116,9 +119,9 @@ def _step(profile: Profile, stage: str, items: str, count: int, sidecars: Iterab
     return Step(stage, items, count, min(len(found), count), each)
 
 
-def _features(profile: Profile) -> Step:
-    sidecars = profile.layout.features.glob("*/*.json.json")
-    return _step(profile, "features", "clips x methods", evaluate.videos(profile), sidecars)
+def _watched(profile: Profile, stage: str, folder: Path) -> Step:
+    """A model that looks at every video."""
+    return _step(profile, stage, "clips x methods", evaluate.videos(profile), folder.glob("*/*.json.json"))
 
 
 def _faces(profile: Profile) -> Step:

@@ -54,6 +54,9 @@ class Models(Settings):
     vace: str = Field(description="folder or hub name of the VACE pipeline")
     editor: str = Field(description="folder or hub name of the image editing pipeline")
     features: str | None = Field(None, description="folder or hub name of DINO's ViT; null: no DINO metrics")
+    judge: str | None = Field(
+        None, description="folder or hub name of the offline judge; null: not measured (ours)"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="compute type (ours)")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA when present")
     offload: bool = Field(False, description="move models to the GPU one by one (ours)")

@@ -79,6 +79,7 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, metho
         "from 8 to 16 fps; the others at 16 fps, as in the paper.",
         _compared(profile, frame),
         _judged(profile, frame),
+        _judged_offline(profile, frame),
         _recognised(profile, frame),
     ]
     if "per_frame" in methods:
@@ -289,6 +290,18 @@ def _judged(profile: Profile, frame: pd.DataFrame) -> str:
                 f"{metric.label}: repeats of a clip differ by {values.mean():.2f} (standard deviation)"
             )
     return "; ".join(parts) + "."
+
+
+def _judged_offline(profile: Profile, frame: pd.DataFrame) -> str:
+    """What the offline judge is and is not, or why there is none."""
+    asked = frame[frame.metric.isin([metric.name for metric in metrics.OFFLINE])]
+    if asked.empty:
+        return f"Offline judge: {evaluate.why_no_offline(profile)}"
+    seen = "; ".join(text.replace(";", ", ") for text in asked.options.unique())
+    return (
+        f"Offline judge (ours, not GPT-RS and not comparable with it), {seen}: 1 + 9 x the probability, by a small "
+        "classifier trained on other scenes of the diorama, that a frame is of its truth rather than of its render."
+    )
 
 
 def _columns(estimates: dict[str, Estimate]) -> dict[str, float | int | str]:

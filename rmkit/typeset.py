@@ -18,7 +18,7 @@ DIGITS = {
     "ssim_truth": 3,
     **dict.fromkeys(("dino", "dino_patch", "dino_truth"), 3),
     **dict.fromkeys((metric.name for metric in metrics.FACES), 3),
-    **dict.fromkeys(("gpt_rs", "gpt_rs_ref"), 2),
+    **dict.fromkeys(("gpt_rs", "gpt_rs_ref", "offline_judge"), 2),
 }  # else 4
 LATEX = {
     "↑": r"$\uparrow$",

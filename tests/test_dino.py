@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("features")
     torch.manual_seed(0)
     model = architectures.features(num_hidden_layers=2, hidden_size=32, intermediate_size=64)
-    architectures.save_features(folder, model)
+    architectures.save_single(folder, model)
     return folder
 
 

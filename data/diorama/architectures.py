@@ -1,4 +1,4 @@
-"""The tiny models: small instances of the very classes of Wan2.2, VACE, Qwen-Image-Edit and DINO's ViT.
+"""The tiny models: small instances of the very classes of Wan2.2, VACE, Qwen-Image-Edit and DINO's ViT; a judge.
 
 Reads nothing; `save_*` write the pipeline folders that `from_pretrained` reads. The training scripts
 beside this file fill them; the tests save them untrained and smaller.
@@ -25,6 +25,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    ResNetConfig,
+    ResNetForImageClassification,
     UMT5Config,
     UMT5EncoderModel,
     ViTConfig,
@@ -209,6 +211,20 @@ def features(**overrides: Any) -> ViTModel:
     return ViTModel(ViTConfig(**{**settings, **overrides}), add_pooling_layer=False)
 
 
+def judge(**overrides: Any) -> ResNetForImageClassification:
+    """Offline judge: frames [B, 3, H, W] in -1..1 -> logits [B, 2] of render and truth."""
+    settings = {
+        "embedding_size": 16,
+        "hidden_sizes": [24, 48, 96],
+        "depths": [1, 1, 1],
+        "layer_type": "basic",
+        "id2label": {0: "render", 1: "truth"},
+        "label2id": {"render": 0, "truth": 1},
+        "frame_size": [96, 144],  # what the calibration is for
+    }
+    return ResNetForImageClassification(ResNetConfig(**{**settings, **overrides}))
+
+
 def save_wan(
     folder: Path,
     vae: AutoencoderKLWan,
@@ -272,8 +288,10 @@ def save_editor(
     )
 
 
-def save_features(folder: Path, model: ViTModel, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write the feature model and its preprocessor: pictures of any size, each channel to -1..1."""
+def save_single(
+    folder: Path, model: ViTModel | ResNetForImageClassification, dtype: torch.dtype = torch.bfloat16
+) -> None:
+    """Write a feature model or a judge with its preprocessor: pictures of any size, each channel to -1..1."""
     _stored_as(model, dtype).save_pretrained(folder, safe_serialization=True)
     processor = ViTImageProcessorPil(do_resize=False, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     processor.save_pretrained(folder)

@@ -3,7 +3,7 @@
 Reads `data/diorama/checkpoints/`, the training logs under `--out` and the rendered validation split; writes
 `card.json` and `sheet_*.png` into each checkpoint's folder, and `checkpoints/README.md` from all of them.
 
-    python data/diorama/cards.py --rendered DIR --out DIR [--only wan vace editor features faces]
+    python data/diorama/cards.py --rendered DIR --out DIR [--only wan vace editor features faces judge]
 """
 
 import argparse
@@ -20,12 +20,14 @@ from dataset import Shot
 from PIL import Image
 
 from rmkit import models, profile, propagate, video
-from rmkit.baselines import colour_transfer, vae_ceiling
+from rmkit.baselines import blur, colour_transfer, vae_ceiling
 from rmkit.metrics.dino import FeatureModel
 from rmkit.metrics.fidelity import psnr
+from rmkit.metrics.offline_judge import OfflineJudge
 from rmkit.metrics.sharpness import sharpness
 
 FOLDER = Path(__file__).parent / "checkpoints"
+MIDDLE = 5.5  # of the ratings 1 to 10: probability one half
 PROMPTS = (
     "a woman with red hair in a blue shirt stands in front of a brick wall, close up",
     "a man with a hat and glasses in a yellow shirt stands in a room, close up",
@@ -33,7 +35,7 @@ PROMPTS = (
     "a car drives on a road between houses, wide shot, in the rain",
 )
 STAGES = {"wan": ("wan_vae", "low", "high"), "vace": ("vace",), "editor": ("qwen_vae", "editor"),
-          "features": ("features",), "faces": ("detector", "recogniser")}  # fmt: skip
+          "features": ("features",), "faces": ("detector", "recogniser"), "judge": ("judge",)}  # fmt: skip
 
 
 def main() -> None:
@@ -51,12 +53,14 @@ def main() -> None:
         "editor": editor_figures,
         "features": features_figures,
         "faces": face_figures,
+        "judge": judge_figures,
     }
     for name in arguments.only:
         with torch.no_grad():
             found = figures[name](mini, shots, arguments.rendered)
         card = {
-            "data": f"{2 * count} clips of {count} sequences, pretrain split",
+            "data": f"{2 * count} clips of {count} sequences, pretrain split"
+            + (", an eighth of them for the calibration only" if name == "judge" else ""),
             "held out on": f"{len(shots)} clips, validation split",
             "figures": {key: round(float(value), 4) for key, value in found.items()},
             "training": [row for stage in STAGES[name] for row in summary(arguments.out / stage)],
@@ -133,8 +137,7 @@ def vace_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> di
 
 def editor_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
     """Edited first frames against the truth, beside an affine colour map fitted on pretrain pairs."""
-    pretrain = [s for s in dataset.load(rendered, "pretrain", limit=80) if s.weather == "clear"]
-    colour_map = colour_transfer.least_squares((s.render[::8], s.truth[::8]) for s in pretrain)
+    colour_map = graded_to_truth(rendered)
     pipeline = models.load_editor(mini)
     found: dict[str, list[float]] = {}
     rows = []
@@ -168,6 +171,46 @@ def features_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -
 def face_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
     """Detection and verification on people nobody was trained on, and what the VAE keeps of a face."""
     return face_card.figures(mini, rendered, FOLDER / "faces")
+
+
+def judge_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
+    """How well the judge tells the looks apart, and whether a blur, a grading or the VAE changes its mind; a sheet."""
+    judge, vae = OfflineJudge(str(FOLDER / "judge"), None), models.load_wan(mini).vae
+    colour_map = graded_to_truth(rendered)
+    found: dict[str, list[np.ndarray]] = {}  # ratings of all frames, by kind and shot
+    rows = []
+    for number, shot in enumerate(shots):
+        kinds = {
+            "render": shot.render,
+            "render_blurred": np.stack([blur.soften(frame) for frame in shot.render]),
+            "render_mapped": colour_transfer.apply(colour_map, shot.render),
+            "render_vae": vae_ceiling.reconstruct(vae, dataset.repeated(shot.render))[::2],
+            "truth_blurred": np.stack([blur.soften(frame) for frame in shot.truth]),
+            "truth_vae": vae_ceiling.reconstruct(vae, dataset.repeated(shot.truth))[::2],
+            "truth": shot.truth,
+        }
+        for kind, frames in kinds.items():
+            found.setdefault(kind, []).append(judge(frames))
+        if number % 3 == 0:
+            ratings = "  ".join(f"{found[kind][-1][8]:.1f}" for kind in kinds)
+            rows.append((f"{shot.sequence}: {ratings}", [frames[8] for frames in kinds.values()]))
+    name = "sheet_render_blurred_mapped_vae_truth_blurred_vae_plain.png"
+    video.contact_sheet(rows, width=144).save(FOLDER / "judge" / name)
+    render, truth = np.concatenate(found["render"]), np.concatenate(found["truth"])
+    return {
+        "accuracy": np.mean([render < MIDDLE, truth > MIDDLE]),
+        "auc": face_card.area_under_roc(truth, render),
+        **{f"rating_{kind}": np.mean(ratings) for kind, ratings in found.items()},
+        **{f"taken_for_truth_{kind}": np.mean(np.array(r) > MIDDLE) for kind, r in found.items()},
+        "rating_render_highest_clip": max(ratings.mean() for ratings in found["render"]),
+        "rating_truth_lowest_clip": min(ratings.mean() for ratings in found["truth"]),
+    }
+
+
+def graded_to_truth(rendered: Path) -> np.ndarray:
+    """The affine colour map [3, 4] from renders to truths, fitted on pretrain pairs in clear weather."""
+    pretrain = [s for s in dataset.load(rendered, "pretrain", limit=80) if s.weather == "clear"]
+    return colour_transfer.least_squares((s.render[::8], s.truth[::8]) for s in pretrain)
 
 
 def face_crops(shot: Shot, clip: np.ndarray, back: np.ndarray) -> list[np.ndarray]:

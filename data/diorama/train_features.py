@@ -59,7 +59,7 @@ def main() -> None:
         loss = objective(student, teacher, looks, arguments.batch)
         phase = loop.Phase("features", arguments.steps, arguments.learning_rate, loss)
         loop.train(arguments.out / "features", modules, [phase])
-    architectures.save_features(arguments.out / "checkpoints" / "features", teacher.model["blocks"])
+    architectures.save_single(arguments.out / "checkpoints" / "features", teacher.model["blocks"])
 
 
 class Head(nn.Module):

@@ -27,7 +27,7 @@ class Metric:
     label: str
     unit: str
     better: int  # 1: higher is better, -1: lower, 0: neither (compare with a reference)
-    compute: Callable[..., float] | None  # of frames or features; None: of faces, or rated by the judge
+    compute: Callable[..., float] | None  # of frames or features; None: of faces, or rated by a judge
     against: Literal["truth", "render"] | None = None  # what each frame is compared with
     distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
     options: Mapping[str, str] = field(default_factory=dict)
@@ -89,11 +89,16 @@ JUDGED = (
     Metric("gpt_rs", "GPT-RS no-ref", "1-10", 1, None),
     Metric("gpt_rs_ref", "GPT-RS with-ref", "1-10", 1, None),
 )
+# Where a profile names it: a classifier of ours, which is not the paper's judge and never stands in its column.
+OFFLINE = (
+    Metric("offline_judge", "Offline judge, 1-10 (ours)", "1-10", 1, None, options={"frames": "5 linspace"}),
+)
 SPREADS = tuple(Metric(f"{m.name}_spread", m.label, "", 0, None) for m in JUDGED)
-BY_NAME = {metric.name: metric for metric in ALL + FACES + FEATURES + JUDGED + SPREADS}
+BY_NAME = {metric.name: metric for metric in ALL + FACES + FEATURES + JUDGED + OFFLINE + SPREADS}
 
 
 def shown(names: Iterable[str]) -> tuple[Metric, ...]:
-    """Metrics that have a column: all that need no model; those of ArcFace, DINO and the judge where `names` has them."""
+    """Metrics that have a column: all that need no model; those of ArcFace, DINO and the judges where `names` has them."""
     present = set(names)
-    return ALL + tuple(metric for metric in FACES + FEATURES + JUDGED if metric.name in present)
+    asked = FACES + FEATURES + JUDGED + OFFLINE
+    return ALL + tuple(metric for metric in asked if metric.name in present)

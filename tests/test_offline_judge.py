@@ -1,0 +1,253 @@
+"""The offline judge: plain transformers' opinion of five frames, kept and shown beside GPT-RS and never as it."""
+
+import json
+from pathlib import Path
+
+import architectures
+import cards
+import dataset
+import numpy as np
+import pytest
+import torch
+import train_judge
+from test_metrics import Live, noise, put_results, put_truth, rows_of
+from test_tables import put_metrics
+from transformers import ResNetForImageClassification
+
+from rmkit import cli, clips, doctor, evaluate, metrics, models, plan, profile, tables, video
+from rmkit.errors import InputError
+from rmkit.metrics.offline_judge import OfflineJudge, offline_judge
+
+CALIBRATION = {"slope": 2.0, "offset": -0.5}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained judge in the format of the shipped one."""
+    folder = tmp_path_factory.mktemp("judge")
+    torch.manual_seed(0)
+    small = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "frame_size": [32, 48]}
+    architectures.save_single(folder, architectures.judge(**small, calibration=CALIBRATION))
+    return folder
+
+
+@pytest.fixture
+def judged(tiny_profile: profile.Profile, tiny_clips: list[clips.Clip], checkpoint: Path) -> profile.Profile:
+    put_results(tiny_profile)
+    put_truth(tiny_profile)
+    return with_judge(tiny_profile, checkpoint)
+
+
+def with_judge(settings: profile.Profile, folder: Path | str | None) -> profile.Profile:
+    named = settings.models.model_copy(update={"judge": None if folder is None else str(folder)})
+    return settings.model_copy(update={"models": named})
+
+
+def test_a_rating_is_the_calibrated_opinion_of_plain_transformers_of_five_frames(checkpoint: Path) -> None:
+    frames = noise(9, 32, 48)
+    model = ResNetForImageClassification.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    with torch.no_grad():
+        x = torch.from_numpy(frames[[0, 2, 4, 6, 8]]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        logits = model(x).logits
+    expected = 1 + 9 * torch.sigmoid(2.0 * (logits[:, 1] - logits[:, 0]) - 0.5)
+    judge = OfflineJudge(str(checkpoint), None)
+    assert offline_judge(judge, iter(frames), 9) == pytest.approx(expected.mean().item(), abs=1e-4)
+    assert ((judge(frames) > 1) & (judge(frames) < 10)).all()
+
+
+def test_the_length_of_a_clip_costs_no_memory(checkpoint: Path) -> None:
+    live = Live()
+    offline_judge(OfflineJudge(str(checkpoint), None), live.frames(81, 0), 81)
+    assert live.most <= 5 + 2
+
+
+def test_rated_once_and_shown_beside_gpt_rs_but_not_as_it(
+    judged: profile.Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = evaluate.evaluate(judged)
+    rows = [row for row in rows_of(path) if row["metric"] == "offline_judge"]
+    assert {row["method"] for row in rows} == set(evaluate.METHODS) - set(evaluate.OUTSIDE)
+    assert all(1 <= float(row["value"]) <= 10 for row in rows)
+    revision = models.fingerprint(judged, "judge")[:12]
+    options = f"model={judged.models.judge};revision={revision};frames=5 linspace"
+    assert {row["options"] for row in rows} == {options}
+    clip = clips.load(judged, "validation")[0]
+    row = next(row for row in rows if (row["method"], row["clip"]) == ("realmaster", clip.id))
+    judge = OfflineJudge(judged.models.judge, None)
+    frames = video.read(evaluate.path_of(judged, "realmaster", clip))
+    assert float(row["value"]) == pytest.approx(offline_judge(judge, iter(frames), len(frames)), abs=1e-5)
+
+    # Again: the same rows, and the model is not even loaded.
+    monkeypatch.setattr(evaluate, "OfflineJudge", None)
+    again = evaluate.judged_offline(judged, [("realmaster", clip)])
+    assert [{key: str(value) for key, value in one.items()} for one in again] == [row]
+    step = next(step for step in plan.steps(judged) if step.stage == "offline_judge")
+    assert step.done == len(rows) and step.seconds is not None
+    assert next(f for f in doctor.check(judged) if f.what == "model judge").ok
+
+    made = {table.name: table for table in tables.build(judged)}
+    assert "Offline judge, 1-10 (ours) ↑" in made["table1"].header
+    assert not [name for name in made["table1"].header if "GPT" in name]
+    notes = " ".join(made["table1"].notes)
+    assert "Offline judge (ours, not GPT-RS" in notes and "GPT-RS: not run: the environment has no" in notes
+    asked = [row for row in made["claims"].cells if "gpt_rs" in row[2]]
+    assert asked and {row[-1] for row in asked} == {"not run"}
+    assert not [row for row in made["claims"].cells if "offline" in row[2]]
+
+
+def test_without_a_model_there_is_no_column_but_a_reason(
+    tiny_profile: profile.Profile, checkpoint: Path
+) -> None:
+    settings, judged = (with_judge(tiny_profile, folder) for folder in (None, checkpoint))
+    put_metrics(settings, ["render", "realmaster"])
+    assert evaluate.judged_offline(settings, [("render", None)]) == []
+    table = tables.build(settings)[0]
+    assert not [name for name in table.header if "judge" in name]
+    assert "Offline judge: not run: models.judge of this profile names no model." in table.notes
+    assert "offline_judge" not in {step.stage for step in plan.steps(settings)}
+    assert not [f for f in doctor.check(settings) if f.what == "model judge"]
+    assert "run 05_evaluation again" in " ".join(tables.build(judged)[0].notes)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("folder", "models.judge is no/such/folder, and .* does not exist"),
+        ("weights", "missing or truncated"),
+        ("preprocessor", "no preprocessor_config.json"),
+        ("json", "is not valid JSON"),
+        ("labels", "must name the classes render and truth"),
+        ("calibration", "must name the classes render and truth and hold a calibration"),
+        ("size", r"calibrated for frames of \[96, 144\] pixels and the profile's clips have \[32, 48\]"),
+    ],
+)
+def test_a_model_that_cannot_serve_stops_before_anything(
+    capsys, judged: profile.Profile, checkpoint: Path, tmp_path: Path, what: str, said: str
+) -> None:
+    folder = copied(checkpoint, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    if what == "labels":
+        config["id2label"] = {"0": "cat", "1": "dog"}
+    elif what == "calibration":
+        del config["calibration"]
+    elif what == "size":
+        config["frame_size"] = [96, 144]
+    (folder / "config.json").write_text(json.dumps(config)[: -9 if what == "json" else None])
+    if what == "weights":
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+    elif what == "preprocessor":
+        (folder / "preprocessor_config.json").unlink()
+    settings = with_judge(judged, "no/such/folder" if what == "folder" else folder)
+    with pytest.raises(InputError, match=said):
+        evaluate.evaluate(settings)
+    finding = next(f for f in doctor.check(settings) if f.what == "model judge")
+    assert finding.needed and not finding.ok
+    assert not (settings.layout.root / "metrics").exists()
+    content = settings.model_dump(mode="json")
+    content["data"]["root"] = str(settings.data_root)
+    (tmp_path / "profile.yaml").write_text(json.dumps(content))
+    assert cli.main(["evaluate", "--profile", str(tmp_path / "profile.yaml")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_weights_that_are_not_all_there_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = copied(checkpoint, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    del weights["classifier.1.weight"]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(InputError, match="lacks weights"):
+        OfflineJudge(str(folder), None)
+
+
+def test_what_is_rated_anew_is_for_the_model_to_say_and_not_for_its_card(
+    judged: profile.Profile, checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = copied(checkpoint, tmp_path / "model")
+    settings = with_judge(judged, folder)
+    before = models.fingerprint(settings, "judge")
+    (folder / "card.json").write_text("{}")
+    assert models.fingerprint(settings, "judge") == before == models.fingerprint(judged, "judge")
+    config = json.loads((folder / "config.json").read_text())
+    config["calibration"]["slope"] = 3.0
+    (folder / "config.json").write_text(json.dumps(config))
+    assert models.fingerprint(settings, "judge") != before
+
+
+def test_the_shipped_judge_tells_the_shipped_truth_from_the_render() -> None:
+    mini = profile.load("mini")
+    models.check(mini, "judge")
+    name, commit = models.single("models.judge", mini.models.judge)
+    judge = OfflineJudge(name, commit)
+    folder = next(iter(sorted((cards.FOLDER.parent / "clips" / "validation").iterdir())))
+    render, truth = (judge(video.read(folder / f"{look}.mp4")[::4]) for look in ("render", "truth"))
+    assert render.mean() < cards.MIDDLE < truth.mean()
+
+
+def test_training_and_calibration_share_no_sequence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shots = [shot(f"s{number // 2:02d}", level=number) for number in range(40)]
+    training, held = train_judge.split(shots)
+    names = [{one.sequence for one in part} for part in (training, held)]
+    assert not names[0] & names[1] and len(names[1]) == 20 // train_judge.HELD_EVERY
+    assert len(training) + len(held) == len(shots)
+
+    # Nor does what goes through the VAE, or is drawn: of these shots every level of grey is one shot's.
+    monkeypatch.setattr(train_judge.vae_ceiling, "reconstruct", lambda vae, frames: frames)
+    for part in (training, held):
+        made = train_judge.material(part, None, tmp_path)
+        levels = {int(one.render[0, 0, 0, 0]) for one in part}
+        assert {int(pair.looks[0][0, 0, 0, 0]) for pair in made.plain} == levels
+        assert made.decoded and {int(pair.looks[0][0, 0, 0, 0]) for pair in made.decoded} <= levels
+    again = train_judge.material(held, None, tmp_path)  # from the folder
+    assert np.array_equal(again.decoded[0].looks[0], made.decoded[0].looks[0])
+
+
+def shot(sequence: str, level: int) -> dataset.Shot:
+    render = np.full((17, 96, 144, 3), level, np.uint8)
+    return dataset.Shot(sequence, render, render + 100, render, render, "", "clear", ((),) * 17)
+
+
+def test_both_looks_are_spoilt_and_a_step_learns_from_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    render = np.kron(rng.integers(40, 200, (17, 12, 18, 3)), np.ones((1, 8, 8, 1))).astype(np.uint8)
+    pair = train_judge.Pair((render, render // 2), np.eye(3, 4))
+    source = train_judge.Material([pair], [])
+    drawn = [train_judge.draw(source, rng) for _ in range(20)]
+    assert all(one.shape == (96, 144, 3) and one.dtype == np.uint8 for frames in drawn for one in frames)
+    for look in (train_judge.RENDER, train_judge.TRUTH):
+        assert len({one[look].tobytes() for one in drawn}) > 10
+    grey = np.full((8, 8, 3), 100, np.uint8)
+    darker = np.hstack([np.eye(3), np.full((3, 1), -40.0)])
+    assert (train_judge.graded(grey, darker, 0.5) == 80).all()
+
+    model = torch.nn.ModuleDict({"blocks": architectures.judge(hidden_sizes=[8, 16], depths=[1, 1])})
+    loss = train_judge.objective(model, source, 2, "cpu")
+    value, figures = loss(rng, torch.Generator())
+    value.backward()
+    assert value.item() > 0 and 0 <= figures["accuracy"] <= 1
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_calibration_finds_the_odds_that_made_the_labels() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 3, 20_000)
+    truth = (rng.random(len(scores)) < 1 / (1 + np.exp(-(0.6 * scores + 0.4)))).astype(int)
+    found = train_judge.calibrate(scores, truth)
+    assert found["slope"] == pytest.approx(0.6, abs=0.03) and found["offset"] == pytest.approx(0.4, abs=0.05)
+    # Labels that a score tells without fail leave the slope finite.
+    assert train_judge.calibrate(scores, (scores > 0).astype(int))["slope"] < 100
+
+
+def test_the_column_is_named_as_what_it_is() -> None:
+    (metric,) = metrics.OFFLINE
+    assert (metric.name, metric.better) == ("offline_judge", 1) and "ours" in metric.label
+    assert metrics.shown(["gpt_rs", "offline_judge"])[-1] is metric
+
+
+def copied(folder: Path, target: Path) -> Path:
+    target.mkdir()
+    for file in folder.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
