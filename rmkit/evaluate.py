@@ -203,7 +203,7 @@ def judged_offline(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[d
     (metric,), length = metrics.OFFLINE, profile.clips.frames
     name, commit = models.single("models.judge", profile.models.judge)
     revision = models.fingerprint(profile, "judge")
-    options = _text({"model": profile.models.judge, "revision": revision[:12]} | metric.options)
+    options = {"model": profile.models.judge, "revision": revision[:12]}
     rows, model = [], None
     for method, clip in track(jobs, "offline judge"):
         artefact = store.fingerprint(path_of(profile, method, clip))
@@ -213,12 +213,12 @@ def judged_offline(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[d
         if not store.is_done(target, recipe):
             model = model or OfflineJudge(name, commit, models.device(profile))
             with store.writing(target, recipe) as temporary:
-                rating = offline_judge(model, stream(profile, method, clip), length)
-                temporary.write_text(json.dumps(round(rating, 6)) + "\n")
+                temporary.write_text(
+                    json.dumps(offline_judge(model, stream(profile, method, clip), length)) + "\n"
+                )
         sidecar = store.read_sidecar(target)
         common = _common(profile, method, clip, artefact) | {"commit": sidecar.get("commit", "unknown")}
-        value = json.loads(target.read_text())
-        rows.append(common | {"metric": metric.name, "value": value, "options": options})
+        rows.append(common | entry(metric.name, json.loads(target.read_text()), options))
     return rows
 
 

@@ -37,6 +37,7 @@ FLOORS = {
     "sharpness": 0.1,
     **dict.fromkeys((m.name for m in metrics.FACES), 1e-3),
     **dict.fromkeys((m.name for m in metrics.FEATURES), 1e-2),
+    **dict.fromkeys((m.name for m in metrics.OFFLINE), 0.05),
     **dict.fromkeys(RATED, 0.01),
 }
 # A face that nobody matched has no cosine; `arcface_coverage`, which every clip with a face has, counts it.

@@ -192,8 +192,8 @@ def test_nothing_is_compared_without_a_reference_tolerances_or_a_run(capsys, shi
 def test_other_settings_are_not_compared(capsys, spread: Path, tiny_profile, tmp_path: Path):
     seeded = tiny_profile.model_copy(update={"seed": 7})
     assert verified(capsys, saved(seeded, tmp_path, models={"device": "auto"}))[0] == 0
-    line = refused(capsys, "verify", saved(tiny_profile, tmp_path, train={"learning_rate": 0.5}))
-    assert re.search(r"train\.learning_rate is 0\.5 here and 0\.0001 in .*profile\.yaml \(1 differ\)", line)
+    line = refused(capsys, "verify", saved(tiny_profile, tmp_path, train={"gradient_clip": 0.5}))
+    assert re.search(r"train\.gradient_clip is 0\.5 here and 1\.0 in .*profile\.yaml \(1 differ\)", line)
 
 
 @pytest.mark.parametrize("column", ["clip", "options"])
