@@ -77,6 +77,16 @@ def mirrored(shot: Shot) -> Shot:
     return replace(shot, **looks, faces=faces)
 
 
+def slowed(shot: Shot, rng: np.random.Generator) -> Shot:
+    """One to five neighbouring frames shown as long as the whole shot: a calm clip, or a still."""
+    length = len(shot.truth)
+    count = int(rng.choice((1, 2, 3, 5)))
+    first = int(rng.integers(length - count + 1))
+    frames = first + np.arange(length) * count // length
+    looks = {name: getattr(shot, name)[frames] for name in ("render", "truth", "depth", "edges")}
+    return replace(shot, **looks, faces=tuple(shot.faces[i] for i in frames))
+
+
 def repeated(frames: np.ndarray) -> np.ndarray:
     """8 fps to 16 fps as the pipeline does it: [D, ...] -> [2D - 1, ...], the last frame once."""
     return frames.repeat(2, axis=0)[:-1]
