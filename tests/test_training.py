@@ -110,6 +110,23 @@ def test_all_looks_of_a_clip_are_mirrored_together() -> None:
     assert turned.faces == (((3.0, 0.0, 5.0, 2.0),), ())
 
 
+def test_a_slowed_clip_shows_a_few_neighbouring_frames_for_its_whole_length() -> None:
+    looks = [np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1) + start for start in (0, 20, 40, 60)]
+    boxes = tuple(((float(i), 0.0, 1.0, 1.0),) for i in range(17))
+    shot = dataset.Shot("s", *looks, "", "clear", boxes)
+    counts = set()
+    for seed in range(40):
+        slowed = dataset.slowed(shot, np.random.default_rng(seed))
+        shown = slowed.render[:, 0, 0, 0]
+        assert len(shown) == 17 and set(np.diff(shown)) <= {0, 1}
+        assert (slowed.truth[:, 0, 0, 0] == shown + 20).all() and (
+            slowed.edges[:, 0, 0, 0] == shown + 60
+        ).all()
+        assert [face[0][0] for face in slowed.faces] == shown.tolist()
+        counts.add(len(set(shown.tolist())))
+    assert counts == {1, 2, 3, 5}
+
+
 def test_experts_are_shown_the_same_clip_in_other_colours(tiny_profile: Profile, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(60, 180, (5, 32, 48, 3), dtype=np.uint8)

@@ -3,7 +3,8 @@
 Reads rendered sequences of the pretrain split and `<out>/wan_vae/`; writes `<out>/{low,high,vace}/` and at the
 end the pipeline folders `<out>/checkpoints/{wan,vace}`. Low noise first, on all noise levels and jointly with
 the text encoder; the other two start from it. A large video model can copy from a clip it is shown, which is what
-an IC-LoRA builds on; a tiny one has to learn it: in half of the steps the experts see the clip recoloured.
+an IC-LoRA builds on; a tiny one has to learn it: in half of the steps the experts see the clip recoloured. VACE
+sees every second clip slowed down or still.
 
     python data/diorama/train_video.py --rendered DIR --out DIR --stage low
 """
