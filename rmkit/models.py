@@ -102,9 +102,9 @@ def fingerprint(profile: Profile, which: Which) -> str:
     """Content hash of all that loading `which` reads; for a hub name its commit."""
     if which in ("features", "judge"):
         name, commit = single(*name_of(profile, which))
-        return commit or _fingerprint_single(Path(name))
+        return commit or _content(Path(name))
     root, commit = _root(profile, which)
-    own = commit or store.fingerprint(root)
+    own = commit or _content(root)
     if which == "vace" and _lacking(profile):
         wan_root, wan_commit = _root(profile, "wan")
         parts = [wan_commit or store.fingerprint(wan_root / part) for part in _lacking(profile)]
@@ -334,10 +334,10 @@ def _check_judge(profile: Profile) -> None:
         )
 
 
-def _fingerprint_single(folder: Path) -> str:
-    """Content hash of a transformers model, whatever card or sheet lies beside it."""
-    files = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors")]
-    prints = [f"{p.name}={store.fingerprint(p)}" for p in files if p.name != "card.json"]
+def _content(folder: Path) -> str:
+    """Content hash of a model or a pipeline, whatever card or sheet lies beside it."""
+    read = [p for p in sorted(folder.iterdir()) if p.is_dir() or p.suffix in (".json", ".safetensors")]
+    prints = [f"{p.name}={store.fingerprint(p)}" for p in read if p.name != "card.json"]
     return hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
 
 

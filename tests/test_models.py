@@ -62,6 +62,18 @@ def test_vace_depends_on_the_wan_parts_it_borrows(tiny_profile, tiny_checkpoints
     assert models.fingerprint(moved, "vace") != before
 
 
+def test_a_card_is_no_part_of_a_model(tiny_profile, tiny_checkpoints, tmp_path):
+    shutil.copytree(tiny_checkpoints / "wan", tmp_path / "wan")
+    moved = pointed_at(tiny_profile, wan=tmp_path / "wan")
+    before = models.fingerprint(moved, "wan")
+    (tmp_path / "wan" / "card.json").write_text("{}")
+    (tmp_path / "wan" / "sheet.png").write_bytes(b"a picture")
+    assert models.fingerprint(moved, "wan") == before
+    index = tmp_path / "wan" / "model_index.json"
+    index.write_text(index.read_text() + "\n")
+    assert models.fingerprint(moved, "wan") != before
+
+
 def test_edit_area_acts_inside_the_block_only(tiny_profile):
     from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as module
 
