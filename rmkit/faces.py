@@ -5,6 +5,7 @@ writes faces/<method>/<clip>.npz under results/<profile>/: what was found in the
 """
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,6 +204,8 @@ def load(profile: Profile) -> "FaceAnalysis":
 def _load(folder: Path, terms: str | None, size: int, threshold: float, on_cpu: bool) -> "FaceAnalysis":
     from insightface.app import FaceAnalysis
 
+    # scikit-image announces a change to a call of insightface's, once for every process.
+    warnings.filterwarnings("ignore", "`estimate` is deprecated", FutureWarning)
     if terms:
         print(f"{folder.name}: {terms}.")
     analysis = FaceAnalysis(
