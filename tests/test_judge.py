@@ -603,7 +603,7 @@ def test_through_to_the_tables(
     assert set(rated.method) == set(evaluate.METHODS) - {*evaluate.OUTSIDE, *evaluate.VARIANTS}
     assert set(rated.options) == {"model=test-model;repeats=2;frames=2;sampling=linspace"}
     assert set(frame.metric) == set(metrics.BY_NAME) - {
-        metric.name for metric in metrics.FACES + metrics.FEATURES
+        metric.name for metric in metrics.FACES + metrics.FEATURES + metrics.OFFLINE
     }
     asked = len(server.requests)
     assert asked == 2 * rated.method.nunique() * 8
