@@ -252,9 +252,7 @@ def write(target: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     if not (target.is_file() and target.read_text() == text.getvalue()):
-        temporary = target.with_name(f".{target.name}.tmp")
-        temporary.write_text(text.getvalue())
-        temporary.rename(target)
+        store.write_text(target, text.getvalue())
 
 
 def videos(profile: Profile) -> int:

@@ -19,6 +19,7 @@ from rmkit import (
     metrics,
     sheets,
     statistics,
+    store,
     tables,
     typeset,
 )
@@ -65,9 +66,7 @@ def write(profile: Profile) -> Path:
         _environment(profile),
     ]
     target = profile.layout.report
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_text("\n".join(parts))
-    temporary.rename(target)
+    store.write_text(target, "\n".join(parts))
     return target
 
 

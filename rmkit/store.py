@@ -121,8 +121,13 @@ def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON by rename, so that a reader never sees half a file."""
+    write_text(path, json.dumps(value, indent=1, default=_plain) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text by rename, so that a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1, default=_plain) + "\n")
+    temporary.write_text(text)
     temporary.rename(path)
 
 

@@ -254,11 +254,15 @@ def _compared(profile: Profile, frame: pd.DataFrame) -> str:
     asked = frame[frame.metric.isin([metric.name for metric in metrics.FEATURES])]
     if asked.empty:
         return f"DINO: {evaluate.why_no_features(profile)}"
-    seen = "; ".join(text.replace(";", ", ") for text in asked.options.unique())
     return (
-        f"DINO (4.1), {seen}: l2 between the CLS tokens, mean over all frames; `patches`: between patch tokens, mean "
+        f"DINO (4.1), {_options(asked)}: l2 between the CLS tokens, mean over all frames; `patches`: between patch tokens, mean "
         "over places; `keys`: between the cosines of the last layer's keys with one another (root mean square)."
     )
+
+
+def _options(rows: pd.DataFrame) -> str:
+    """What the values of these rows depend on beside the clip."""
+    return "; ".join(text.replace(";", ", ") for text in rows.options.unique())
 
 
 def _recognised(profile: Profile, frame: pd.DataFrame) -> str:
@@ -297,9 +301,8 @@ def _judged_offline(profile: Profile, frame: pd.DataFrame) -> str:
     asked = frame[frame.metric.isin([metric.name for metric in metrics.OFFLINE])]
     if asked.empty:
         return f"Offline judge: {evaluate.why_no_offline(profile)}"
-    seen = "; ".join(text.replace(";", ", ") for text in asked.options.unique())
     return (
-        f"Offline judge (ours, not GPT-RS and not comparable with it), {seen}: 1 + 9 x the probability, by a small "
+        f"Offline judge (ours, not GPT-RS and not comparable with it), {_options(asked)}: 1 + 9 x the probability, by a small "
         "classifier trained on other scenes of the diorama, that a frame is of its truth rather than of its render."
     )
 

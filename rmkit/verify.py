@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from rmkit import metrics, statistics
+from rmkit import metrics, statistics, store
 from rmkit import profile as profiles
 from rmkit.errors import InputError
 from rmkit.profile import Profile
@@ -165,8 +165,8 @@ def spread(profile: Profile, folders: Sequence[Path]) -> int:
         rows.append((method, metric, *_tolerance(method, metric, values), len(runs)))
     folder = profile.layout.reference
     settings = profile.model_dump(mode="json", exclude=FREE)
-    _write(folder / "profile.yaml", yaml.safe_dump(settings, sort_keys=False))
-    _write(folder / "tolerances.csv", pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))
+    store.write_text(folder / "profile.yaml", yaml.safe_dump(settings, sort_keys=False))
+    store.write_text(folder / "tolerances.csv", pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))
     print(f"{folder / 'tolerances.csv'}: {len(rows)} tolerances from {len(runs)} runs.")
     return 0
 
@@ -273,9 +273,3 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
         name = before + key
         flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.rename(path)

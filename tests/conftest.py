@@ -105,6 +105,12 @@ def set_identity(settings: profile.Profile, **changes: object) -> profile.Profil
     return profile.Profile.model_validate(content)
 
 
+def set_model(settings: profile.Profile, which: str, folder: Path | str | None) -> profile.Profile:
+    """A profile whose model of this name is another, or none."""
+    named = settings.models.model_copy(update={which: None if folder is None else str(folder)})
+    return settings.model_copy(update={"models": named})
+
+
 @pytest.fixture
 def tiny_clips(tiny_profile: profile.Profile) -> list[clips.Clip]:
     """The profile's two training and two validation clips, sampled and stored."""

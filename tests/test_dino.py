@@ -9,6 +9,7 @@ import architectures
 import numpy as np
 import pytest
 import torch
+from conftest import set_model
 from test_metrics import Live, noise, put_results, put_truth, rows_of
 from transformers import ViTModel
 
@@ -35,12 +36,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(tiny_profile: profile.Profile, tiny_clips: list[clips.Clip], checkpoint: Path):
     put_results(tiny_profile)
     put_truth(tiny_profile)
-    return with_features(tiny_profile, checkpoint)
-
-
-def with_features(settings: profile.Profile, folder: Path | str | None) -> profile.Profile:
-    named = settings.models.model_copy(update={"features": None if folder is None else str(folder)})
-    return settings.model_copy(update={"models": named})
+    return set_model(tiny_profile, "features", checkpoint)
 
 
 def plainly(folder: Path, frame: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,7 +154,7 @@ def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest
 
 
 def test_without_a_model_there_is_no_column_but_a_reason(compared: profile.Profile) -> None:
-    settings = with_features(compared, None)
+    settings = set_model(compared, "features", None)
     evaluate.evaluate(settings)
     made = {table.name: table for table in tables.build(settings)}
     assert not [name for name in made["table2"].header if "DINO" in name]
@@ -192,7 +188,7 @@ def test_a_model_that_cannot_serve_stops_before_anything(
     config = json.loads((folder / "config.json").read_text())
     config |= {"kind": {"model_type": "dinov2"}, "patch": {"patch_size": 14}}.get(what, {})
     (folder / "config.json").write_text(json.dumps(config))
-    settings = with_features(compared, "no/such/folder" if what == "folder" else folder)
+    settings = set_model(compared, "features", "no/such/folder" if what == "folder" else folder)
     with pytest.raises(InputError, match=said):
         evaluate.evaluate(settings)
     finding = next(f for f in doctor.check(settings) if f.what == "model features")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import train_judge
+from conftest import set_model
 from test_metrics import Live, noise, put_results, put_truth, rows_of
 from test_tables import put_metrics
 from transformers import ResNetForImageClassification
@@ -35,12 +36,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judged(tiny_profile: profile.Profile, tiny_clips: list[clips.Clip], checkpoint: Path) -> profile.Profile:
     put_results(tiny_profile)
     put_truth(tiny_profile)
-    return with_judge(tiny_profile, checkpoint)
-
-
-def with_judge(settings: profile.Profile, folder: Path | str | None) -> profile.Profile:
-    named = settings.models.model_copy(update={"judge": None if folder is None else str(folder)})
-    return settings.model_copy(update={"models": named})
+    return set_model(tiny_profile, "judge", checkpoint)
 
 
 def test_a_rating_is_the_calibrated_opinion_of_plain_transformers_of_five_frames(checkpoint: Path) -> None:
@@ -98,7 +94,7 @@ def test_rated_once_and_shown_beside_gpt_rs_but_not_as_it(
 def test_without_a_model_there_is_no_column_but_a_reason(
     tiny_profile: profile.Profile, checkpoint: Path
 ) -> None:
-    settings, judged = (with_judge(tiny_profile, folder) for folder in (None, checkpoint))
+    settings, judged = (set_model(tiny_profile, "judge", folder) for folder in (None, checkpoint))
     put_metrics(settings, ["render", "realmaster"])
     assert evaluate.judged_offline(settings, [("render", None)]) == []
     table = tables.build(settings)[0]
@@ -138,7 +134,7 @@ def test_a_model_that_cannot_serve_stops_before_anything(
         file.write_bytes(file.read_bytes()[:-100])
     elif what == "preprocessor":
         (folder / "preprocessor_config.json").unlink()
-    settings = with_judge(judged, "no/such/folder" if what == "folder" else folder)
+    settings = set_model(judged, "judge", "no/such/folder" if what == "folder" else folder)
     with pytest.raises(InputError, match=said):
         evaluate.evaluate(settings)
     finding = next(f for f in doctor.check(settings) if f.what == "model judge")
@@ -166,7 +162,7 @@ def test_what_is_rated_anew_is_for_the_model_to_say_and_not_for_its_card(
     judged: profile.Profile, checkpoint: Path, tmp_path: Path
 ) -> None:
     folder = copied(checkpoint, tmp_path / "model")
-    settings = with_judge(judged, folder)
+    settings = set_model(judged, "judge", folder)
     before = models.fingerprint(settings, "judge")
     (folder / "card.json").write_text("{}")
     assert models.fingerprint(settings, "judge") == before == models.fingerprint(judged, "judge")

@@ -5,10 +5,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from conftest import set_model
 from small_faces import KNOWN, OTHER
 from test_cli import saved
 from test_dino import checkpoint as checkpoint
-from test_dino import with_features
 from test_metrics import rows_of
 
 from rmkit import cli, clips, evaluate, metrics, profile, score, statistics, video
@@ -81,7 +81,7 @@ def test_frames_that_are_not_repeated_have_no_distinct_ones(capsys, tiny_profile
 
 
 def test_faces_and_features_where_the_profile_names_models(with_faces, checkpoint: Path, folders, capsys):
-    settings = with_features(with_faces, checkpoint)
+    settings = set_model(with_faces, "features", checkpoint)
     path = score.score(settings, *folders)
     found = values(path)
     assert found["output", "b", "arcface"] == pytest.approx(0.35, abs=0.02)
@@ -179,4 +179,4 @@ def test_patches_must_divide_the_clips_own_size(tiny_profile, checkpoint: Path, 
     for folder in folders:
         video.write(folder / "b.mp4", moving(1)[:, :30], RATE)
     with pytest.raises(InputError, match="do not divide clips of 30x48"):
-        score.score(with_features(tiny_profile, checkpoint), *folders)
+        score.score(set_model(tiny_profile, "features", checkpoint), *folders)

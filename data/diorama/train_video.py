@@ -64,19 +64,18 @@ def main() -> None:
     shots = dataset.load(arguments.rendered, "pretrain", arguments.clips)
     # Mirrored before they are encoded: what a latent's channels say of its cell does not turn with the grid.
     shots += [dataset.mirrored(shot) for shot in shots]
-    if stage == "vace":
-        # Where nothing moves all of an anchor can be kept, which clips that move do not teach.
-        shots += [dataset.slowed(shot, np.random.default_rng((3, n))) for n, shot in enumerate(shots)]
-    captions = [shot.caption for shot in shots]
     vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(arguments.device).eval()
+    truth = truth_latents(vae, shots, out / "latents" / "truth.safetensors")
     control = reference = None
     if stage == "vace":
-        truth = truth_latents(vae, shots, out / "latents" / "truth_vace.safetensors")
+        # Where nothing moves all of an anchor can be kept, which clips that move do not teach.
+        slowed = [dataset.slowed(shot, np.random.default_rng((3, n))) for n, shot in enumerate(shots)]
+        truth = torch.cat([truth, truth_latents(vae, slowed, out / "latents" / "slowed.safetensors")])
+        shots += slowed
         control = control_latents(vae, shots, out / "latents" / "control.safetensors")
     else:
-        truth = truth_latents(vae, shots, out / "latents" / "truth.safetensors")
         reference = reference_latents(vae, shots, out / "latents" / "reference.safetensors")
-    text = Text(out, captions, stage == "low", arguments.start_from)
+    text = Text(out, [shot.caption for shot in shots], stage == "low", arguments.start_from)
     model = start(stage, out, arguments.start_from).to(arguments.device)
     text.encoder.to(arguments.device)
     if arguments.compile:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmkit.errors import InputError
+from rmkit.metrics.vision import VisionModel
 
 if TYPE_CHECKING:
     import torch
@@ -52,39 +52,14 @@ def key_distance(a: Features, b: Features) -> float:
     return difference.square_().mean().sqrt().item()
 
 
-class FeatureModel:
+class FeatureModel(VisionModel):
     """A ViT in transformers' format, at the frames' own size (positions interpolated)."""
 
     def __init__(self, name: str, commit: str | None, device: "torch.device | str" = "cpu"):
         """`name` is a folder, or a hub name with its commit. Raises InputError when weights are missing."""
-        import torch
-        import transformers
-        from transformers import ViTImageProcessorPil, ViTModel
+        from transformers import ViTModel
 
-        transformers.utils.logging.disable_progress_bar()
-        where = {"revision": commit} if commit else {}
-        try:
-            self.model, loaded = ViTModel.from_pretrained(
-                name,
-                **where,
-                use_safetensors=True,
-                add_pooling_layer=False,
-                output_loading_info=True,
-                dtype=torch.float32,
-            )
-            processor = ViTImageProcessorPil.from_pretrained(name, **where)
-        except OSError as error:
-            raise InputError(f"the feature model {name} cannot be loaded: {error}") from None
-        if loaded["missing_keys"]:
-            raise InputError(
-                f"the feature model {name} lacks weights, {min(loaded['missing_keys'])} among them."
-            )
-        self.model.eval().to(device)
-        self.device = torch.device(device)
-        self.mean, self.std = (
-            torch.tensor(values, device=device).view(1, 3, 1, 1)
-            for values in (processor.image_mean, processor.image_std)
-        )
+        super().__init__(ViTModel, "the feature model", name, commit, device, add_pooling_layer=False)
         self.model.layers[-1].attention.k_proj.register_forward_hook(self._keep_keys)
 
     def __call__(self, frames: Sequence[np.ndarray]) -> list[Features]:
@@ -103,9 +78,8 @@ class FeatureModel:
     def _few(self, frames: Sequence[np.ndarray]) -> list[Features]:
         import torch
 
-        pixels = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            x = (pixels.float() / 255 - self.mean) / self.std
+            x = self.pixels(frames)
             tokens = self.model(x, interpolate_pos_encoding=True).last_hidden_state  # [B, 1 + N, D]
         # Copies: a view of one picture would keep the tokens of all.
         return [

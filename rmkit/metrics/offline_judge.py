@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rmkit import video
-from rmkit.errors import InputError
+from rmkit.metrics.vision import VisionModel
 
 if TYPE_CHECKING:
     import torch
@@ -19,43 +19,22 @@ VERSION = 1
 FRAMES = 5  # as many as GPT-RS and ArcFace look at
 
 
-class OfflineJudge:
+class OfflineJudge(VisionModel):
     """A classifier in transformers' format, its two classes render and truth."""
 
     def __init__(self, name: str, commit: str | None, device: "torch.device | str" = "cpu"):
         """`name` is a folder, or a hub name with its commit. Raises InputError when weights are missing."""
-        import torch
-        import transformers
-        from transformers import AutoModelForImageClassification, ViTImageProcessorPil
+        from transformers import AutoModelForImageClassification
 
-        transformers.utils.logging.disable_progress_bar()
-        where = {"revision": commit} if commit else {}
-        try:
-            self.model, loaded = AutoModelForImageClassification.from_pretrained(
-                name, **where, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-            )
-            processor = ViTImageProcessorPil.from_pretrained(name, **where)
-        except OSError as error:
-            raise InputError(f"the offline judge {name} cannot be loaded: {error}") from None
-        if loaded["missing_keys"]:
-            raise InputError(
-                f"the offline judge {name} lacks weights, {min(loaded['missing_keys'])} among them."
-            )
-        self.model.eval().to(device)
-        self.device = torch.device(device)
+        super().__init__(AutoModelForImageClassification, "the offline judge", name, commit, device)
         self.calibration = self.model.config.calibration
-        self.mean, self.std = (
-            torch.tensor(values, device=device).view(1, 3, 1, 1)
-            for values in (processor.image_mean, processor.image_std)
-        )
 
     def __call__(self, frames: Sequence[np.ndarray]) -> np.ndarray:
         """Ratings, float64 [N] in 1..10, of pictures uint8 [H, W, 3]: 1 + 9 x probability of the truth."""
         import torch
 
-        pixels = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            logits = self.model((pixels.float() / 255 - self.mean) / self.std).logits.double()  # [N, 2]
+            logits = self.model(self.pixels(frames)).logits.double()  # [N, 2]
         score = logits[:, 1] - logits[:, 0]
         probability = (self.calibration["slope"] * score + self.calibration["offset"]).sigmoid()
         return (1 + 9 * probability).cpu().numpy()
