@@ -90,10 +90,17 @@ def _train(profile: Profile) -> None:
     train.train(profile)
 
 
-def _enhance(profile: Profile) -> None:
-    from rmkit import clips, enhance
+def _enhance(
+    profile: Profile, input: Path | None, output: Path | None, adapter: Path | None, prompt: str | None
+) -> None:
+    from rmkit import clips, enhance, film
 
-    enhance.enhance(profile, clips.load(profile, "validation"))
+    if input and output:
+        film.film(profile, input, output, adapter, prompt)
+    elif input or adapter or prompt:
+        raise InputError("a video of your own is enhanced by `rmkit enhance IN OUT`: give both.")
+    else:
+        enhance.enhance(profile, clips.load(profile, "validation"))
 
 
 def _baselines(profile: Profile) -> None:
@@ -162,7 +169,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "propagate": (_propagate, "VACE: anchors and structure to clips, every variant"),
     "filter": (_filter, "decide which pairs are kept for training"),
     "train": (_train, "the in-context LoRA, one adapter an expert"),
-    "enhance": (_enhance, "RealMaster on the validation clips"),
+    "enhance": (_enhance, "RealMaster on the validation clips; or on a video or a folder of your own"),
     "baselines": (_baselines, "the outside methods that the profile asks for, before they are measured"),
     "evaluate": (_evaluate, "every metric of every method, to metrics.csv; or of two folders of your own"),
     "report": (_report, "tables, figures and report from metrics.csv"),
@@ -186,6 +193,16 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "default": 1,
             "help": "how often a source frame is shown (8 fps at 16: 2)",
         },
+    },
+    "enhance": {
+        "input": {"type": Path, "nargs": "?", "metavar": "IN", "help": "your video, or a folder of them"},
+        "output": {"type": Path, "nargs": "?", "metavar": "OUT", "help": "mp4 to write, or a folder"},
+        "--adapter": {
+            "type": Path,
+            "metavar": "FOLDER",
+            "help": "one subfolder an expert (the profile's run)",
+        },
+        "--prompt": {"metavar": "TEXT", "help": "what to make of it (the prompt it was trained with)"},
     },
     "verify": {
         "--spread": {

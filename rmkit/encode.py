@@ -29,14 +29,20 @@ def latents(pipeline: "WanPipeline", frames: np.ndarray) -> "torch.Tensor":
     return normalised(vae, mode)
 
 
-def normalised(vae: "ModelMixin", latents: "torch.Tensor") -> "torch.Tensor":
-    """Latents [B, C, F, H, W] of a video or image VAE to float32 of mean 0 and spread 1."""
+def frames(pipeline: "WanPipeline", latents: "torch.Tensor") -> np.ndarray:
+    """Latents [1, C, F, H, W] of mean 0 and spread 1 to a clip, uint8 [F, H, W, 3], as `WanPipeline` decodes them."""
     import torch
 
-    mean, spread = (
-        torch.tensor(values, device=latents.device).view(1, -1, 1, 1, 1)
-        for values in (vae.config.latents_mean, vae.config.latents_std)
-    )
+    vae = pipeline.vae
+    mean, spread = _moments(vae, latents.device)
+    with torch.no_grad():
+        decoded = vae.decode((latents.float() * spread + mean).to(vae.dtype)).sample
+    return video.to_uint8(pipeline.video_processor.postprocess_video(decoded, output_type="np")[0])
+
+
+def normalised(vae: "ModelMixin", latents: "torch.Tensor") -> "torch.Tensor":
+    """Latents [B, C, F, H, W] of a video or image VAE to float32 of mean 0 and spread 1."""
+    mean, spread = _moments(vae, latents.device)
     return (latents.float() - mean) / spread
 
 
@@ -51,3 +57,14 @@ def text(pipeline: "WanPipeline", prompt: str) -> "torch.Tensor":
             max_sequence_length=models.text_length(pipeline),
         )
     return embeddings
+
+
+def _moments(vae: "ModelMixin", device: "torch.device") -> "tuple[torch.Tensor, torch.Tensor]":
+    """Mean and spread of a VAE's latents by channel: float32 [1, C, 1, 1, 1] each."""
+    import torch
+
+    mean, spread = (
+        torch.tensor(values, device=device).view(1, -1, 1, 1, 1)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return mean, spread

@@ -32,28 +32,25 @@ def enhance(profile: Profile, clips_: Sequence[Clip], name: str = train.NAME) ->
     """
     clips.check(profile, clips_)
     models.check(profile, "wan")
-    experts = adapter.experts(profile)
     folder = profile.layout.adapters / name
-    for expert in experts:
-        # What is cached is exact, so it asks for no adapter of its own.
-        adapter.check(profile, folder / expert.name, expert, _mode(profile).removesuffix(" cached"))
+    check_adapter(profile, folder)
     targets = {clip: profile.layout.enhanced / name / f"{clip.id}.mp4" for clip in clips_}
-    recipes = {clip: _recipe(profile, clip, experts, folder) for clip in clips_}
+    recipes = {clip: _recipe(profile, clip, folder) for clip in clips_}
     todo = [clip for clip in clips_ if not store.is_done(targets[clip], recipes[clip])]
     if not todo:
         return list(targets.values())
     bytes_ = profile.clips.frames * profile.clips.height * profile.clips.width * 3
     store.require_space(profile.layout.enhanced, len(todo) * bytes_ / 1e9)
-    pipeline = load(profile, name)
+    pipeline = load(profile, folder)
     texts = {text: encode.text(pipeline, text) for text in {_prompt(profile, clip) for clip in todo}}
-    negative = encode.text(pipeline, profile.enhance.negative_prompt) if _is_guided(profile) else None
+    negative_text = negative(profile, pipeline)
     for clip in progress.track(todo, "enhance"):
         frames = run(
             profile,
             pipeline,
             video.read(clips.path(profile, clip)),
             texts[_prompt(profile, clip)],
-            negative,
+            negative_text,
             recipes[clip].seed,
         )
         with store.writing(targets[clip], recipes[clip], device=str(models.device(profile))) as temporary:
@@ -61,11 +58,18 @@ def enhance(profile: Profile, clips_: Sequence[Clip], name: str = train.NAME) ->
     return list(targets.values())
 
 
-def load(profile: Profile, name: str = train.NAME) -> "WanPipeline":
-    """The Wan pipeline with the adapter in every expert and the profile's flow shift."""
+def check_adapter(profile: Profile, folder: Path) -> None:
+    """Raise InputError unless `folder` holds an adapter for each expert that fits the profile and its mode."""
+    for expert in adapter.experts(profile):
+        # What is cached is exact, so it asks for no adapter of its own.
+        adapter.check(profile, folder / expert.name, expert, mode(profile).removesuffix(" cached"))
+
+
+def load(profile: Profile, folder: Path) -> "WanPipeline":
+    """The Wan pipeline with the adapter of `folder` in every expert and the profile's flow shift."""
     pipeline = models.load_wan(profile)
     for expert in adapter.experts(profile):
-        adapter.load(pipeline, profile.layout.adapters / name / expert.name, expert, name)
+        adapter.load(pipeline, folder / expert.name, expert, folder.name)
     models.set_flow_shift(pipeline, profile.enhance.shift)
     return pipeline
 
@@ -84,7 +88,7 @@ def run(
     with ExitStack() as contexts:
         for transformer in (pipeline.transformer, pipeline.transformer_2):
             if transformer is not None:
-                contexts.enter_context(in_context(transformer, reference, _mode(profile)))
+                contexts.enter_context(in_context(transformer, reference, mode(profile)))
         result = pipeline(
             prompt_embeds=text,
             negative_prompt_embeds=negative,
@@ -94,17 +98,17 @@ def run(
             num_inference_steps=profile.enhance.steps,
             generator=models.generator(seed),
             output_type="np",
-            **_guidance(profile, pipeline),
+            **guidance(profile, pipeline),
         )
     return video.to_uint8(result.frames[0])
 
 
-def _mode(profile: Profile) -> str:
+def mode(profile: Profile) -> str:
     """Who attends to whom in enhancing; as in training unless the profile says otherwise."""
     return profile.enhance.mode or profile.train.mode
 
 
-def _guidance(profile: Profile, pipeline: "WanPipeline") -> dict[str, float]:
+def guidance(profile: Profile, pipeline: "WanPipeline") -> dict[str, float]:
     """Guidance by expert, in the pipeline's arguments; 1 for all experts costs no second pass.
 
     A model with one expert takes the low-noise value, because most of its steps are there (ours).
@@ -118,6 +122,19 @@ def _guidance(profile: Profile, pipeline: "WanPipeline") -> dict[str, float]:
     return {"guidance_scale": high, "guidance_scale_2": low}
 
 
+def negative(profile: Profile, pipeline: "WanPipeline") -> "torch.Tensor | None":
+    """The negative prompt's embeddings [1, T, D], None where the profile does not guide."""
+    return encode.text(pipeline, profile.enhance.negative_prompt) if _is_guided(profile) else None
+
+
+def adapter_files(profile: Profile, folder: Path) -> dict[str, str]:
+    """Fingerprint of the adapter's file of each expert."""
+    return {
+        expert.name: store.fingerprint(folder / expert.name / adapter.WEIGHTS)
+        for expert in adapter.experts(profile)
+    }
+
+
 def _is_guided(profile: Profile) -> bool:
     return max(profile.enhance.guidance_low, profile.enhance.guidance_high) > 1
 
@@ -126,21 +143,18 @@ def _prompt(profile: Profile, clip: Clip) -> str:
     return clip.caption.strip() or profile.train.prompt
 
 
-def _recipe(profile: Profile, clip: Clip, experts: list[adapter.Expert], folder: Path) -> store.Recipe:
-    inputs = {"clip": store.fingerprint(clips.path(profile, clip))}
-    for expert in experts:
-        inputs[expert.name] = store.fingerprint(folder / expert.name / adapter.WEIGHTS)
+def _recipe(profile: Profile, clip: Clip, folder: Path) -> store.Recipe:
     return store.Recipe(
         stage="enhance",
         version=VERSION,
         settings={
-            **profile.enhance.model_dump(),
+            **profile.enhance.model_dump(exclude={"overlap"}),  # no clip is longer than a window
             "prompt": _prompt(profile, clip),
-            "mode": _mode(profile),
+            "mode": mode(profile),
             "fps": profile.clips.fps,
             "dtype": profile.models.dtype,
         },
-        inputs=inputs,
+        inputs={"clip": store.fingerprint(clips.path(profile, clip))} | adapter_files(profile, folder),
         seed=store.seed_for(profile.seed, "enhance", clip.id),
         model=models.fingerprint(profile, "wan"),
     )

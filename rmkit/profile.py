@@ -146,6 +146,12 @@ class Enhance(Settings):
     guidance_low: float = Field(3.0, description="low-noise expert (Wan2.2: 3)")
     guidance_high: float = Field(4.0, description="high-noise expert (Wan2.2: 4)")
     shift: float = Field(12.0, description="flow shift (Wan2.2: 12)")
+    overlap: int = Field(
+        16,
+        ge=4,
+        multiple_of=4,
+        description="frames that windows of a video longer than clips.frames share (ours)",
+    )
     negative_prompt: str = Field("", description="used with guidance only (ours)")
 
 

@@ -4,7 +4,8 @@ Frames are uint8 arrays [F, H, W, 3], RGB. Stored clips are libx264rgb at qp 0 i
 no codec moves a metric (FACTS 5); viewing copies are made apart.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rmkit.errors import InputError
+
+MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")  # codecs that mp4 holds
 
 
 @dataclass(frozen=True)
@@ -67,23 +70,50 @@ def probe(path: Path) -> VideoInfo:
             frames = video.frames or sum(1 for _ in container.decode(video=0))
             return VideoInfo(frames, video.height, video.width, video.average_rate)
     except av.FFmpegError as error:
-        raise InputError(
-            f"{path} cannot be opened ({error.strerror}): it is truncated or not a video."
-        ) from None
+        raise InputError(_unreadable(path, error)) from None
 
 
 def write(path: Path, frames: np.ndarray, fps: int | Fraction) -> None:
     """Store uint8 [F, H, W, 3] bit-exactly as libx264rgb qp 0 in mp4."""
+    if frames.ndim != 4:
+        raise ValueError(f"frames must be uint8 [F, H, W, 3], not {frames.dtype} {frames.shape}")
     _encode(path, frames, fps, "libx264rgb", "rgb24", {"qp": "0", "preset": "veryfast"})
 
 
 def write_viewing_copy(
-    path: Path, frames: np.ndarray, fps: int | Fraction, scale: int = 1, quality: int = 16
+    path: Path,
+    frames: Iterable[np.ndarray],
+    fps: int | Fraction,
+    scale: int = 1,
+    quality: int = 16,
+    sound: Path | None = None,
 ) -> None:
-    """A copy that any player and browser shows (H.264, 4:2:0, crf `quality`), enlarged `scale` times."""
+    """A copy that any player and browser shows (H.264, crf `quality`), enlarged `scale` times.
+
+    `frames` are uint8 [H, W, 3], one by one or in an array; `sound` is a video whose sound is copied. Colours are
+    4:2:0, and 4:4:4 where a side is odd.
+    """
     if scale > 1:
-        frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
-    _encode(path, frames, fps, "libx264", "yuv420p", {"crf": str(quality), "movflags": "+faststart"})
+        frames = (frame.repeat(scale, axis=0).repeat(scale, axis=1) for frame in frames)
+    options = {"crf": str(quality), "movflags": "+faststart"}
+    _encode(path, frames, fps, "libx264", "yuv420p", options, sound)
+
+
+def sound_to_copy(path: Path) -> bool:
+    """Whether a video has sound that can be copied into mp4; raises InputError where it has another kind."""
+    try:
+        with av.open(_existing(path)) as container:
+            if not container.streams.audio:
+                return False
+            codec = container.streams.audio[0].codec_context.name
+    except av.FFmpegError as error:
+        raise InputError(_unreadable(path, error)) from None
+    if codec not in MP4_SOUND:
+        raise InputError(
+            f"{path} has sound as {codec}, which mp4 does not hold: convert it first, as by "
+            f"`ffmpeg -i {path.name} -c:v copy -c:a aac {path.stem}.mp4`."
+        )
+    return True
 
 
 def image(path: Path) -> np.ndarray:
@@ -140,20 +170,46 @@ def midpoints(count: int, of: int) -> list[int]:
 
 
 def _encode(
-    path: Path, frames: np.ndarray, fps: int | Fraction, codec: str, pixels: str, options: dict
+    path: Path,
+    frames: Iterable[np.ndarray],
+    fps: int | Fraction,
+    codec: str,
+    pixels: str,
+    options: dict,
+    sound: Path | None = None,
 ) -> None:
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise ValueError(f"frames must be uint8 [F, H, W, 3], not {frames.dtype} {frames.shape}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", format="mp4") as container:
-        video = container.add_stream(codec, rate=fps, options=options)
-        video.height, video.width = frames.shape[1:3]
-        video.pix_fmt = pixels
-        video.codec_context.thread_count = 1  # the same bytes whatever the number of cores
+    with ExitStack() as files:
+        container = files.enter_context(av.open(str(path), "w", format="mp4"))
+        video = None
+        if sound:
+            source = files.enter_context(av.open(_existing(sound)))
+            heard = source.streams.audio[0]
         for frame in frames:
+            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
+                raise ValueError(f"frames must be uint8 [H, W, 3], not {frame.dtype} {frame.shape}")
+            if video is None:
+                video = container.add_stream(codec, rate=fps, options=options)
+                video.height, video.width = frame.shape[:2]
+                video.pix_fmt = (
+                    "yuv444p" if pixels == "yuv420p" and any(n % 2 for n in frame.shape[:2]) else pixels
+                )
+                video.codec_context.thread_count = 1  # the same bytes whatever the number of cores
+                copy = container.add_stream_from_template(heard) if sound else None
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(video.encode(picture))
+        if video is None:
+            raise ValueError(f"no frame to write to {path}")
         container.mux(video.encode())
+        if sound:
+            for packet in source.demux(heard):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    container.mux(packet)
+
+
+def _unreadable(path: Path, error: av.FFmpegError) -> str:
+    return f"{path} cannot be opened ({error.strerror}): it is truncated or not a video."
 
 
 def _existing(path: Path) -> str:

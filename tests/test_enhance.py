@@ -99,7 +99,7 @@ def test_guidance_one_costs_one_pass(adapted, monkeypatch, low, high, calls):
     stock = incontext._stack
     monkeypatch.setattr(incontext, "_stack", lambda *args: seen.append(args[1]) or stock(*args))
     profile = with_enhance(adapted, guidance_low=low, guidance_high=high, steps=3)
-    pipeline = enhance.load(profile)
+    pipeline = enhance.load(profile, profile.layout.adapters / train.NAME)
     frames = video.read(clips.path(profile, validation(profile)[0]))
     text, negative = (encode.text(pipeline, words) for words in ("a man", ""))
     enhance.run(profile, pipeline, frames, text, negative if max(low, high) > 1 else None, 0)
@@ -109,7 +109,7 @@ def test_guidance_one_costs_one_pass(adapted, monkeypatch, low, high, calls):
 
 
 def test_the_render_steers_the_result(adapted):
-    pipeline = enhance.load(adapted)
+    pipeline = enhance.load(adapted, adapted.layout.adapters / train.NAME)
     text = encode.text(pipeline, "a man")
     bright, dark = np.full((9, 32, 48, 3), 230, np.uint8), np.full((9, 32, 48, 3), 20, np.uint8)
     out = [enhance.run(adapted, pipeline, clip, text, None, 0) for clip in (bright, bright, dark)]

@@ -1,0 +1,186 @@
+"""A video of the user's own made realistic, whatever its length, size and frame rate: `rmkit enhance IN OUT`.
+
+Reads a video or a folder of them, and an adapter; writes mp4 files as long, as large and as fast, with the sound
+copied, and beside each `<name>.preview.mp4`, the input on the left. Frames go through one by one: the input's own
+rate is not changed, whatever `clips.fps` the adapter was trained at.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rmkit import encode, enhance, models, store, train, video, windows
+from rmkit.errors import InputError
+from rmkit.profile import Profile
+from rmkit.progress import track
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import WanPipeline
+
+VERSION = 1
+ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+QUALITY = 12  # crf of the output: no loss that a person sees
+
+
+def film(
+    profile: Profile,
+    source: Path,
+    target: Path,
+    folder: Path | None = None,
+    prompt: str | None = None,
+) -> list[Path]:
+    """Enhance a video into `target`, or all videos of a folder into a folder; returns the paths, in order.
+
+    folder: the adapter's, with one subfolder an expert (default: the profile's own run). Finished videos are left
+    alone. Raises InputError before a model is loaded: no video, sound that mp4 does not hold, an adapter that is
+    missing, foreign or unfit, a disk without room.
+    """
+    folder = folder or profile.layout.adapters / train.NAME
+    jobs = _jobs(source, target)
+    sounds = {path: video.sound_to_copy(path) for path, _ in jobs}
+    models.check(profile, "wan")
+    enhance.check_adapter(profile, folder)
+    prompt = prompt or profile.train.prompt
+    infos = {path: video.probe(path) for path, _ in jobs}
+    recipes = {path: _recipe(profile, path, folder, prompt) for path, _ in jobs}
+    todo = [(path, out) for path, out in jobs if not store.is_done(out, recipes[path])]
+    if todo:
+        pixels = sum(i.frames * i.height * i.width for i in (infos[path] for path, _ in todo))
+        store.require_space(todo[0][1].parent, pixels / 1e9)  # a byte a pixel: several times what H.264 takes
+        pipeline = enhance.load(profile, folder)
+        text = encode.text(pipeline, prompt)
+        negative = enhance.negative(profile, pipeline)
+    for path, out in todo:
+        info = infos[path]
+        first = windows.starts(_whole(info.frames), profile.clips.frames, profile.enhance.overlap)
+        print(
+            f"{path.name}: {info.frames} frames of {info.width}x{info.height} at {float(info.fps):g} fps, "
+            f"{len(first)} window{'s' * (len(first) > 1)} x {profile.enhance.steps} steps"
+        )
+        made = _made(profile, pipeline, path, info, first, text, negative, recipes[path].seed)
+        facts = {"windows": len(first), "device": str(models.device(profile))}
+        with store.writing(out, recipes[path], **facts) as temporary:
+            sound = path if sounds[path] else None
+            video.write_viewing_copy(temporary, made, info.fps, quality=QUALITY, sound=sound)
+        beside = (np.hstack(pair) for pair in zip(video.stream(path), video.stream(out), strict=True))
+        video.write_viewing_copy(out.with_suffix(".preview.mp4"), beside, info.fps)
+        print(f"{out} (beside the input: {out.with_suffix('.preview.mp4').name})")
+    return [out for _, out in jobs]
+
+
+def _made(
+    profile: Profile,
+    pipeline: "WanPipeline",
+    path: Path,
+    info: video.VideoInfo,
+    first: Sequence[int],
+    text: "torch.Tensor",
+    negative: "torch.Tensor | None",
+    seed: int,
+) -> Iterator[np.ndarray]:
+    """Frames of the enhanced video, uint8 [H, W, 3]: windows are encoded, denoised as one, and decoded one by one."""
+    import torch
+
+    length, overlap = min(profile.clips.frames, _whole(info.frames)), profile.enhance.overlap
+    transformers = [model for model in (pipeline.transformer, pipeline.transformer_2) if model is not None]
+    cell = pipeline.vae_scale_factor_spatial * transformers[0].config.patch_size[1]
+    references = [
+        encode.latents(pipeline, padded(frames, cell)).cpu()
+        for frames in track(_stretches(video.stream(path), first, length), "encode", len(first))
+    ]
+    # A frame has one noise, in whichever window it is seen.
+    shape = list(references[0].shape)
+    shape[2] += first[-1] // windows.STRIDE
+    noise = torch.randn(shape, generator=models.generator(seed))  # [1, C, F of the video, H, W]
+    rows = [noise[:, :, at // windows.STRIDE :][:, :, : references[0].shape[2]] for at in first]
+    passes = profile.enhance.steps * (1 if negative is None else 2) * len(first)
+    ticks = track(range(passes), "denoise")
+    next(ticks)
+    # What is cached would be one window's, and is of no use when its turn comes again.
+    mode = enhance.mode(profile).removesuffix(" cached") if len(first) > 1 else enhance.mode(profile)
+    with ExitStack() as contexts:
+        for model in transformers:
+            contexts.enter_context(
+                windows.denoised_as_one(model, references, first, overlap, mode, lambda: next(ticks, None))
+            )
+        latents = pipeline(
+            prompt_embeds=text.expand(len(first), -1, -1),
+            negative_prompt_embeds=None if negative is None else negative.expand(len(first), -1, -1),
+            height=references[0].shape[-2] * pipeline.vae_scale_factor_spatial,
+            width=references[0].shape[-1] * pipeline.vae_scale_factor_spatial,
+            num_frames=length,
+            num_inference_steps=profile.enhance.steps,
+            latents=torch.cat(rows),
+            output_type="latent",
+            **enhance.guidance(profile, pipeline),
+        ).frames  # [N, C, F, H, W]
+    decoded = (encode.frames(pipeline, row[None]) for row in track(latents, "decode", len(first)))
+    whole = windows.joined(decoded, first, overlap)
+    for number, frame in enumerate(whole):
+        if number < info.frames:  # the rest repeats the last
+            yield frame[: info.height, : info.width]
+
+
+def padded(frames: np.ndarray, multiple: int) -> np.ndarray:
+    """Frames uint8 [F, H, W, 3] with the last row and column repeated until both sides are multiples."""
+    height, width = frames.shape[1:3]
+    return np.pad(frames, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
+
+
+def _stretches(frames: Iterator[np.ndarray], first: Sequence[int], length: int) -> Iterator[np.ndarray]:
+    """Windows of a video, uint8 [length, H, W, 3] each, read once; its last frame is repeated as needed."""
+    kept: list[np.ndarray] = []
+    for at, after in zip(first, [*first[1:], None], strict=True):
+        while len(kept) < length:
+            kept.append(next(frames, kept[-1] if kept else None))
+        yield np.stack(kept)
+        kept = kept[after - at :] if after is not None else []
+
+
+def _whole(frames: int) -> int:
+    """The next length of 4k+1."""
+    return frames + (1 - frames) % windows.STRIDE
+
+
+def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Pairs of input and output; raises InputError where there is nothing to read or two would be one."""
+    if source.is_dir():
+        if target.suffix:
+            raise InputError(f"{source} is a folder, so {target} must be one too.")
+        found = sorted(p for p in source.iterdir() if p.suffix.lower() in ENDINGS)
+        found = [p for p in found if not p.name.startswith(".") and not p.name.endswith(".preview.mp4")]
+        if not found:
+            raise InputError(f"{source} holds no video ({', '.join(ENDINGS)}).")
+        jobs = [(path, target / f"{path.stem}.mp4") for path in found]
+    else:
+        jobs = [(source, target / f"{source.stem}.mp4" if target.is_dir() else target)]
+    for path, out in jobs:
+        if out.suffix != ".mp4":
+            raise InputError(f"{out} must end in .mp4: nothing else is written.")
+        if out.resolve() == path.resolve():
+            raise InputError(f"{path} would be written over: give another output.")
+    if len({out for _, out in jobs}) < len(jobs):
+        raise InputError(f"{source} holds two videos of one name that differ in their ending: rename one.")
+    return jobs
+
+
+def _recipe(profile: Profile, path: Path, folder: Path, prompt: str) -> store.Recipe:
+    return store.Recipe(
+        stage="film",
+        version=VERSION,
+        settings={
+            **profile.enhance.model_dump(),
+            "frames": profile.clips.frames,
+            "prompt": prompt,
+            "mode": enhance.mode(profile),
+            "dtype": profile.models.dtype,
+            "quality": QUALITY,
+        },
+        inputs={"video": store.fingerprint(path)} | enhance.adapter_files(profile, folder),
+        seed=store.seed_for(profile.seed, "film", path.name),
+        model=models.fingerprint(profile, "wan"),
+    )

@@ -1,0 +1,145 @@
+"""A user's own video: any length, size and rate; one window is the stage; sound kept; bad input refused."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from test_enhance import save_adapters
+
+from rmkit import cli, encode, enhance, film, models, store, train, video
+from rmkit.errors import InputError
+
+
+@pytest.fixture
+def adapted(tiny_profile):
+    settings = tiny_profile.enhance.model_copy(update={"overlap": 4})
+    profile = tiny_profile.model_copy(update={"enhance": settings})
+    save_adapters(profile)
+    return profile
+
+
+def moving(frames, height=32, width=48):
+    """A bright square that wanders over a gradient: uint8 [F, H, W, 3]."""
+    y, x = np.mgrid[:height, :width]
+    clip = np.repeat(np.stack([y * 3, x * 2, y + x], -1)[None], frames, 0).astype(np.uint8)
+    for i in range(frames):
+        clip[i, 8:20, (2 * i) % (width - 12) :][:, :12] = 230
+    return clip
+
+
+def with_sound(path, frames, fps, codec="aac"):
+    """A video with a tone, in whatever container the ending says."""
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("libx264", rate=fps)
+        picture.height, picture.width, picture.pix_fmt = *frames.shape[1:3], "yuv420p"
+        tone = container.add_stream(codec, rate=48_000)
+        for frame in frames:
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(picture.encode())
+        seconds = len(frames) / fps
+        wave = np.sin(np.arange(int(48_000 * seconds)) * 0.05).astype(np.float32)[None]
+        sound = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave), format="fltp", layout="mono")
+        sound.sample_rate = 48_000
+        for part in av.AudioResampler(tone.codec_context.format, "mono", 48_000).resample(sound):
+            container.mux(tone.encode(part))
+        container.mux(tone.encode())
+
+
+def packets(path):
+    with av.open(str(path)) as container:
+        return [bytes(p) for p in container.demux(container.streams.audio[0]) if p.size]
+
+
+@pytest.mark.parametrize(
+    ("frames", "height", "width", "fps"), [(25, 32, 48, 24), (3, 30, 46, 30), (14, 35, 51, 16)]
+)
+def test_length_size_and_rate_are_the_inputs(adapted, tmp_path, frames, height, width, fps):
+    """Three windows of 9 frames; fewer frames than a window; odd sides and a last window moved back."""
+    source, target = tmp_path / "game.mp4", tmp_path / "out" / "real.mp4"
+    video.write(source, moving(frames, height, width), fps)
+    assert film.film(adapted, source, target) == [target]
+    found = video.probe(target)
+    assert (found.frames, found.height, found.width, found.fps) == (frames, height, width, fps)
+    preview = video.probe(target.with_suffix(".preview.mp4"))
+    assert (preview.frames, preview.height, preview.width) == (frames, height, 2 * width)
+    before = target.stat().st_mtime_ns
+    film.film(adapted, source, target)
+    assert target.stat().st_mtime_ns == before
+    film.film(adapted, source, target, prompt="a street in the rain")
+    assert target.stat().st_mtime_ns != before
+    assert store.read_sidecar(target)["settings"]["prompt"] == "a street in the rain"
+
+
+def test_a_video_of_one_window_is_what_the_stage_makes(adapted):
+    folder = adapted.layout.adapters / train.NAME
+    pipeline = enhance.load(adapted, folder)
+    text = encode.text(pipeline, adapted.train.prompt)
+    negative = enhance.negative(adapted, pipeline)
+    source = adapted.layout.root / "one.mp4"
+    video.write(source, moving(9), 16)
+    expected = enhance.run(adapted, pipeline, moving(9), text, negative, 5)
+    found = list(film._made(adapted, pipeline, source, video.probe(source), [0], text, negative, 5))
+    assert np.array_equal(np.stack(found), expected)
+
+
+def test_latents_come_back_as_the_pipeline_decodes_them(tiny_profile):
+    pipeline = models.load_wan(tiny_profile)
+    channels = pipeline.vae.config.z_dim
+    pipeline.vae.register_to_config(latents_mean=[0.1] * channels, latents_std=[1.5] * channels)
+    noise = torch.randn(1, channels, 3, 4, 6, generator=models.generator(0))
+    inputs = {"prompt_embeds": encode.text(pipeline, "x"), "height": 32, "width": 48, "num_frames": 9}
+    inputs |= {"num_inference_steps": 2, "guidance_scale": 1.0, "latents": noise}
+    frames = video.to_uint8(pipeline(**inputs, output_type="np").frames[0])
+    found = encode.frames(pipeline, pipeline(**inputs, output_type="latent").frames)
+    # The pipeline divides by one over the spread, which may round to the other side.
+    assert np.abs(found.astype(int) - frames).max() <= 1 and (found != frames).mean() < 1e-3
+
+
+def test_sound_is_copied_as_it_is(adapted, tmp_path):
+    source, target = tmp_path / "talk.mp4", tmp_path / "real.mp4"
+    with_sound(source, moving(9), 16)
+    film.film(adapted, source, target)
+    assert packets(target) == packets(source) and packets(source)
+
+
+def test_a_folder_becomes_a_folder(adapted, tmp_path):
+    for name, count in (("a.mp4", 5), ("b.mov", 9)):
+        video.write(tmp_path / "in" / name, moving(count), Fraction(30_000, 1001))
+    (tmp_path / "in" / "notes.txt").write_text("no video")
+    paths = film.film(adapted, tmp_path / "in", tmp_path / "out")
+    assert [path.name for path in paths] == ["a.mp4", "b.mp4"]
+    assert video.probe(paths[1]).fps == Fraction(30_000, 1001)
+
+
+def test_what_does_not_fit_is_refused_before_a_model_is_loaded(adapted, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "load_wan", None)
+    source = tmp_path / "game.mp4"
+    video.write(source, moving(5), 16)
+    cases = [
+        (tmp_path / "none.mp4", tmp_path / "o.mp4", None, "does not exist"),
+        (source, source, None, "written over"),
+        (source, tmp_path / "o.avi", None, "must end in .mp4"),
+        (tmp_path, tmp_path / "o.mp4", None, "is a folder"),
+        (tmp_path / "empty", tmp_path / "o", None, "holds no video"),
+        (source, tmp_path / "o.mp4", tmp_path / "no adapter", "train the adapter first"),
+    ]
+    (tmp_path / "empty").mkdir()
+    for given, out, folder, said in cases:
+        with pytest.raises(InputError, match=said):
+            film.film(adapted, given, out, folder)
+    raw = tmp_path / "raw.mkv"
+    with_sound(raw, moving(5), 16, "pcm_s16le")
+    with pytest.raises(InputError, match=r"pcm_s16le.*mp4 does not hold"):
+        film.film(adapted, raw, tmp_path / "o.mp4")
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(source.read_bytes()[:200])
+    with pytest.raises(InputError, match="truncated or not a video"):
+        film.film(adapted, broken, tmp_path / "o.mp4")
+    assert not (tmp_path / "o.mp4").exists()
+
+
+def test_command_wants_both_in_and_out(capsys):
+    assert cli.main(["enhance", "--profile", "smoke", "only.mp4"]) == 2
+    assert "give both" in capsys.readouterr().err
