@@ -73,6 +73,9 @@ class Anchors(Settings):
 
 
 class Structure(Settings):
+    edges: Literal["canny", "gradient"] = Field(
+        "canny", description="edge detector; gradient: soft lines, as strong as the step (ours)"
+    )
     canny: tuple[int, int] = Field((100, 200), description="Canny thresholds, 0-255 (ours)")
     depth: Literal["engine", "depth_anything"] = Field("engine", description="depth source (ours)")
     depth_model: str | None = Field(None, description="checkpoint of the depth estimator")

@@ -14,7 +14,7 @@ import numpy as np
 from rmkit import clips, models, store, video
 from rmkit.clips import Clip
 from rmkit.errors import InputError
-from rmkit.profile import Profile
+from rmkit.profile import Profile, Structure
 from rmkit.progress import track
 
 VERSION = 1
@@ -43,7 +43,7 @@ def extract(profile: Profile, clips_: Sequence[Clip], kinds: Sequence[Kind] | No
         for i in track(missing, "structure"):
             kind, clip = jobs[i]
             if kind == "edges":
-                frames = edges(video.read(clips.path(profile, clip)), profile.structure.canny)
+                frames = edges(video.read(clips.path(profile, clip)), profile.structure)
             else:
                 if estimated and estimate is None:
                     estimate = DepthAnything(profile)
@@ -60,10 +60,24 @@ def path(profile: Profile, kind: Kind, clip: Clip) -> Path:
     return profile.layout.structure / kind / f"{clip.id}.mp4"
 
 
-def edges(frames: np.ndarray, thresholds: tuple[int, int]) -> np.ndarray:
-    """255 - Canny: black lines on white, VACE's scribble polarity; uint8 [F, H, W, 3] -> the same."""
-    lines = np.stack([255 - canny(frame, thresholds) for frame in frames])
+def edges(frames: np.ndarray, settings: Structure) -> np.ndarray:
+    """Black lines on white, VACE's scribble polarity: uint8 [F, H, W, 3] -> the same, by the profile's detector."""
+    if settings.edges == "canny":
+        lines = np.stack([255 - canny(frame, settings.canny) for frame in frames])
+    else:
+        lines = np.stack([255 - gradient(frame) for frame in frames])
     return lines[..., None].repeat(3, axis=-1)
+
+
+def gradient(frame: np.ndarray) -> np.ndarray:
+    """How steep brightness is, by Sobel: uint8 [H, W, 3] -> [H, W], 255 on a step of half the range.
+
+    Soft lines say how strong an edge is and do not come and go from frame to frame. A tiny VACE reads them; Canny's it
+    did not learn to read.
+    """
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    steep = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    return (steep / 2).clip(0, 255).astype(np.uint8)
 
 
 def canny(frame: np.ndarray, thresholds: tuple[int, int]) -> np.ndarray:
@@ -124,7 +138,8 @@ def _recipe(profile: Profile, kind: Kind, clip: Clip, model: str | None) -> stor
     settings = profile.structure
     inputs = {"clip": store.fingerprint(clips.path(profile, clip))}
     if kind == "edges":
-        return store.Recipe("structure", VERSION, {"canny": settings.canny}, inputs)
+        how = {"canny": settings.canny} if settings.edges == "canny" else {"edges": settings.edges}
+        return store.Recipe("structure", VERSION, how, inputs)
     slice_ = {"depth": settings.depth, "source_frames": clip.source_frames}
     if settings.depth == "engine":
         sequence = clips.sequence_of(profile, clip)

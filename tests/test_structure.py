@@ -5,6 +5,7 @@ import pytest
 
 from rmkit import clips, structure, video
 from rmkit.errors import InputError
+from rmkit.profile import Structure
 
 
 def with_structure(profile, **settings):
@@ -14,11 +15,22 @@ def with_structure(profile, **settings):
 def test_edges_are_black_lines_on_white():
     frame = np.full((1, 32, 48, 3), 40, np.uint8)
     frame[:, 8:24, 12:36] = 220
-    lines = structure.edges(frame, (100, 200))
+    lines = structure.edges(frame, Structure())
     assert lines.shape == frame.shape and lines.dtype == np.uint8
     assert set(np.unique(lines)) == {0, 255}
     assert (lines == 255).mean() > 0.8
     assert lines[0, 16, 11:13].min() == 0 and lines[0, 16, 24].min() == 255
+
+
+def test_soft_edges_are_as_dark_as_the_step_is_high():
+    frame = np.full((1, 32, 48, 3), 40, np.uint8)
+    frame[:, :, 16:32], frame[:, :, 32:] = 80, 240
+    lines = structure.edges(frame, Structure(edges="gradient"))
+    assert lines.shape == frame.shape and lines.dtype == np.uint8
+    row = lines[0, 16, :, 0].astype(int)
+    assert row[8] == 255 and row[24] == 255
+    # Steps of 40 and 160 grey levels; 128 are black.
+    assert abs(row[15] - (255 - 80)) <= 1 and row[16] == row[15] and row[31] == row[32] == 0
 
 
 def test_depth_is_near_white_on_one_range_a_clip():

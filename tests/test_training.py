@@ -130,15 +130,23 @@ def test_a_slowed_clip_shows_a_few_neighbouring_frames_for_its_whole_length() ->
 def test_experts_are_shown_the_same_clip_in_other_colours(tiny_profile: Profile, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(60, 180, (5, 32, 48, 3), dtype=np.uint8)
-    first, second = (train_video.recoloured(truth, rng) for _ in range(2))
+    first, second = (train_video.recoloured(truth, rng, "low") for _ in range(2))
     assert first.shape == truth.shape and first.dtype == np.uint8
     assert np.abs(first.astype(int) - second).mean() > 5  # each call its own colours
-    still = train_video.recoloured(np.repeat(truth[:1], 5, axis=0), rng)
+    still = train_video.recoloured(np.repeat(truth[:1], 5, axis=0), rng, "low")
     assert (still == still[:1]).all()  # and the same ones in all frames
+    flat = np.full((1, 32, 48, 3), 90, np.uint8)
+    shifts = {
+        stage: [abs(train_video.recoloured(flat, rng, stage).mean() - 90) for _ in range(20)]
+        for stage in ("high", "low")
+    }
+    assert (
+        max(shifts["high"]) < 12 < max(shifts["low"])
+    )  # the low-noise expert is to take the other's colours
 
     pipeline = models.load_wan(tiny_profile)
     shot = dataset.Shot("s", truth, truth, truth, truth, "", "clear", ((),) * 5)
-    reference = train_video.reference_latents(pipeline.vae, [shot], tmp_path / "reference.safetensors")
+    reference = train_video.reference_latents(pipeline.vae, [shot], tmp_path / "reference.safetensors", "low")
     target = train_video.truth_latents(pipeline.vae, [shot], tmp_path / "truth.safetensors")
     assert reference.shape == target.shape
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from rmkit import structure, video
+from rmkit.profile import Structure
 
-CANNY = (100, 200)  # thresholds of the mini profile
+STRUCTURE = Structure(edges="gradient")  # as in the mini profile
 GREY = 128  # nearest to the 0 that VACE puts where nothing is known
 
 
@@ -55,7 +56,7 @@ def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
                     render[frames],
                     truth[frames],
                     structure.disparity_video(structure.disparity_of(metres[frames])),
-                    structure.edges(render[frames], CANNY),
+                    structure.edges(render[frames], STRUCTURE),
                     shot["caption"],
                     shot["weather"],
                     boxes,

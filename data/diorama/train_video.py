@@ -39,7 +39,7 @@ LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4, "vace": 1e-3}
 # Control layouts a VACE clip is trained with: structure and anchors. The pipeline will ask for the first three; grey
 # truth says so much that VACE learns to look at its control at all, from which depth and edges follow.
 LAYOUTS = (("edges", "ends"), ("depth", "ends"), ("edges", "multi"), ("edges", "random"), ("grey", "ends"))
-SHARES = (0.35, 0.15, 0.2, 0.15, 0.15)  # of the steps
+SHARES = (0.5, 0.14, 0.14, 0.1, 0.12)  # of the steps
 
 SHOWN = 0.5  # share of the experts' steps in which a reference is shown
 
@@ -74,7 +74,7 @@ def main() -> None:
         shots += slowed
         control = control_latents(vae, shots, out / "latents" / "control.safetensors")
     else:
-        reference = reference_latents(vae, shots, out / "latents" / "reference.safetensors")
+        reference = reference_latents(vae, shots, out / "latents" / f"reference_{stage}.safetensors", stage)
     text = Text(out, [shot.caption for shot in shots], stage == "low", arguments.start_from)
     model = start(stage, out, arguments.start_from).to(arguments.device)
     text.encoder.to(arguments.device)
@@ -282,29 +282,36 @@ def control_latents(
 
 
 @torch.no_grad()
-def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torch.Tensor:
+def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path, stage: str) -> torch.Tensor:
     """Normalised latents of truth clips in other colours: float16 [N, C, F, H, W]."""
 
     def compute() -> dict[str, torch.Tensor]:
-        clips = [recoloured(shot.truth, np.random.default_rng((2, n))) for n, shot in enumerate(shots)]
+        clips = [recoloured(shot.truth, np.random.default_rng((2, n)), stage) for n, shot in enumerate(shots)]
         return {"reference": torch.stack([encode(vae, dataset.repeated(clip)) for clip in clips])}
 
     return cached(cache, vae, (shot.truth for shot in shots), compute)["reference"]
 
 
-def recoloured(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def recoloured(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.ndarray:
     """A clip in other colours, sharper or softer, the same in all frames: uint8 [F, H, W, 3].
 
-    Nothing of the render's look is in it: what there is to learn is where to look, not what to make of it. As much as a
-    game's grading may differ, no more: what a reference does not tell, a model makes up.
+    Nothing of the render's look is in it: what there is to learn is where to look, not what to make of it. For the
+    high-noise expert colours differ little: where they differ much it guesses the middle, and makes a render pale.
+    The low-noise one has the other expert's colours before it, and is to take those: its references differ much.
     """
+    spread = {"high": 1.0, "low": 6.0}[stage]
+
+    def about_one(by: float) -> float:
+        return float(np.exp(rng.uniform(-by, by) * spread))
+
     x = frames.astype(np.float32) / 255
-    x = x ** rng.uniform(0.85, 1.2)
+    x = x ** about_one(0.05)
     grey = x.mean(-1, keepdims=True)
-    x = grey + rng.uniform(0.7, 1.25) * (x - grey)
-    x = 0.4 + rng.uniform(0.85, 1.2) * (x * rng.uniform(0.94, 1.06, 3).astype(np.float32) - 0.4)
-    x += rng.uniform(-0.04, 0.04)
-    amount = rng.uniform(-0.7, 1.5)
+    x = grey + about_one(0.1) * (x - grey)
+    gains = np.exp(rng.uniform(-0.02, 0.02, 3) * spread).astype(np.float32)
+    x = 0.4 + about_one(0.05) * (x * gains - 0.4)
+    x += rng.uniform(-0.015, 0.015) * spread
+    amount = rng.uniform(-0.7, 1.5 if stage == "high" else 3.0)
     x = np.stack([f + amount * (f - cv2.GaussianBlur(f, (0, 0), 1.0)) for f in x])
     return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
 
