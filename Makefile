@@ -25,7 +25,7 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PIP_INSTALL := $(PIP) install --quiet --root-user-action=ignore
 
-.PHONY: help setup doctor plan reproduce verify tables test bench lab lint format lock clean pretrain-data bundle
+.PHONY: help setup doctor plan reproduce verify tables test bench compare-modes lab lint format lock clean pretrain-data bundle
 
 help: ## this list
 	@echo "make TARGET [PROFILE=mini|smoke|consumer|paper|path/to/profile.yaml]"
@@ -77,6 +77,9 @@ test: setup ## every stage on tiny clips, bad inputs, notebooks at smoke size; u
 bench: setup ## what seeing the render costs (each in-context mode), and a metric beside VBench's; 2 min; writes nothing
 	@$(PY) benchmarks/incontext.py $(ARGS)
 	@$(PY) benchmarks/temporal_flickering.py
+
+compare-modes: setup ## joint against one-way attention, trained alike, after reproduce; 4 min; writes results/PROFILE/tables/modes.*
+	@$(PY) benchmarks/compare_modes.py --profile "$(PROFILE)"
 
 lab: setup ## JupyterLab in notebooks/, to step through the stages; writes what you run
 	@cd notebooks && $(PY) -m jupyterlab

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmkit import clips, profile
+from rmkit import clips, profile, store, video
 from rmkit.paths import REPOSITORY
 
 for folder in ("data/diorama", "benchmarks"):
@@ -147,3 +147,21 @@ def write_dataset(root: Path, sequences: int = 2, frames: int = 5) -> None:
             caption = {"first_frame": 0, "caption": CAPTIONS[number % 2], "subsets": []}
             (root / name / "captions.json").write_text(json.dumps([caption]))
         (root / listing).write_text(json.dumps(content))
+
+
+@pytest.fixture
+def pairs_profile(tiny_profile, tiny_clips):
+    """The tiny profile with two pairs: the training clips and a darker version of each."""
+    listing = []
+    for clip in clips.load(tiny_profile, "train"):
+        render = clips.path(tiny_profile, clip)
+        target = tiny_profile.layout.propagated / "edges" / render.name
+        video.write(target, video.read(render) // 2, tiny_profile.clips.fps)
+        entry = {"clip": clip.id, "caption": clip.caption, "kept": True, "reason": "", "similarity": None}
+        for side, path in (("render", render), ("target", target)):
+            entry[side] = path.relative_to(tiny_profile.layout.root).as_posix()
+        listing.append(entry)
+    listing[1]["caption"] = ""
+    tiny_profile.layout.pairs.mkdir(parents=True)
+    store.write_json(tiny_profile.layout.pairs / "pairs.json", listing)
+    return tiny_profile

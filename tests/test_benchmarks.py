@@ -1,13 +1,16 @@
 """The benchmarks count what they say and print every line. No time is tested."""
 
+import compare_modes
 import incontext as bench
 import pytest
 import temporal_flickering
 import torch
 from concatenation import concatenated
+from test_metrics import put_truth
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from rmkit import typeset
 from rmkit.incontext import CACHED, in_context
 
 SHAPE, GRID = bench.Shape(width=96, heads=2, feed_forward=256, layers=2, text=9, text_width=40), (2, 12, 17)
@@ -64,3 +67,17 @@ def test_temporal_flickering_is_vbenchs_on_the_same_clip(monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "5 frames of 64x96" in said and "the scores differ by 0\n" in said
     assert "\nours " in said and "\nVBench " in said
+
+
+def test_modes_are_trained_alike_and_compared(pairs_profile, capsys):
+    """Each mode has an adapter and clips of its own; one-way cached shows one-way's clips."""
+    put_truth(pairs_profile)
+    settings = pairs_profile.model_copy(
+        update={"enhance": pairs_profile.enhance.model_copy(update={"steps": 2})}
+    )
+    table = compare_modes.compare(settings)
+    assert [row[0] for row in table.cells] == ["joint", "one-way", CACHED]
+    assert table.cells[1][1:4] == table.cells[2][1:4] != table.cells[0][1:4]
+    assert (table.data.seconds > 0).all() and "modes" in typeset.markdown(table).lower()
+    folder = settings.layout.adapters
+    assert (folder / "one-way" / "low" / "adapter.json").exists() and (folder / "realmaster").is_dir()

@@ -8,26 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rmkit import adapter, clips, dataset, store, train, video
+from rmkit import adapter, dataset, store, train, video
 from rmkit.errors import InputError
-
-
-@pytest.fixture
-def pairs_profile(tiny_profile, tiny_clips):
-    """The tiny profile with two pairs: the training clips and a darker version of each."""
-    listing = []
-    for clip in clips.load(tiny_profile, "train"):
-        render = clips.path(tiny_profile, clip)
-        target = tiny_profile.layout.propagated / "edges" / render.name
-        video.write(target, video.read(render) // 2, tiny_profile.clips.fps)
-        entry = {"clip": clip.id, "caption": clip.caption, "kept": True, "reason": "", "similarity": None}
-        for side, path in (("render", render), ("target", target)):
-            entry[side] = path.relative_to(tiny_profile.layout.root).as_posix()
-        listing.append(entry)
-    listing[1]["caption"] = ""
-    tiny_profile.layout.pairs.mkdir(parents=True)
-    store.write_json(tiny_profile.layout.pairs / "pairs.json", listing)
-    return tiny_profile
 
 
 def with_train(profile, **changes):
