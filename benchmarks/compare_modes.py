@@ -9,17 +9,16 @@ import time
 
 import pandas as pd
 
-from rmkit import clips, encode, enhance, profile, statistics, tables, train, video
+from rmkit import clips, encode, enhance, metrics, profile, statistics, tables, train, video
 from rmkit.errors import InputError
+from rmkit.incontext import ATTENTION, CACHED, uncached
 from rmkit.metrics import truth
-from rmkit.metrics.fidelity import psnr, ssim
 from rmkit.profile import Profile
 from rmkit.progress import track
 from rmkit.typeset import Table, cell
 
-MODES = ("joint", "one-way")
-CACHED = "one-way cached"
-METRICS = {"psnr_truth": psnr, "ssim_truth": ssim}
+MODES = tuple(ATTENTION)
+METRICS = ("psnr_truth", "ssim_truth")
 TURNS = 3  # of which the fastest counts: whatever else the machine does only slows a clip down
 
 
@@ -34,22 +33,15 @@ def compare(settings: Profile) -> Table:
         train.train(here, name(settings, mode))
         paths = enhance.enhance(here, chosen, name(settings, mode))
         for clip, path in zip(track(chosen, f"{mode}: metrics"), paths, strict=True):
-            for metric, of in METRICS.items():
-                value = of(video.stream(path), truth.stream(settings, clip))
-                rows.append(
-                    {
-                        "method": mode,
-                        "clip": clip.id,
-                        "sequence": clip.sequence,
-                        "metric": metric,
-                        "value": value,
-                    }
-                )
+            row = {"method": mode, "clip": clip.id, "sequence": clip.sequence}
+            for metric in METRICS:
+                value = metrics.BY_NAME[metric].of(video.stream(path), truth.stream(settings, clip), 1)
+                rows.append(row | {"metric": metric, "value": value})
     frame = pd.DataFrame(rows).assign(options="")
     seconds = timed(settings, chosen[0])
     cells, data = [], []
     for mode in seconds:
-        trained = mode.removesuffix(" cached")
+        trained = uncached(mode)
         means = {metric: statistics.mean(frame, trained, metric) for metric in METRICS}
         apart = statistics.difference(frame, "psnr_truth", trained, MODES[0])
         over = "" if trained == MODES[0] else cell(apart, "psnr_truth", signed=True)
@@ -76,18 +68,18 @@ def compare(settings: Profile) -> Table:
 
 def timed(settings: Profile, clip: clips.Clip) -> dict[str, float]:
     """Seconds of one clip in each mode, in turn on the same machine."""
-    frames, runs = video.read(clips.path(settings, clip)), {}
-    for mode in (*MODES, CACHED):
-        here = in_mode(settings, mode.removesuffix(" cached"), mode)
-        folder = here.layout.adapters / name(settings, mode.removesuffix(" cached"))
-        pipeline = enhance.load(here, folder)
-        text, negative = encode.text(pipeline, here.train.prompt), enhance.negative(here, pipeline)
-        runs[mode] = (here, pipeline, frames, text, negative, 0)
-    best = dict.fromkeys(runs, float("inf"))
+    frames = video.read(clips.path(settings, clip))
+    pipelines = {
+        mode: enhance.load(settings, settings.layout.adapters / name(settings, mode)) for mode in MODES
+    }
+    text = encode.text(pipelines[MODES[0]], settings.train.prompt)
+    negative = enhance.negative(settings, pipelines[MODES[0]])
+    best = dict.fromkeys((*MODES, CACHED), float("inf"))
     for _ in range(TURNS):
-        for mode, arguments in runs.items():
+        for mode in best:
+            here, pipeline = in_mode(settings, uncached(mode), mode), pipelines[uncached(mode)]
             started = time.perf_counter()
-            enhance.run(*arguments)
+            enhance.run(here, pipeline, frames, text, negative, 0)
             best[mode] = min(best[mode], time.perf_counter() - started)
     return best
 

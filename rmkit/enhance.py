@@ -8,18 +8,18 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rmkit import adapter, clips, encode, models, progress, store, train, video
 from rmkit.clips import Clip
-from rmkit.incontext import Reference, in_context
+from rmkit.incontext import Reference, in_context, uncached
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import WanPipeline
+    from diffusers import WanPipeline, WanTransformer3DModel
 
 VERSION = 1
 
@@ -35,7 +35,8 @@ def enhance(profile: Profile, clips_: Sequence[Clip], name: str = train.NAME) ->
     folder = profile.layout.adapters / name
     check_adapter(profile, folder)
     targets = {clip: profile.layout.enhanced / name / f"{clip.id}.mp4" for clip in clips_}
-    recipes = {clip: _recipe(profile, clip, folder) for clip in clips_}
+    files = adapter_files(profile, folder)
+    recipes = {clip: _recipe(profile, clip, files) for clip in clips_}
     todo = [clip for clip in clips_ if not store.is_done(targets[clip], recipes[clip])]
     if not todo:
         return list(targets.values())
@@ -61,8 +62,7 @@ def enhance(profile: Profile, clips_: Sequence[Clip], name: str = train.NAME) ->
 def check_adapter(profile: Profile, folder: Path) -> None:
     """Raise InputError unless `folder` holds an adapter for each expert that fits the profile and its mode."""
     for expert in adapter.experts(profile):
-        # What is cached is exact, so it asks for no adapter of its own.
-        adapter.check(profile, folder / expert.name, expert, mode(profile).removesuffix(" cached"))
+        adapter.check(profile, folder / expert.name, expert, uncached(mode(profile)))
 
 
 def load(profile: Profile, folder: Path) -> "WanPipeline":
@@ -86,21 +86,43 @@ def run(
     # One for both experts: what is cached of the first is dropped when the second takes over.
     reference = Reference(encode.latents(pipeline, render))
     with ExitStack() as contexts:
-        for transformer in (pipeline.transformer, pipeline.transformer_2):
-            if transformer is not None:
-                contexts.enter_context(in_context(transformer, reference, mode(profile)))
-        result = pipeline(
-            prompt_embeds=text,
-            negative_prompt_embeds=negative,
-            height=render.shape[1],
-            width=render.shape[2],
-            num_frames=render.shape[0],
-            num_inference_steps=profile.enhance.steps,
-            generator=models.generator(seed),
-            output_type="np",
-            **guidance(profile, pipeline),
+        for transformer in transformers(pipeline):
+            contexts.enter_context(in_context(transformer, reference, mode(profile)))
+        generator = models.generator(seed)
+        made = sample(
+            profile, pipeline, render.shape[:3], text, negative, generator=generator, output_type="np"
         )
-    return video.to_uint8(result.frames[0])
+    return video.to_uint8(made[0])
+
+
+def sample(
+    profile: Profile,
+    pipeline: "WanPipeline",
+    size: tuple[int, int, int],
+    text: "torch.Tensor",
+    negative: "torch.Tensor | None",
+    **options: Any,
+) -> Any:
+    """What the pipeline makes by the profile's steps and guidance, of text and negative [B, T, D].
+
+    size: frames, height and width in pixels; `options` are the pipeline's own.
+    """
+    frames, height, width = size
+    return pipeline(
+        prompt_embeds=text,
+        negative_prompt_embeds=negative,
+        height=height,
+        width=width,
+        num_frames=frames,
+        num_inference_steps=profile.enhance.steps,
+        **_guidance(profile, pipeline),
+        **options,
+    ).frames
+
+
+def transformers(pipeline: "WanPipeline") -> "list[WanTransformer3DModel]":
+    """The experts a pipeline has: two, or one."""
+    return [expert for expert in (pipeline.transformer, pipeline.transformer_2) if expert is not None]
 
 
 def mode(profile: Profile) -> str:
@@ -108,7 +130,7 @@ def mode(profile: Profile) -> str:
     return profile.enhance.mode or profile.train.mode
 
 
-def guidance(profile: Profile, pipeline: "WanPipeline") -> dict[str, float]:
+def _guidance(profile: Profile, pipeline: "WanPipeline") -> dict[str, float]:
     """Guidance by expert, in the pipeline's arguments; 1 for all experts costs no second pass.
 
     A model with one expert takes the low-noise value, because most of its steps are there (ours).
@@ -143,7 +165,7 @@ def _prompt(profile: Profile, clip: Clip) -> str:
     return clip.caption.strip() or profile.train.prompt
 
 
-def _recipe(profile: Profile, clip: Clip, folder: Path) -> store.Recipe:
+def _recipe(profile: Profile, clip: Clip, adapter_: dict[str, str]) -> store.Recipe:
     return store.Recipe(
         stage="enhance",
         version=VERSION,
@@ -154,7 +176,7 @@ def _recipe(profile: Profile, clip: Clip, folder: Path) -> store.Recipe:
             "fps": profile.clips.fps,
             "dtype": profile.models.dtype,
         },
-        inputs={"clip": store.fingerprint(clips.path(profile, clip))} | adapter_files(profile, folder),
+        inputs={"clip": store.fingerprint(clips.path(profile, clip))} | adapter_,
         seed=store.seed_for(profile.seed, "enhance", clip.id),
         model=models.fingerprint(profile, "wan"),
     )

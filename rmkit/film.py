@@ -14,6 +14,7 @@ import numpy as np
 
 from rmkit import encode, enhance, models, store, train, video, windows
 from rmkit.errors import InputError
+from rmkit.incontext import uncached
 from rmkit.profile import Profile
 from rmkit.progress import track
 
@@ -41,12 +42,14 @@ def film(
     """
     folder = folder or profile.layout.adapters / train.NAME
     jobs = _jobs(source, target)
-    sounds = {path: video.sound_to_copy(path) for path, _ in jobs}
+    infos = {path: video.probe(path) for path, _ in jobs}
+    for path, info in infos.items():
+        _require_sound_for_mp4(path, info)
     models.check(profile, "wan")
     enhance.check_adapter(profile, folder)
     prompt = prompt or profile.train.prompt
-    infos = {path: video.probe(path) for path, _ in jobs}
-    recipes = {path: _recipe(profile, path, folder, prompt) for path, _ in jobs}
+    files = enhance.adapter_files(profile, folder)
+    recipes = {path: _recipe(profile, path, files, prompt) for path, _ in jobs}
     todo = [(path, out) for path, out in jobs if not store.is_done(out, recipes[path])]
     if todo:
         pixels = sum(i.frames * i.height * i.width for i in (infos[path] for path, _ in todo))
@@ -64,7 +67,7 @@ def film(
         made = _made(profile, pipeline, path, info, first, text, negative, recipes[path].seed)
         facts = {"windows": len(first), "device": str(models.device(profile))}
         with store.writing(out, recipes[path], **facts) as temporary:
-            sound = path if sounds[path] else None
+            sound = path if info.sound else None
             video.write_viewing_copy(temporary, made, info.fps, quality=QUALITY, sound=sound)
         beside = (np.hstack(pair) for pair in zip(video.stream(path), video.stream(out), strict=True))
         video.write_viewing_copy(out.with_suffix(".preview.mp4"), beside, info.fps)
@@ -86,10 +89,8 @@ def _made(
     import torch
 
     length, overlap = min(profile.clips.frames, _whole(info.frames)), profile.enhance.overlap
-    transformers = [model for model in (pipeline.transformer, pipeline.transformer_2) if model is not None]
-    cell = pipeline.vae_scale_factor_spatial * transformers[0].config.patch_size[1]
     references = [
-        encode.latents(pipeline, padded(frames, cell)).cpu()
+        encode.latents(pipeline, padded(frames, models.cell(pipeline))).cpu()
         for frames in track(_stretches(video.stream(path), first, length), "encode", len(first))
     ]
     # A frame has one noise, in whichever window it is seen.
@@ -97,32 +98,39 @@ def _made(
     shape[2] += first[-1] // windows.STRIDE
     noise = torch.randn(shape, generator=models.generator(seed))  # [1, C, F of the video, H, W]
     rows = [noise[:, :, at // windows.STRIDE :][:, :, : references[0].shape[2]] for at in first]
+    pixels = pipeline.vae_scale_factor_spatial
     passes = profile.enhance.steps * (1 if negative is None else 2) * len(first)
     ticks = track(range(passes), "denoise")
     next(ticks)
-    # What is cached would be one window's, and is of no use when its turn comes again.
-    mode = enhance.mode(profile).removesuffix(" cached") if len(first) > 1 else enhance.mode(profile)
+    # A window leaves its context after each step, and what is cached with it.
+    mode = uncached(enhance.mode(profile))
     with ExitStack() as contexts:
-        for model in transformers:
+        for model in enhance.transformers(pipeline):
             contexts.enter_context(
                 windows.denoised_as_one(model, references, first, overlap, mode, lambda: next(ticks, None))
             )
-        latents = pipeline(
-            prompt_embeds=text.expand(len(first), -1, -1),
-            negative_prompt_embeds=None if negative is None else negative.expand(len(first), -1, -1),
-            height=references[0].shape[-2] * pipeline.vae_scale_factor_spatial,
-            width=references[0].shape[-1] * pipeline.vae_scale_factor_spatial,
-            num_frames=length,
-            num_inference_steps=profile.enhance.steps,
+        latents = enhance.sample(
+            profile,
+            pipeline,
+            (length, shape[3] * pixels, shape[4] * pixels),
+            text.expand(len(first), -1, -1),
+            None if negative is None else negative.expand(len(first), -1, -1),
             latents=torch.cat(rows),
             output_type="latent",
-            **enhance.guidance(profile, pipeline),
-        ).frames  # [N, C, F, H, W]
+        )  # [N, C, F, H, W]
     decoded = (encode.frames(pipeline, row[None]) for row in track(latents, "decode", len(first)))
     whole = windows.joined(decoded, first, overlap)
     for number, frame in enumerate(whole):
         if number < info.frames:  # the rest repeats the last
             yield frame[: info.height, : info.width]
+
+
+def _require_sound_for_mp4(path: Path, info: video.VideoInfo) -> None:
+    if info.sound and info.sound not in video.MP4_SOUND:
+        raise InputError(
+            f"{path} has sound as {info.sound}, which mp4 does not hold: convert it first, as by "
+            f"`ffmpeg -i {path.name} -c:v copy -c:a aac {path.stem}.mp4`."
+        )
 
 
 def padded(frames: np.ndarray, multiple: int) -> np.ndarray:
@@ -168,7 +176,7 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     return jobs
 
 
-def _recipe(profile: Profile, path: Path, folder: Path, prompt: str) -> store.Recipe:
+def _recipe(profile: Profile, path: Path, adapter: dict[str, str], prompt: str) -> store.Recipe:
     return store.Recipe(
         stage="film",
         version=VERSION,
@@ -180,7 +188,7 @@ def _recipe(profile: Profile, path: Path, folder: Path, prompt: str) -> store.Re
             "dtype": profile.models.dtype,
             "quality": QUALITY,
         },
-        inputs={"video": store.fingerprint(path)} | enhance.adapter_files(profile, folder),
+        inputs={"video": store.fingerprint(path)} | adapter,
         seed=store.seed_for(profile.seed, "film", path.name),
         model=models.fingerprint(profile, "wan"),
     )

@@ -111,6 +111,11 @@ def in_context(
         shown.kept = [kept for kept in shown.kept if kept.transformer is not transformer]
 
 
+def uncached(mode: str) -> str:
+    """The mode that gives the same without a cache: one adapter serves both, as what is cached is exact."""
+    return "one-way" if mode == CACHED else mode
+
+
 def cache_bytes(transformer: "WanTransformer3DModel", noisy: "torch.Tensor") -> int:
     """What one text's keys and values take in mode "one-way cached", for noisy latents [B, C, F, H, W]."""
     return 2 * len(transformer.blocks) * _widths(transformer, noisy)

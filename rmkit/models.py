@@ -184,11 +184,16 @@ def require_cells(
 
     The pipelines would only warn, and shrink what they are given.
     """
+    side = cell(pipeline)
+    if height % side or width % side:
+        raise InputError(f"{misfit}, which works in cells of {side} pixels: choose multiples of {side}.")
+
+
+def cell(pipeline: "WanPipeline | WanVACEPipeline | LucyEditPipeline") -> int:
+    """Pixels a side of what becomes one token: the VAE's factor times the transformer's patch."""
     parts = (pipeline.transformer, pipeline.transformer_2)
     patch = next(part for part in parts if part is not None).config.patch_size[1]
-    cell = pipeline.vae_scale_factor_spatial * patch
-    if height % cell or width % cell:
-        raise InputError(f"{misfit}, which works in cells of {cell} pixels: choose multiples of {cell}.")
+    return pipeline.vae_scale_factor_spatial * patch
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -21,12 +22,13 @@ MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")  # codecs that
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file says of itself: frame count, size in pixels, frames a second."""
+    """What a file says of itself: frame count, size in pixels, frames a second, the sound's codec if any."""
 
     frames: int
     height: int
     width: int
     fps: Fraction
+    sound: str | None = None
 
 
 def read(path: Path) -> np.ndarray:
@@ -68,9 +70,13 @@ def probe(path: Path) -> VideoInfo:
                 raise InputError(f"{path} has no video stream.")
             video = container.streams.video[0]
             frames = video.frames or sum(1 for _ in container.decode(video=0))
-            return VideoInfo(frames, video.height, video.width, video.average_rate)
+            heard = container.streams.audio
+            sound = heard[0].codec_context.name if heard else None
+            return VideoInfo(frames, video.height, video.width, video.average_rate, sound)
     except av.FFmpegError as error:
-        raise InputError(_unreadable(path, error)) from None
+        raise InputError(
+            f"{path} cannot be opened ({error.strerror}): it is truncated or not a video."
+        ) from None
 
 
 def write(path: Path, frames: np.ndarray, fps: int | Fraction) -> None:
@@ -97,23 +103,6 @@ def write_viewing_copy(
         frames = (frame.repeat(scale, axis=0).repeat(scale, axis=1) for frame in frames)
     options = {"crf": str(quality), "movflags": "+faststart"}
     _encode(path, frames, fps, "libx264", "yuv420p", options, sound)
-
-
-def sound_to_copy(path: Path) -> bool:
-    """Whether a video has sound that can be copied into mp4; raises InputError where it has another kind."""
-    try:
-        with av.open(_existing(path)) as container:
-            if not container.streams.audio:
-                return False
-            codec = container.streams.audio[0].codec_context.name
-    except av.FFmpegError as error:
-        raise InputError(_unreadable(path, error)) from None
-    if codec not in MP4_SOUND:
-        raise InputError(
-            f"{path} has sound as {codec}, which mp4 does not hold: convert it first, as by "
-            f"`ffmpeg -i {path.name} -c:v copy -c:a aac {path.stem}.mp4`."
-        )
-    return True
 
 
 def image(path: Path) -> np.ndarray:
@@ -178,38 +167,33 @@ def _encode(
     options: dict,
     sound: Path | None = None,
 ) -> None:
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"no frame to write to {path}")
+    if pixels == "yuv420p" and any(side % 2 for side in first.shape[:2]):
+        pixels = "yuv444p"
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files:
         container = files.enter_context(av.open(str(path), "w", format="mp4"))
-        video = None
+        video = container.add_stream(codec, rate=fps, options=options)
+        video.height, video.width = first.shape[:2]
+        video.pix_fmt = pixels
+        video.codec_context.thread_count = 1  # the same bytes whatever the number of cores
         if sound:
             source = files.enter_context(av.open(_existing(sound)))
-            heard = source.streams.audio[0]
-        for frame in frames:
+            copy = container.add_stream_from_template(source.streams.audio[0])
+        for frame in chain([first], frames):
             if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
                 raise ValueError(f"frames must be uint8 [H, W, 3], not {frame.dtype} {frame.shape}")
-            if video is None:
-                video = container.add_stream(codec, rate=fps, options=options)
-                video.height, video.width = frame.shape[:2]
-                video.pix_fmt = (
-                    "yuv444p" if pixels == "yuv420p" and any(n % 2 for n in frame.shape[:2]) else pixels
-                )
-                video.codec_context.thread_count = 1  # the same bytes whatever the number of cores
-                copy = container.add_stream_from_template(heard) if sound else None
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(video.encode(picture))
-        if video is None:
-            raise ValueError(f"no frame to write to {path}")
         container.mux(video.encode())
         if sound:
-            for packet in source.demux(heard):
+            for packet in source.demux(source.streams.audio[0]):
                 if packet.dts is not None:
                     packet.stream = copy
                     container.mux(packet)
-
-
-def _unreadable(path: Path, error: av.FFmpegError) -> str:
-    return f"{path} cannot be opened ({error.strerror}): it is truncated or not a video."
 
 
 def _existing(path: Path) -> str:

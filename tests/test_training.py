@@ -140,9 +140,8 @@ def test_experts_are_shown_the_same_clip_in_other_colours(tiny_profile: Profile,
         stage: [abs(train_video.recoloured(flat, rng, stage).mean() - 90) for _ in range(20)]
         for stage in ("high", "low")
     }
-    assert (
-        max(shifts["high"]) < 12 < max(shifts["low"])
-    )  # the low-noise expert is to take the other's colours
+    # The low-noise expert is to take the other's colours.
+    assert max(shifts["high"]) < 12 < max(shifts["low"])
 
     pipeline = models.load_wan(tiny_profile)
     shot = dataset.Shot("s", truth, truth, truth, truth, "", "clear", ((),) * 5)

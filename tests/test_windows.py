@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import small_wan
 import torch
+from diffusers import FirstBlockCacheConfig
 
 from rmkit import windows
 from rmkit.errors import InputError
@@ -75,8 +76,6 @@ def test_the_model_is_as_it_was_after_an_error_too():
 
 def test_a_cache_that_skips_blocks_is_refused_for_several_windows():
     model = small_wan.expert(0)
-    from diffusers import FirstBlockCacheConfig
-
     model.enable_cache(FirstBlockCacheConfig(threshold=0.1))
     with (
         pytest.raises(InputError, match="disable_cache"),
