@@ -41,6 +41,11 @@ def film(
     missing, foreign or unfit, a disk without room.
     """
     folder = folder or profile.layout.adapters / train.NAME
+    if profile.enhance.overlap >= profile.clips.frames - 1:
+        raise InputError(
+            f"enhance.overlap is {profile.enhance.overlap} and must be less than clips.frames - 1 "
+            f"({profile.clips.frames - 1}): windows of that length would not move on."
+        )
     jobs = _jobs(source, target)
     infos = {path: video.probe(path) for path, _ in jobs}
     for path, info in infos.items():

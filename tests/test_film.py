@@ -140,6 +140,11 @@ def test_what_does_not_fit_is_refused_before_a_model_is_loaded(adapted, tmp_path
     assert not (tmp_path / "o.mp4").exists()
 
 
+def test_an_overlap_as_long_as_a_window_is_a_sentence(tiny_profile, tmp_path):
+    with pytest.raises(InputError, match=r"overlap is 16 and must be less than clips.frames - 1 \(8\)"):
+        film.film(tiny_profile, tmp_path / "any.mp4", tmp_path / "o.mp4")
+
+
 def test_command_wants_both_in_and_out(capsys):
     assert cli.main(["enhance", "--profile", "smoke", "only.mp4"]) == 2
     assert "give both" in capsys.readouterr().err
