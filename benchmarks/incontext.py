@@ -187,8 +187,9 @@ def show_counted(shape: Shape = A14B) -> None:
     with torch.device("meta"):
         model = build(shape)
         latents = [clip(shape, grid)[0].bfloat16() for grid in A14B_GRIDS.values()]
-    kept = "".join(f"{cache_bytes(model, noisy) / 2**30:18.1f}{'GiB':>12}" for noisy in latents)
-    print(f"{'cache a text, bf16':22}{kept}")
+    for label, in_8_bit in (("bf16", False), ("8 bit", True)):
+        sizes = [cache_bytes(model, noisy, in_8_bit) / 2**30 for noisy in latents]
+        print(f"{f'cache a text, {label}':22}" + "".join(f"{size:18.1f}{'GiB':>12}" for size in sizes))
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """In-context LoRA files, one an expert: saved with the facts that loading checks (paper, 3.3).
 
-Reads and writes `adapters/<name>/<expert>/pytorch_lora_weights.safetensors`, diffusers' own LoRA format,
-with our facts in the file's header and, for people, in `adapter.json` beside it.
+Reads and writes `adapters/<name>/<expert>/pytorch_lora_weights.safetensors`, diffusers' own LoRA format, with our facts
+in the file's header and, for people, in `adapter.json` beside it and in the model card `adapters/<name>/README.md`.
 """
 
 import json
@@ -20,6 +20,37 @@ if TYPE_CHECKING:
 WEIGHTS = "pytorch_lora_weights.safetensors"
 HEADER = "rmkit"  # key of our facts among the header's
 PREFIX = "transformer."  # of every tensor's name, whichever expert it is for
+
+CARD = """---
+base_model: {base_name}
+library_name: diffusers
+tags: [lora, video-to-video, realmaster]
+---
+
+# {name}: an in-context LoRA that makes renders realistic
+
+Trained with the RealMaster reproducibility kit (profile `{profile}`, commit {commit}) on {pairs} pairs of a render and
+its generated version, after *RealMaster* (3.3, B.2): the render goes in as clean tokens at t = 0 and at the positions of
+the noisy ones (attention: {mode}). Without that context the adapter does nothing useful.
+
+| expert | part | sigma | steps | learning rate | base |
+|---|---|---|---|---|---|
+{table}
+
+Rank {rank}, alpha {alpha}; clips of {frames} frames of {width}x{height} at {fps} fps ({seconds:.1f} s). Prompt of clips
+without a caption: "{prompt}". Hash of the pairs: {dataset}.
+
+## Use
+
+`rmkit enhance IN OUT --profile {profile} --adapter FOLDER`, or in diffusers with the kit's context manager:
+
+```python
+{loads}with in_context(pipeline.transformer, reference_latents, "{mode}"): ...  # each expert
+```
+
+Learning curves: `<expert>/curve.csv` and `held_out.csv`; predictions on held-out pairs while it learned: `samples/`.
+The licence is that of the base model. Limits: it has seen the pairs' kind of scenes only, and what the pairs got wrong.
+"""
 
 
 @dataclass(frozen=True)
@@ -92,6 +123,32 @@ def save(folder: Path, transformer: "WanTransformer3DModel", facts: dict[str, An
         ),
     )
     store.write_json(folder / "adapter.json", facts)
+
+
+def write_card(profile: Profile, folder: Path) -> None:
+    """Write the model card of the adapters in `folder`: what they are, of what, how to load them, how they were trained."""
+    rows, facts = [], {}
+    for expert in experts(profile):
+        facts = json.loads((folder / expert.name / "adapter.json").read_text())
+        low, high = facts["sigma"]
+        rows.append(
+            f"| {expert.name} | `{expert.part}` | {low:g} to {high:g} | {facts['steps']} | {facts['learning_rate']:g} "
+            f"| `{facts['base'][-50:]}` |"
+        )
+    loads = "".join(
+        f'pipeline.load_lora_weights("{expert.name}"{", load_into_transformer_2=True" * expert.is_second})\n'
+        for expert in experts(profile)
+    )
+    store.write_text(
+        folder / "README.md",
+        CARD.format(
+            **{**facts, "base_name": profile.models.wan},
+            name=folder.name,
+            table="\n".join(rows),
+            loads=loads,
+            seconds=facts["frames"] / facts["fps"],
+        ),
+    )
 
 
 def check(profile: Profile, folder: Path, expert: Expert, mode: str) -> dict[str, Any]:

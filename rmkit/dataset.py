@@ -61,6 +61,20 @@ def pairs(profile: Profile) -> list[Pair]:
     return found
 
 
+def split(profile: Profile, pairs_: list[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on and the held-out ones: the last of the listing, as neighbours in it may be of one sequence.
+
+    Raises InputError when none is left to train on.
+    """
+    count = len(pairs_) - profile.train.held_out
+    if count < 1:
+        raise InputError(
+            f"train.held_out is {profile.train.held_out} and there are only {len(pairs_)} pairs: lower it, or "
+            "sample more training clips."
+        )
+    return pairs_[:count], pairs_[count:]
+
+
 def cache(profile: Profile, pipeline: "WanPipeline", pairs_: list[Pair]) -> list[Encoded]:
     """Encode what is not encoded yet, and return the files in the order of the pairs."""
     return [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from rmkit import diorama, endpoint, environment, evaluate, faces, models
+from rmkit import adapter, diorama, endpoint, environment, evaluate, faces, judge, models, train
 from rmkit.baselines import outside
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY
@@ -63,6 +63,7 @@ def check(profile: Profile) -> list[Finding]:
         _judge(profile),
         _faces(profile),
         *(_model(profile, which) for which in models.named(profile)),
+        _training(profile),
         *(_outside(profile, name) for name in outside.asked(profile)),
     ]
 
@@ -163,6 +164,7 @@ def _judge(profile: Profile) -> Finding:
         return Finding("judge", text, False, needed=False)
     try:
         endpoint.key()
+        judge.check_footage(profile)
     except InputError as error:
         return Finding("judge", str(error), False)
     return Finding("judge", text, True)
@@ -186,6 +188,15 @@ def _model(profile: Profile, which: models.Which) -> Finding:
     except InputError as error:
         return Finding(f"model {which}", str(error), False)
     return Finding(f"model {which}", getattr(profile.models, which), True)
+
+
+def _training(profile: Profile) -> Finding:
+    try:
+        train.require(profile)
+        names = ", ".join(f"{expert.name}: {expert.steps} steps" for expert in adapter.experts(profile))
+    except (InputError, OSError) as error:  # a model that is not there has a line of its own
+        return Finding("training", str(error), not isinstance(error, InputError))
+    return Finding("training", names, True)
 
 
 def _outside(profile: Profile, name: str) -> Finding:

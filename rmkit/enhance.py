@@ -5,8 +5,8 @@ render's own latents are all the model sees besides the prompt.
 """
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from rmkit import adapter, clips, encode, models, progress, store, train, video
 from rmkit.clips import Clip
-from rmkit.incontext import Reference, in_context, uncached
+from rmkit.incontext import CACHED, Place, Reference, in_context, place, uncached
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def enhance(profile: Profile, clips_: Sequence[Clip], name: str = train.NAME) ->
     pipeline = load(profile, folder)
     texts = {text: encode.text(pipeline, text) for text in {_prompt(profile, clip) for clip in todo}}
     negative_text = negative(profile, pipeline)
+    if mode(profile) == CACHED:
+        print(f"in context: {_kept(profile, pipeline)}")
     for clip in progress.track(todo, "enhance"):
         frames = run(
             profile,
@@ -83,16 +85,23 @@ def run(
     seed: int,
 ) -> np.ndarray:
     """One clip through the pipeline: uint8 [F, H, W, 3] in and out; text and negative [1, T, D]."""
-    # One for both experts: what is cached of the first is dropped when the second takes over.
-    reference = Reference(encode.latents(pipeline, render))
-    with ExitStack() as contexts:
-        for transformer in transformers(pipeline):
-            contexts.enter_context(in_context(transformer, reference, mode(profile)))
+    with seeing(profile, pipeline, render):
         generator = models.generator(seed)
         made = sample(
             profile, pipeline, render.shape[:3], text, negative, generator=generator, output_type="np"
         )
     return video.to_uint8(made[0])
+
+
+@contextmanager
+def seeing(profile: Profile, pipeline: "WanPipeline", render: np.ndarray) -> Iterator["torch.Tensor"]:
+    """Let every expert see a render, uint8 [F, H, W, 3], inside; yields its latents [1, C, F, H, W]."""
+    # One for both experts: what is cached of the first is dropped when the second takes over.
+    reference = Reference(encode.latents(pipeline, render))
+    with ExitStack() as contexts:
+        for transformer in transformers(pipeline):
+            contexts.enter_context(in_context(transformer, reference, mode(profile), profile.enhance.cache))
+        yield reference.latents
 
 
 def sample(
@@ -118,6 +127,21 @@ def sample(
         **_guidance(profile, pipeline),
         **options,
     ).frames
+
+
+def _kept(profile: Profile, pipeline: "WanPipeline") -> Place:
+    """Where the keys and values of a clip's render will be kept: said before the first clip."""
+    import torch
+
+    size, spatial = profile.clips, pipeline.vae_scale_factor_spatial
+    shape = (size.frames // 4 + 1, size.height // spatial, size.width // spatial)
+    transformer = transformers(pipeline)[0]
+    noisy = torch.empty(
+        (1, transformer.config.in_channels, *shape),
+        dtype=transformer.dtype,
+        device=pipeline._execution_device,
+    )
+    return place(transformer, noisy, profile.enhance.cache)
 
 
 def transformers(pipeline: "WanPipeline") -> "list[WanTransformer3DModel]":

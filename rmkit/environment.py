@@ -27,9 +27,9 @@ PACKAGES = (
 )
 
 
-def describe(profile: Profile) -> dict[str, str]:
+def describe(profile: Profile, device: str) -> dict[str, str]:
     """Facts by name, in the order they are shown."""
-    facts = {"profile": profile.name, "commit": store.commit(), "device": device_name(profile)}
+    facts = {"profile": profile.name, "commit": store.commit(), "device": device}
     facts["compute type"] = profile.models.dtype
     facts["machine"] = machine()
     facts["python"] = platform.python_version()
@@ -43,7 +43,7 @@ def machine() -> str:
 
 def show(profile: Profile) -> None:
     """Print the facts, one a line: the second cell of every notebook."""
-    for name, fact in describe(profile).items():
+    for name, fact in describe(profile, device_name(profile)).items():
         print(f"{name:>24}  {fact}")
 
 
@@ -51,6 +51,12 @@ def notebook_times(profile: Profile) -> dict[str, dict[str, Any]]:
     """Seconds, peak memory (MiB) and device of each notebook's last run; empty before the first."""
     path = profile.layout.notebooks / "times.json"
     return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def recorded_device(profile: Profile) -> str:
+    """What the notebooks ran on, by their times.json: the report is made without torch."""
+    devices = dict.fromkeys(times["device"] for times in notebook_times(profile).values())
+    return ", ".join(devices) or "not recorded"
 
 
 def device_name(profile: Profile) -> str:

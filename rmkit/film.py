@@ -6,7 +6,6 @@ rate is not changed, whatever `clips.fps` the adapter was trained at.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ import numpy as np
 
 from rmkit import encode, enhance, models, store, train, video, windows
 from rmkit.errors import InputError
-from rmkit.incontext import uncached
 from rmkit.profile import Profile
 from rmkit.progress import track
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import WanPipeline
 
-VERSION = 1
+VERSION = 2
 ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 QUALITY = 12  # crf of the output: no loss that a person sees
 
@@ -69,7 +67,7 @@ def film(
             f"{path.name}: {info.frames} frames of {info.width}x{info.height} at {float(info.fps):g} fps, "
             f"{len(first)} window{'s' * (len(first) > 1)} x {profile.enhance.steps} steps"
         )
-        made = _made(profile, pipeline, path, info, first, text, negative, recipes[path].seed)
+        made = enhanced(profile, pipeline, path, info, first, text, negative, recipes[path].seed)
         facts = {"windows": len(first), "device": str(models.device(profile))}
         with store.writing(out, recipes[path], **facts) as temporary:
             sound = path if info.sound else None
@@ -80,7 +78,7 @@ def film(
     return [out for _, out in jobs]
 
 
-def _made(
+def enhanced(
     profile: Profile,
     pipeline: "WanPipeline",
     path: Path,
@@ -90,44 +88,54 @@ def _made(
     negative: "torch.Tensor | None",
     seed: int,
 ) -> Iterator[np.ndarray]:
-    """Frames of the enhanced video, uint8 [H, W, 3]: windows are encoded, denoised as one, and decoded one by one."""
-    import torch
-
-    length, overlap = min(profile.clips.frames, _whole(info.frames)), profile.enhance.overlap
-    references = [
-        encode.latents(pipeline, padded(frames, models.cell(pipeline))).cpu()
-        for frames in track(_stretches(video.stream(path), first, length), "encode", len(first))
-    ]
-    # A frame has one noise, in whichever window it is seen.
-    shape = list(references[0].shape)
-    shape[2] += first[-1] // windows.STRIDE
-    noise = torch.randn(shape, generator=models.generator(seed))  # [1, C, F of the video, H, W]
-    rows = [noise[:, :, at // windows.STRIDE :][:, :, : references[0].shape[2]] for at in first]
-    pixels = pipeline.vae_scale_factor_spatial
-    passes = profile.enhance.steps * (1 if negative is None else 2) * len(first)
-    ticks = track(range(passes), "denoise")
-    next(ticks)
-    # A window leaves its context after each step, and what is cached with it.
-    mode = uncached(enhance.mode(profile))
-    with ExitStack() as contexts:
-        for model in enhance.transformers(pipeline):
-            contexts.enter_context(
-                windows.denoised_as_one(model, references, first, overlap, mode, lambda: next(ticks, None))
-            )
-        latents = enhance.sample(
-            profile,
-            pipeline,
-            (length, shape[3] * pixels, shape[4] * pixels),
-            text.expand(len(first), -1, -1),
-            None if negative is None else negative.expand(len(first), -1, -1),
-            latents=torch.cat(rows),
-            output_type="latent",
-        )  # [N, C, F, H, W]
-    decoded = (encode.frames(pipeline, row[None]) for row in track(latents, "decode", len(first)))
-    whole = windows.joined(decoded, first, overlap)
+    """Frames of the enhanced video, uint8 [H, W, 3], window by window."""
+    length = min(profile.clips.frames, _whole(info.frames))
+    made = _windows(
+        profile,
+        pipeline,
+        _stretches(video.stream(path), first, length),
+        first,
+        (text, negative),
+        models.generator(seed),
+    )
+    whole = windows.joined(made, first, profile.enhance.overlap)
     for number, frame in enumerate(whole):
         if number < info.frames:  # the rest repeats the last
             yield frame[: info.height, : info.width]
+
+
+def _windows(
+    profile: Profile,
+    pipeline: "WanPipeline",
+    stretches: Iterator[np.ndarray],
+    first: Sequence[int],
+    texts: "tuple[torch.Tensor, torch.Tensor | None]",
+    generator: "torch.Generator",
+) -> Iterator[np.ndarray]:
+    """Enhanced windows, uint8 [F, H, W, 3] each, of the render's."""
+    import torch
+
+    experts, noise, passes = enhance.transformers(pipeline), None, []
+    calls = profile.enhance.steps * (1 if texts[1] is None else 2) * len(first)
+    ticks = track(range(calls), "enhance")
+    next(ticks)
+    for number, frames in enumerate(stretches):
+        frames = padded(frames, models.cell(pipeline))
+        after = None if number + 1 == len(first) else first[number + 1] - first[number]
+        with (
+            enhance.seeing(profile, pipeline, frames) as reference,
+            windows.blended(experts, passes, after, lambda: next(ticks, None)) as passes,
+        ):
+            shape = list(reference.shape)  # [1, C, F, H, W]
+            step = 0 if noise is None else (first[number] - first[number - 1]) // windows.STRIDE
+            # A frame has one noise, in whichever window it is seen.
+            kept = [] if noise is None else [noise[:, :, step:]]
+            shape[2] = step or shape[2]
+            noise = torch.cat([*kept, torch.randn(shape, generator=generator)], dim=2)
+            latents = enhance.sample(
+                profile, pipeline, frames.shape[:3], *texts, latents=noise, output_type="latent"
+            )
+        yield encode.frames(pipeline, latents)
 
 
 def _require_sound_for_mp4(path: Path, info: video.VideoInfo) -> None:

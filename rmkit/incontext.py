@@ -25,6 +25,7 @@ FORWARD_ARGUMENTS = (
     "encoder_hidden_states_image",
 )
 CACHED = "one-way cached"
+Cache = Literal["auto", "device", "cpu", "8-bit"]
 TEXTS = 2  # whose keys and values are kept: under guidance, the prompt and the negative prompt
 # Room for a pass itself, in vectors of the model's width a token: 13 in bf16, where norms are in float32; the rest
 # is for adapters and for what the allocator cannot use.
@@ -48,7 +49,7 @@ class Kept:
 
     transformer: "WanTransformer3DModel"
     inputs: dict[str, Any]
-    layers: "list[tuple[torch.Tensor, torch.Tensor]]"  # key, value [B, L, heads, D/heads] of each layer
+    layers: "list[tuple[States, States]]"  # key and value of each layer
 
     def is_of(self, transformer: "WanTransformer3DModel", inputs: dict[str, Any]) -> bool:
         return (
@@ -58,12 +59,51 @@ class Kept:
         )
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where one text's keys and values are kept, and how many bytes they take there."""
+
+    device: "torch.device"
+    size: int
+    in_8_bit: bool = False
+
+    def __str__(self) -> str:
+        rounded = ", rounded to 8 bit" * self.in_8_bit
+        return f"{self.size / 2**30:.2f} GiB a text on {self.device}{rounded}"
+
+
+@dataclass(frozen=True)
+class States:
+    """Keys or values [B, L, heads, D/heads] as they are kept: whole, or 8-bit with the step of each token and head."""
+
+    values: "torch.Tensor"
+    step: "torch.Tensor | None"  # float32 [B, L, heads, 1]
+
+    @classmethod
+    def of(cls, states: "torch.Tensor", place: Place) -> "States":
+        import torch
+
+        if not place.in_8_bit:
+            return cls(_put(states, place.device), None)
+        most = states.float().abs().amax(-1, keepdim=True)
+        step = most.clamp(min=torch.finfo(torch.float32).tiny) / 127
+        return cls(_put((states / step).round().to(torch.int8), place.device), _put(step, place.device))
+
+    def like(self, other: "torch.Tensor") -> "torch.Tensor":
+        """The states again, on the device and in the type of another tensor."""
+        # Copies from pinned memory need not be waited for: the stream keeps their order.
+        values = self.values.to(other.device, non_blocking=True)
+        if self.step is None:
+            return values
+        return (values * self.step.to(other.device, non_blocking=True)).to(other.dtype)
+
+
 @contextmanager
 def in_context(
     transformer: "WanTransformer3DModel",
     reference: "torch.Tensor | Reference | None" = None,
     mode: str = "joint",
-    cache: Literal["auto", "device", "cpu"] = "auto",
+    cache: Cache = "auto",
 ) -> Iterator[Reference]:
     """Let `transformer` see a clean reference while it predicts the noisy latents, in every call inside.
 
@@ -75,10 +115,9 @@ def in_context(
     model is as it was. Raises ValueError on a model in context already and on shapes that do not match.
 
     Mode "one-way cached" gives what "one-way" gives, and runs the reference once a text instead of in
-    every call, because it does not depend on the noisy rows. Its keys and values (`cache_bytes`) are kept
-    on the model's device or in CPU memory; `cache` "auto" looks which has room, and raises InputError
-    when neither has. Two experts given one `Reference` share the room: the first one's are dropped when
-    the second takes over. Without gradients only, and the weights must stay as they are.
+    every call, because it does not depend on the noisy rows. Where its keys and values go is `place` by
+    `cache`. Two experts given one `Reference` share the room: the first one's are dropped when the second
+    takes over. Without gradients only, and the weights must stay as they are.
     """
     from torch.compiler import disable
 
@@ -116,9 +155,41 @@ def uncached(mode: str) -> str:
     return "one-way" if mode == CACHED else mode
 
 
-def cache_bytes(transformer: "WanTransformer3DModel", noisy: "torch.Tensor") -> int:
+def place(transformer: "WanTransformer3DModel", noisy: "torch.Tensor", cache: Cache = "auto") -> Place:
+    """Where mode "one-way cached" keeps a text's keys and values, for noisy latents [B, C, F, H, W].
+
+    "device": with the latents; "cpu": in CPU memory; "8-bit": with the latents, in about a quarter (float32) or half
+    (bfloat16) of the room, rounded; "auto": the first of these that leaves a pass its room, then 8-bit in CPU memory.
+    Raises InputError when none does.
+    """
+    import torch
+
+    cpu, here = torch.device("cpu"), noisy.device
+    whole, small = (cache_bytes(transformer, noisy, in_8_bit) for in_8_bit in (False, True))
+    places = [Place(here, whole), Place(cpu, whole), Place(here, small, True), Place(cpu, small, True)]
+    if cache != "auto":
+        return places[("device", "cpu", "8-bit").index(cache)]
+    working = WORKING_WIDTHS * _widths(transformer, noisy)
+    if hasattr(transformer, "_hf_hook"):  # model offload: the weights come to the device in the next pass
+        working += sum(p.nbytes for p in transformer.parameters() if p.device != here)
+    room = {device: _free(device) - (working if device == here else 0) for device in (cpu, here)}
+    for candidate in places:
+        if candidate.size <= room[candidate.device]:
+            return candidate
+    found = " and ".join(f"{max(0, free) / 2**30:.1f} GiB on {device}" for device, free in room.items())
+    raise InputError(
+        f"the reference's keys and values take {whole / 2**30:.1f} GiB a text, in 8 bit {small / 2**30:.1f}, and there "
+        f"are only {found} beside a pass: use mode 'one-way', which keeps none."
+    )
+
+
+def cache_bytes(transformer: "WanTransformer3DModel", noisy: "torch.Tensor", in_8_bit: bool = False) -> int:
     """What one text's keys and values take in mode "one-way cached", for noisy latents [B, C, F, H, W]."""
-    return 2 * len(transformer.blocks) * _widths(transformer, noisy)
+    size = 2 * len(transformer.blocks) * _widths(transformer, noisy)
+    if not in_8_bit:
+        return size
+    numbers = size // noisy.element_size()
+    return numbers + 4 * numbers // transformer.config.attention_head_dim
 
 
 class InContextAttention:
@@ -193,12 +264,12 @@ ATTENTION: dict[str, Callable] = {"joint": joint, "one-way": one_way}
 class OneWayCached:
     """`one_way` in two passes through a layer: the reference's own leaves what the noisy rows' attends to.
 
-    `kept`: key and value [B, L, heads, D/heads] of the reference, on `device`; None until it has passed.
+    `kept`: the reference's key and value, at `place`; None until it has passed.
     """
 
     def __init__(self):
-        self.kept: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.device: torch.device | None = None
+        self.kept: tuple[States, States] | None = None
+        self.place: Place | None = None
 
     def __call__(
         self, attention: Callable, query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor"
@@ -206,10 +277,9 @@ class OneWayCached:
         import torch
 
         if self.kept is None:
-            self.kept = (_put(key, self.device), _put(value, self.device))
+            self.kept = (States.of(key, self.place), States.of(value, self.place))
             return attention(query, key, value)
-        # Copies from pinned memory need not be waited for: the stream keeps their order.
-        own_key, own_value = (states.to(key.device, non_blocking=True) for states in self.kept)
+        own_key, own_value = (states.like(key) for states in self.kept)
         return attention(query, torch.cat([own_key, key], dim=1), torch.cat([own_value, value], dim=1))
 
 
@@ -270,9 +340,9 @@ def _recall(
     kept = next((kept for kept in shown.kept if kept.is_of(model, own)), None)
     if kept is None:
         del shown.kept[: len(shown.kept) + 1 - TEXTS]  # first, because the new one may need their memory
-        device = _choose(cache, model, own["hidden_states"])
+        chosen = place(model, own["hidden_states"], cache)
         for attend in attends:
-            attend.kept, attend.device = None, device
+            attend.kept, attend.place = None, chosen
         # Once a text, so not worth a graph of its own; and what is kept must not lie in a graph's memory.
         with torch.compiler.set_stance("force_eager"):
             model.forward(**own)
@@ -323,29 +393,6 @@ def _copy(inputs: dict) -> dict:
     import torch
 
     return {name: i.clone() if isinstance(i, torch.Tensor) else copy(i) for name, i in inputs.items()}
-
-
-def _choose(cache: str, transformer: Any, noisy: "torch.Tensor") -> "torch.device":
-    """Where one more text's keys and values go, so that a pass still has room beside them."""
-    import torch
-
-    cpu = torch.device("cpu")
-    if cache != "auto":
-        return cpu if cache == "cpu" else noisy.device
-    size = cache_bytes(transformer, noisy)
-    needed = {cpu: size, noisy.device: size + WORKING_WIDTHS * _widths(transformer, noisy)}
-    if hasattr(transformer, "_hf_hook"):  # model offload: the weights come to the device in the next pass
-        away = [p.nbytes for p in transformer.parameters() if p.device != noisy.device]
-        needed[noisy.device] += sum(away)
-    room = {place: _free(place) for place in (noisy.device, cpu)}
-    for place in room:
-        if needed[place] <= room[place]:
-            return place
-    found = " and ".join(f"{free / 2**30:.1f} GiB on {place}" for place, free in room.items())
-    raise InputError(
-        f"the reference's keys and values take {size / 2**30:.1f} GiB a text, and there are only {found}: "
-        "use mode 'one-way', which keeps none."
-    )
 
 
 def _free(device: "torch.device") -> int:

@@ -54,6 +54,10 @@ class Models(Settings):
     vace: str = Field(description="folder or hub name of the VACE pipeline")
     editor: str = Field(description="folder or hub name of the image editing pipeline")
     features: str | None = Field(None, description="folder or hub name of DINO's ViT; null: no DINO metrics")
+    amt: str | None = Field(
+        None,
+        description="AMT-S exported as ONNX: two frames float32 [1,3,H,W] in 0..1 in, the middle one out; null: not run",
+    )
     judge: str | None = Field(
         None, description="folder or hub name of the offline judge; null: not measured (ours)"
     )
@@ -131,11 +135,25 @@ class Train(Settings):
     alpha: int = Field(32, description="LoRA alpha (ours)")
     weight_decay: float = Field(0.0, ge=0, description="(ours)")
     gradient_clip: float = Field(1.0, gt=0, description="(ours)")
-    batch: int = Field(1, ge=1, description="pairs a step (ours)")
+    batch: int = Field(1, ge=1, description="pairs a step, over all processes (ours)")
     warmup: int = Field(20, ge=0, description="steps of linear warm-up (ours)")
-    shift: float = Field(3.0, description="shift of the timestep sampler (ours)")
+    sampler: Literal["shifted", "uniform", "logit-normal"] = Field(
+        "shifted", description="distribution of noise levels (ours)"
+    )
+    shift: float = Field(3.0, gt=0, description="of the sampler `shifted` (ours)")
+    logit_mean: float = Field(0.0, description="of the sampler `logit-normal` (ours)")
+    logit_spread: float = Field(1.0, gt=0, description="of the sampler `logit-normal` (ours)")
+    held_out: int = Field(0, ge=0, description="pairs not trained on, whose loss is measured (ours)")
+    evaluate_every: int = Field(50, ge=1, description="steps between measurements on held-out pairs")
     checkpoint_every: int = Field(50, ge=1, description="steps between resumable checkpoints")
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="adamw8bit: bitsandbytes', less memory, a GPU only (ours)"
+    )
+    base: Literal["full", "fp8"] = Field(
+        "full", description="how the frozen weights are stored; fp8: half the memory, rounded (ours)"
+    )
     gradient_checkpointing: bool = Field(False, description="less memory, more time (ours)")
+    tensorboard: bool = Field(False, description="write events for TensorBoard too")
     prompt: str = Field("a photorealistic video", description="of clips without a caption (ours)")
     low: Expert
     high: Expert
@@ -144,6 +162,9 @@ class Train(Settings):
 class Enhance(Settings):
     mode: Literal["joint", "one-way", "one-way cached"] | None = Field(
         None, description="null: train.mode; one-way cached: the same as one-way, faster, more memory"
+    )
+    cache: Literal["auto", "device", "cpu", "8-bit"] = Field(
+        "auto", description="where one-way cached keeps keys and values; 8-bit: less room, rounded (ours)"
     )
     steps: int = Field(40, ge=1, description="denoising steps (Wan2.2: 40)")
     guidance_low: float = Field(3.0, description="low-noise expert (Wan2.2: 3)")
@@ -186,6 +207,9 @@ class Judge(Settings):
     usd_per_million_input: float | None = Field(None, ge=0, description="price of tokens read; null: n/a")
     usd_per_million_output: float | None = Field(None, ge=0, description="price of tokens written; null: n/a")
     budget_usd: float = Field(20.0, ge=0, description="a dearer judge does not run")
+    real: str | None = Field(
+        None, description="folder of real footage, mp4s, rated once as the method `real`; null: none"
+    )
 
     @model_validator(mode="after")
     def _address(self) -> "Judge":
@@ -251,12 +275,19 @@ class RunwayAleph(Settings):
         return self
 
 
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Label = Annotated[str, Field(min_length=1)]
+
+
 class Baselines(Settings):
     """The paper's outside methods (4.1, B.3): each runs only where it is asked for."""
 
     runway_aleph: RunwayAleph | None = Field(None, description="null: not run")
     lucy_edit: LucyEdit | None = Field(None, description="null: not run")
     editto: Editto | None = Field(None, description="null: not run")
+    folders: dict[FolderName, Label] = Field(
+        {}, description="methods of your own, name and label; clips in enhanced/<name>/, named as the kit's"
+    )
 
 
 class Profile(Settings):

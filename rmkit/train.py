@@ -1,36 +1,47 @@
 """Training of the in-context LoRA on pairs of render and propagated clip (paper, 3.3 and B.2).
 
-Reads `pairs/` (see `dataset`); writes `adapters/<name>/<expert>/` (adapter and learning curve). A killed
-run goes on from its checkpoint and ends bit-identical: a step's random numbers depend on its number alone.
+Reads `pairs/` (see `dataset`); writes `adapters/<name>/`: for each expert a folder with its adapter and learning curves,
+`samples/` and a model card. A killed run goes on from its checkpoint and ends bit-identical: a step's random numbers
+depend on its number alone. On several GPUs: `accelerate launch -m rmkit train` (one step is the same step there).
 """
 
-import csv
 import hashlib
+import importlib.util
 import json
 import math
+import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmkit import adapter, dataset, models, progress, store
+from rmkit import adapter, checkpoint, dataset, encode, models, progress, sigma, store, video
 from rmkit.adapter import Expert
 from rmkit.dataset import Encoded, Pair
 from rmkit.errors import InputError
-from rmkit.incontext import in_context
+from rmkit.incontext import Reference, in_context
 from rmkit.profile import Profile
+from rmkit.record import Record
+from rmkit.record import write as write_tables
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
-    from diffusers import WanTransformer3DModel
+    from accelerate import Accelerator
+    from diffusers import WanPipeline, WanTransformer3DModel
 
-VERSION = 1
+Watch = Callable[["pd.DataFrame", "pd.DataFrame"], None]  # of curve and held_out (see `record`)
+VERSION = 2
 NAME = "realmaster"
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]  # ours
 ENCODERS = ("vae", "text_encoder", "tokenizer")  # what the cached inputs depend on
-COLUMNS = ("step", "expert", "loss", "sigma", "lr", "seconds")
+QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of an expert's noise levels, at which held-out pairs are measured
 # Settings that change the cost and not the result, or that enter the key by another way.
-NOT_KEYED = {"checkpoint_every", "gradient_checkpointing", "low", "high", "prompt"}
+NOT_KEYED = {
+    *("checkpoint_every", "evaluate_every", "gradient_checkpointing", "tensorboard"),
+    *("low", "high", "prompt"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,42 +55,70 @@ class Inputs:
     velocity: "torch.Tensor"
 
 
-def train(profile: Profile, name: str = NAME) -> Path:
+def train(profile: Profile, name: str = NAME, watch: Watch | None = None) -> Path:
     """Train one adapter an expert and return their folder; what is finished is not trained again.
 
-    Raises InputError on missing models, no pairs, a pair of unequal clips or one that teaches copying,
-    and when the loss stops being finite.
+    `watch` is given the curves of the expert in training at every measurement. Raises InputError on missing models, no
+    pairs, a pair of unequal clips or one that teaches copying, settings that this machine cannot follow, and when the
+    loss stops being finite.
     """
     models.check(profile, "wan")
+    require(profile)
     experts = adapter.experts(profile)
-    pairs = dataset.pairs(profile)
+    pairs, held_out = dataset.split(profile, dataset.pairs(profile))
     folder = profile.layout.adapters / name
-    recipes = {expert: _recipe(profile, expert, pairs) for expert in experts}
+    recipes = {expert: _recipe(profile, expert, pairs, held_out) for expert in experts}
     todo = [e for e in experts if not store.is_done(folder / e.name, recipes[e])]
     if not todo:
         return folder
-    pipeline = models.load_wan(profile)
-    encoded = dataset.cache(profile, pipeline, pairs)
+    accelerator = _accelerator(profile, folder)
+    with accelerator.main_process_first():  # the others find everything encoded
+        pipeline = models.load_wan(profile)
+        encoded = dataset.cache(profile, pipeline, pairs + held_out)
     pipeline.remove_all_hooks()
     transformers = {expert: getattr(pipeline, expert.part) for expert in todo}
-    del pipeline  # the VAE and the text encoder are needed no more
+    pipeline.text_encoder = pipeline.transformer = pipeline.transformer_2 = None  # the VAE stays, for samples
     for transformer in transformers.values():
         transformer.to("cpu")
     for expert in todo:
-        _fit(profile, expert, transformers.pop(expert), encoded, recipes[expert], folder)
+        run = _Run(profile, expert, recipes[expert], folder, pairs, held_out, encoded, accelerator, pipeline)
+        _fit(run, transformers.pop(expert), watch)
+    if accelerator.is_main_process:
+        adapter.write_card(profile, folder)
+    accelerator.wait_for_everyone()
     return folder
 
 
-def curve(profile: Profile, name: str = NAME) -> list[dict[str, str]]:
-    """Rows of the learning curves of all experts, with the keys of COLUMNS."""
-    rows = []
-    for expert in adapter.experts(profile):
-        path = profile.layout.adapters / name / expert.name / "curve.csv"
-        if not path.is_file():
-            raise InputError(f"{path} does not exist: train the adapter first (04_iclora_training).")
-        with path.open(newline="") as file:
-            rows += csv.DictReader(file)
-    return rows
+def launch(profile: Profile, processes: int, name: str = NAME) -> Path:
+    """Train from a notebook on several GPUs, by accelerate's launcher; the kernel must not have used CUDA yet."""
+    from accelerate import notebook_launcher
+
+    if processes == 1:
+        return train(profile, name)
+    notebook_launcher(train, (profile, name), num_processes=processes)
+    return profile.layout.adapters / name
+
+
+def require(profile: Profile) -> None:
+    """Raise InputError where the settings under `train` ask for what is not here: before a model is loaded."""
+    settings, on_cpu = profile.train, models.device(profile).type == "cpu"
+    if settings.optimizer == "adamw8bit" and (on_cpu or not importlib.util.find_spec("bitsandbytes")):
+        raise InputError(
+            "train.optimizer is 'adamw8bit', which needs a CUDA GPU and the package bitsandbytes "
+            "(pip install bitsandbytes): install it, or set it to 'adamw'."
+        )
+    if settings.tensorboard and not importlib.util.find_spec("tensorboard"):
+        raise InputError("train.tensorboard needs the package tensorboard: pip install tensorboard.")
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1"):
+        raise InputError(
+            "training does not shard the model (FSDP): launch it without, as with `accelerate launch --multi_gpu`, "
+            "and set train.base to 'fp8' where a GPU is too small."
+        )
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if settings.batch % processes:
+        raise InputError(
+            f"train.batch is {settings.batch} and {processes} processes share it: make it a multiple of them."
+        )
 
 
 def prepare_inputs(batch: dict[str, "torch.Tensor"], noise: "torch.Tensor", sigma: "torch.Tensor") -> Inputs:
@@ -99,18 +138,8 @@ def prepare_inputs(batch: dict[str, "torch.Tensor"], noise: "torch.Tensor", sigm
 
 
 def loss(prediction: "torch.Tensor", inputs: Inputs) -> "torch.Tensor":
-    """Mean squared error of the velocity in float32, unweighted; a scalar."""
-    return (prediction.float() - inputs.velocity.float()).square().mean()
-
-
-def sample_sigma(uniform: "torch.Tensor", low: float, high: float, shift: float) -> "torch.Tensor":
-    """Shifted noise levels of one expert's range (ours): uniform [B] in 0..1 -> sigma in low..high.
-
-    The flow shift s u / (1 + (s - 1) u) of a uniform u, drawn only where the result is in range.
-    """
-    first, last = (sigma / (shift - (shift - 1) * sigma) for sigma in (low, high))
-    u = first + (last - first) * uniform
-    return shift * u / (1 + (shift - 1) * u)
+    """Mean squared error of the velocity in float32, unweighted, a pair: [B, C, F, H, W] -> [B]."""
+    return (prediction.float() - inputs.velocity.float()).square().mean(dim=(1, 2, 3, 4))
 
 
 def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
@@ -120,9 +149,9 @@ def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _recipe(profile: Profile, expert: Expert, pairs: list[Pair]) -> store.Recipe:
+def _recipe(profile: Profile, expert: Expert, pairs: list[Pair], held_out: list[Pair]) -> store.Recipe:
     inputs = {}
-    for pair in pairs:
+    for pair in pairs + held_out:
         inputs[f"{pair.id}/render"] = store.fingerprint(pair.render)
         inputs[f"{pair.id}/target"] = store.fingerprint(pair.target)
         inputs[f"{pair.id}/prompt"] = pair.prompt
@@ -143,64 +172,156 @@ def _recipe(profile: Profile, expert: Expert, pairs: list[Pair]) -> store.Recipe
     )
 
 
-def _fit(
-    profile: Profile,
-    expert: Expert,
-    transformer: "WanTransformer3DModel",
-    encoded: list[Encoded],
-    recipe: store.Recipe,
-    folder: Path,
-) -> None:
-    """Train one expert from scratch or from its checkpoint, and write its adapter."""
+@dataclass(frozen=True)
+class _Run:
+    """One expert's training: what it is made of and where it goes."""
+
+    profile: Profile
+    expert: Expert
+    recipe: store.Recipe
+    folder: Path
+    pairs: list[Pair]
+    held_out: list[Pair]
+    encoded: list[Encoded]  # of the pairs, then of the held-out ones
+    accelerator: "Accelerator"
+    pipeline: "WanPipeline"  # for its VAE
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / f"{self.expert.name}.checkpoint.safetensors"
+
+    def tables(self, record: Record) -> "list[pd.DataFrame]":
+        ids = ([pair.id for pair in pairs] for pairs in (self.pairs, self.held_out))
+        return record.tables(self.expert.name, *ids)
+
+
+def _accelerator(profile: Profile, folder: Path) -> "Accelerator":
     import torch
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    settings = profile.train
-    place = models.device(profile)
     mixed = "bf16" if models.dtype(profile) == torch.bfloat16 else "no"
     # Accelerate keeps the first call's precision for the process; a notebook may go through two profiles.
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision=mixed, cpu=place.type == "cpu")
-    if accelerator.num_processes > 1:
-        raise InputError("training runs in one process: start it without `accelerate launch`.")
-    parameters = _add_adapter(profile, transformer, recipe.seed)
-    optimizer = torch.optim.AdamW(
-        parameters.values(), expert.learning_rate, weight_decay=settings.weight_decay, fused=True
+    return Accelerator(
+        mixed_precision=mixed,
+        cpu=models.device(profile).type == "cpu",
+        log_with="tensorboard" if profile.train.tensorboard else None,
+        project_dir=folder / "tensorboard",
     )
-    checkpoint = folder / f"{expert.name}.checkpoint.safetensors"
-    done = _resume(checkpoint, recipe, parameters, optimizer)
+
+
+def _fit(run: _Run, transformer: "WanTransformer3DModel", watch: Watch | None) -> None:
+    """Train one expert from scratch or from its checkpoint, and write its adapter."""
+    profile, expert, accelerator, settings = run.profile, run.expert, run.accelerator, run.profile.train
+    parameters = _add_adapter(profile, transformer, run.recipe.seed)
+    optimizer = _optimizer(profile, expert, parameters)
+    record = checkpoint.resume(run.checkpoint, run.recipe, parameters, optimizer)
     model, optimizer = accelerator.prepare(transformer.train(), optimizer)
-    started = time.time() - (done[-1][-1] if done else 0.0)
-    with in_context(accelerator.unwrap_model(model), mode=settings.mode) as shown:
-        for step in progress.track(range(len(done), expert.steps), f"train {expert.name}"):
-            inputs = _inputs(profile, expert, encoded, step, recipe.seed, accelerator.device)
+    bare = accelerator.unwrap_model(model)
+    started = time.time() - record.seconds
+    steps = range(record.steps, expert.steps)
+    if accelerator.is_main_process:
+        steps = progress.track(steps, f"train {expert.name}")
+    if settings.tensorboard:
+        accelerator.init_trackers(expert.name)
+    with in_context(bare, mode=settings.mode) as shown:
+        if not record.held_out:
+            _measure(run, bare, shown, 0, record)
+        for step in steps:
+            pairs, inputs = _inputs(run, step)
             rate = learning_rate(step, expert.steps, settings.warmup, expert.learning_rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             shown.latents = inputs.reference
             prediction = model(inputs.noisy, inputs.timestep, inputs.text, return_dict=False)[0]
-            error = loss(prediction, inputs)
-            value = error.item()
-            if not math.isfinite(value):
+            errors = loss(prediction, inputs)  # [B / processes]
+            every = accelerator.gather(errors.detach()).tolist()
+            if not all(math.isfinite(error) for error in every):
                 raise InputError(
-                    f"the loss of the {expert.name} expert became {value} at step {step}: lower its "
+                    f"the loss of the {expert.name} expert became {sum(every)} at step {step}: lower its "
                     "learning_rate under `train`, and look at the pairs of that step."
                 )
             optimizer.zero_grad()
-            accelerator.backward(error)
+            accelerator.backward(errors.mean())
             accelerator.clip_grad_norm_(parameters.values(), settings.gradient_clip)
             optimizer.step()
-            sigma = inputs.timestep.mean().item() / 1000
-            done.append((step, value, sigma, rate, time.time() - started))
-            if (step + 1) % settings.checkpoint_every == 0 and step + 1 < expert.steps:
-                _checkpoint(checkpoint, recipe, parameters, optimizer, done)
-    trained = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    with store.writing(folder / expert.name, recipe, device=str(place)) as temporary:
-        adapter.save(temporary, trained, _facts(profile, expert, recipe))
-        _write_curve(temporary / "curve.csv", expert, done)
-    checkpoint.unlink(missing_ok=True)
-    store.sidecar_of(checkpoint).unlink(missing_ok=True)
+            levels = accelerator.gather(inputs.timestep / 1000).tolist()
+            elapsed = time.time() - started
+            record.curve += [
+                (step, pair, level, error, rate, elapsed)
+                for pair, level, error in zip(pairs, levels, every, strict=True)
+            ]
+            done = step + 1
+            if settings.tensorboard:
+                accelerator.log({"loss": sum(every) / len(every), "lr": rate}, step=done)
+            if done % settings.evaluate_every == 0 or done == expert.steps:
+                _measure(run, bare, shown, done, record)
+                if watch and accelerator.is_main_process:
+                    watch(*run.tables(record))
+            if done % settings.checkpoint_every == 0 and done < expert.steps and accelerator.is_main_process:
+                checkpoint.save(run.checkpoint, run.recipe, parameters, optimizer, record)
+    if accelerator.is_main_process:
+        trained = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        facts = {"device": str(accelerator.device), "processes": accelerator.num_processes}
+        with store.writing(run.folder / expert.name, run.recipe, **facts) as temporary:
+            adapter.save(temporary, trained, _facts(run))
+            write_tables(temporary, run.tables(record))
+        run.checkpoint.unlink(missing_ok=True)
+        store.sidecar_of(run.checkpoint).unlink(missing_ok=True)
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+
+
+def _measure(run: _Run, model: "WanTransformer3DModel", shown: Reference, step: int, record: Record) -> None:
+    """Loss of the held-out pairs at fixed noise and noise levels, and a sheet of what is predicted there.
+
+    Every process does it, so that none waits for another longer than a collective may; the first one writes.
+    """
+    import torch
+
+    device, rows = run.accelerator.device, []
+    for i, (pair, encoded) in enumerate(zip(run.held_out, run.encoded[len(run.pairs) :], strict=True)):
+        batch = {name: tensor.to(device) for name, tensor in dataset.batch([encoded]).items()}
+        generator = models.generator(store.seed_for(run.recipe.seed, "held-out", str(i)))
+        noise = torch.randn(batch["target"].shape, generator=generator).to(device)
+        pictures = [batch["render"], batch["target"]]
+        for quantile in QUANTILES:
+            level = sigma.draw(torch.tensor([quantile]), *run.expert.sigma, run.profile.train).to(device)
+            inputs = prepare_inputs(batch, noise, level)
+            shown.latents = inputs.reference
+            with torch.no_grad():
+                velocity = model(inputs.noisy, inputs.timestep, inputs.text, return_dict=False)[0]
+            record.held_out.append((step, i, quantile, level.item(), loss(velocity, inputs).item()))
+            pictures.append(inputs.noisy - level * velocity.float())
+        if run.accelerator.is_main_process:
+            run.pipeline.vae.to(device)
+            # The first latent is one frame's, so it is decoded for the price of a picture.
+            frames = [encode.frames(run.pipeline, latents[:, :, :1])[0] for latents in pictures]
+            rows.append((pair.id, frames))
+    if not run.held_out or not run.accelerator.is_main_process:
+        return
+    if run.profile.train.tensorboard:
+        last = [row[-1] for row in record.held_out if row[0] == step]
+        run.accelerator.log({"held-out loss": sum(last) / len(last)}, step=step)
+    path = run.folder / "samples" / f"{run.expert.name}_{step:06d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    video.contact_sheet(rows, min(288, run.profile.clips.width)).save(path)
+
+
+def _optimizer(
+    profile: Profile, expert: Expert, parameters: dict[str, "torch.Tensor"]
+) -> "torch.optim.Optimizer":
+    import torch
+
+    options = {"lr": expert.learning_rate, "weight_decay": profile.train.weight_decay}
+    if profile.train.optimizer == "adamw8bit":
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(parameters.values(), **options)
+    return torch.optim.AdamW(parameters.values(), fused=True, **options)
 
 
 def _add_adapter(
@@ -212,6 +333,8 @@ def _add_adapter(
 
     transformer.requires_grad_(False)
     settings = profile.train
+    if settings.base == "fp8":  # before the adapter is there, which must keep its own type
+        transformer.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=models.dtype(profile))
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=TARGETS)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -224,71 +347,30 @@ def _add_adapter(
     return parameters
 
 
-def _inputs(
-    profile: Profile,
-    expert: Expert,
-    encoded: list[Encoded],
-    step: int,
-    seed: int,
-    device: "torch.device",
-) -> Inputs:
-    """A step's pairs, noise and sigma: functions of seed and step, so that a resumed run sees the same."""
+def _inputs(run: _Run, step: int) -> tuple[list[int], Inputs]:
+    """A step's pairs over all processes, and this process's share of them with noise and noise levels.
+
+    Functions of seed and step, so that a resumed run sees the same, and so do several processes together.
+    """
     import torch
 
-    chosen = dataset.draw(len(encoded), profile.train.batch, step, seed)
-    batch = dataset.batch([encoded[i] for i in chosen])
+    settings, seed, accelerator = run.profile.train, run.recipe.seed, run.accelerator
+    chosen = dataset.draw(len(run.pairs), settings.batch, step, seed)
+    batch = dataset.batch([run.encoded[i] for i in chosen])
     generator = models.generator(store.seed_for(seed, "step", str(step)))
-    uniform = torch.rand(len(chosen), generator=generator)
-    sigma = sample_sigma(uniform, *expert.sigma, profile.train.shift)
+    level = sigma.draw(torch.rand(len(chosen), generator=generator), *run.expert.sigma, settings)
     noise = torch.randn(batch["target"].shape, generator=generator)
-    on_device = {name: tensor.to(device) for name, tensor in batch.items()}
-    return prepare_inputs(on_device, noise.to(device), sigma.to(device))
+    size = len(chosen) // accelerator.num_processes
+    own = slice(accelerator.process_index * size, (accelerator.process_index + 1) * size)
+    place = accelerator.device
+    on_device = {name: tensor[own].to(place) for name, tensor in batch.items()}
+    return chosen, prepare_inputs(on_device, noise[own].to(place), level[own].to(place))
 
 
-def _checkpoint(
-    path: Path,
-    recipe: store.Recipe,
-    parameters: dict[str, "torch.Tensor"],
-    optimizer: Any,
-    curve: list[tuple],
-) -> None:
-    """Adapter, optimiser state and curve (so the step) in one file; random numbers need no state."""
-    import torch
-    from safetensors.torch import save_file
-
-    tensors = {"curve": torch.tensor(curve, dtype=torch.float64)}  # [steps, columns but the expert]
-    for name, parameter in parameters.items():
-        tensors[f"adapter.{name}"] = parameter.detach()
-        for moment, value in optimizer.state[parameter].items():
-            tensors[f"{moment}.{name}"] = value
-    with store.writing(path, recipe, step=len(curve)) as temporary:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-
-
-def _resume(
-    path: Path,
-    recipe: store.Recipe,
-    parameters: dict[str, "torch.Tensor"],
-    optimizer: "torch.optim.AdamW",
-) -> list[tuple]:
-    """Put the checkpoint of the same recipe back and return the curve so far; [] when there is none."""
-    from safetensors.torch import load_file
-
-    if not store.is_done(path, recipe):
-        return []
-    tensors, state = load_file(path), {}
-    for i, (name, parameter) in enumerate(parameters.items()):
-        parameter.data.copy_(tensors[f"adapter.{name}"])
-        moments = ("step", "exp_avg", "exp_avg_sq")
-        state[i] = {moment: tensors[f"{moment}.{name}"] for moment in moments}
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return [(int(step), *values) for step, *values in tensors["curve"].tolist()]
-
-
-def _facts(profile: Profile, expert: Expert, recipe: store.Recipe) -> dict[str, Any]:
+def _facts(run: _Run) -> dict[str, Any]:
     """What loading checks and what a reader of the file wants to know; goes into its header."""
-    dataset_hash = hashlib.sha256(json.dumps(recipe.inputs, sort_keys=True).encode()).hexdigest()
+    profile, expert = run.profile, run.expert
+    dataset_hash = hashlib.sha256(json.dumps(run.recipe.inputs, sort_keys=True).encode()).hexdigest()
     clips = profile.clips
     return {
         "mode": profile.train.mode,
@@ -304,16 +386,9 @@ def _facts(profile: Profile, expert: Expert, recipe: store.Recipe) -> dict[str, 
         "prompt": profile.train.prompt,
         "sigma": list(expert.sigma),
         "steps": expert.steps,
+        "learning_rate": expert.learning_rate,
         "profile": profile.name,
+        "pairs": len(run.pairs),
         "dataset": dataset_hash[:32],
         "commit": store.commit(),
     }
-
-
-def _write_curve(path: Path, expert: Expert, curve: list[tuple]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for step, value, sigma, rate, seconds in curve:
-            row = (step, expert.name, f"{value:.6f}", f"{sigma:.4f}", f"{rate:.4e}", f"{seconds:.2f}")
-            writer.writerow(row)

@@ -18,6 +18,16 @@ def explore(show: Callable[..., Any], **choices: Sequence[Any] | Mapping[str, An
     ipywidgets.interact(show, **menus)
 
 
+def live(draw: Callable[..., Any]) -> Callable[..., None] | None:
+    """A function that shows `draw` of its arguments in one place of the notebook, again and again; else None."""
+    if not person_is_here():
+        return None
+    from IPython.display import display
+
+    shown = display(display_id=True)
+    return lambda *arguments: shown.update(draw(*arguments))
+
+
 def person_is_here() -> bool:
     """Whether somebody could answer a question: a notebook's front end allows input, papermill does not."""
     try:

@@ -1,8 +1,12 @@
 """The benchmarks count what they say and print every line. No time is tested."""
 
+from types import SimpleNamespace
+
 import compare_modes
 import incontext as bench
+import numpy as np
 import pytest
+import seams
 import temporal_flickering
 import torch
 from concatenation import concatenated
@@ -10,7 +14,7 @@ from test_metrics import put_truth
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rmkit import typeset
+from rmkit import profile, typeset
 from rmkit.incontext import CACHED, in_context
 
 SHAPE, GRID = bench.Shape(width=96, heads=2, feed_forward=256, layers=2, text=9, text_width=40), (2, 12, 17)
@@ -81,3 +85,34 @@ def test_modes_are_trained_alike_and_compared(pairs_profile, capsys):
     assert (table.data.seconds > 0).all() and "modes" in typeset.markdown(table).lower()
     folder = settings.layout.adapters
     assert (folder / "one-way" / "low" / "adapter.json").exists() and (folder / "realmaster").is_dir()
+
+
+def test_a_jump_where_windows_join_is_seen_there(monkeypatch, capsys):
+    """Windows of 17 frames begin at 0, 8 and 16: a jump at frame 12 is at a join, and one at frame 4 is not."""
+    settings = profile.load("mini")
+    clip = SimpleNamespace(id="clip")
+    fakes = {"load": lambda *_: [clip], "path": lambda *_: None, "repeats": lambda *_: 2}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(seams.clips, name, fake)
+    for module, name in (
+        (seams.enhance, "load"),
+        (seams.enhance, "negative"),
+        (seams.encode, "text"),
+        (seams.video, "probe"),
+    ):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    for jump, at_join in ((12, True), (4, False)):
+
+        def made(chosen, pipeline, path, info, first, *rest, jump=jump):
+            ramp = [np.full((2, 2, 3), i, np.uint8) for i in range(33)]
+            if len(first) > 1:
+                assert first == [0, 8, 16] and chosen.clips.frames == 17
+                ramp[jump:] = [frame + 10 for frame in ramp[jump:]]
+            return ramp
+
+        monkeypatch.setattr(seams.film, "enhanced", made)
+        ((_, joins, elsewhere),) = seams.measure(settings)
+        assert (joins > 1, elsewhere > 1) == (at_join, not at_join)
+    monkeypatch.setattr("sys.argv", ["seams.py"])
+    seams.main()
+    assert "mean" in capsys.readouterr().out

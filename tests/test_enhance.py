@@ -117,7 +117,7 @@ def test_the_render_steers_the_result(adapted):
     assert not np.array_equal(out[0], out[2])
 
 
-def test_a_run_takes_the_mode_of_the_training_and_cached_is_the_same(adapted, monkeypatch):
+def test_a_run_takes_the_mode_of_the_training_and_cached_is_the_same(adapted, monkeypatch, capsys):
     """Under guidance, so with two texts, and through both experts."""
     save_adapters(adapted, "oneway", mode="one-way")
     one_way = adapted.model_copy(update={"train": adapted.train.model_copy(update={"mode": "one-way"})})
@@ -138,6 +138,10 @@ def test_a_run_takes_the_mode_of_the_training_and_cached_is_the_same(adapted, mo
         passes.clear()
         videos.append(video.read(path).astype(int))
     assert np.abs(videos[0] - videos[1]).max() <= 1
+    assert capsys.readouterr().out.count("in context: 0.00 GiB a text on cpu\n") == 1
+    (path,) = enhance.enhance(with_enhance(cached, cache="8-bit"), validation(cached)[:1], "oneway")
+    assert np.abs(video.read(path).astype(int) - videos[0]).mean() < 1
+    assert "on cpu, rounded to 8 bit\n" in capsys.readouterr().out
 
     for profile, name, words in (
         (cached, train.NAME, "mode 'joint' and this run needs 'one-way'"),

@@ -80,7 +80,7 @@ def test_a_video_of_one_window_is_what_the_stage_makes(adapted):
     source = adapted.layout.root / "one.mp4"
     video.write(source, moving(9), 16)
     expected = enhance.run(adapted, pipeline, moving(9), text, negative, 5)
-    found = list(film._made(adapted, pipeline, source, video.probe(source), [0], text, negative, 5))
+    found = list(film.enhanced(adapted, pipeline, source, video.probe(source), [0], text, negative, 5))
     assert np.array_equal(np.stack(found), expected)
 
 
@@ -95,6 +95,37 @@ def test_latents_come_back_as_the_pipeline_decodes_them(tiny_profile):
     found = encode.frames(pipeline, pipeline(**inputs, output_type="latent").frames)
     # The pipeline divides by one over the spread, which may round to the other side.
     assert np.abs(found.astype(int) - frames).max() <= 1 and (found != frames).mean() < 1e-3
+
+
+def test_a_window_is_made_before_the_next_is_read(adapted, tmp_path, monkeypatch):
+    """So that memory does not grow with the length."""
+    source, seen, stream = tmp_path / "long.mp4", [], video.stream
+    video.write(source, moving(37), 16)
+    monkeypatch.setattr(film.video, "stream", lambda path: (seen.append(1) or f for f in stream(path)))
+    pipeline = enhance.load(adapted, adapted.layout.adapters / train.NAME)
+    text = encode.text(pipeline, "a prompt")
+    first = [0, 4, 8, 12, 16, 20, 24, 28]
+    frames = film.enhanced(adapted, pipeline, source, video.probe(source), first, text, None, 0)
+    counts = [len(seen) for _ in frames]
+    assert len(counts) == 37 and counts[0] == 9 and counts[4] == 13 and counts[-1] == 37
+
+
+def test_keys_and_values_kept_give_the_same_film(adapted, tmp_path):
+    """Frames as they leave the model: an encoder makes much of the least difference."""
+    save_adapters(adapted, "oneway", mode="one-way")
+    one_way = adapted.model_copy(update={"train": adapted.train.model_copy(update={"mode": "one-way"})})
+    source, folder = tmp_path / "in.mp4", adapted.layout.adapters / "oneway"
+    video.write(source, moving(13), 16)
+    made = []
+    for mode in (None, "one-way cached"):
+        settings = one_way.enhance.model_copy(update={"mode": mode, "steps": 3})
+        profile = one_way.model_copy(update={"enhance": settings})
+        pipeline = enhance.load(profile, folder)
+        text = encode.text(pipeline, "a prompt")
+        frames = film.enhanced(profile, pipeline, source, video.probe(source), [0, 4], text, None, 0)
+        made.append(np.stack(list(frames)).astype(int))
+    difference = np.abs(made[0] - made[1])
+    assert difference.max() <= 2 and (difference > 0).mean() < 1e-2
 
 
 def test_sound_is_copied_as_it_is(adapted, tmp_path):

@@ -94,13 +94,13 @@ def test_experts_that_share_a_reference_share_its_memory():
         texts = [{**inputs(), "encoder_hidden_states": torch.randn(2, 5, 8)} for _ in range(2)]
         for call in texts:
             high(**call)
-        first = weakref.ref(shown.kept[0].layers[0][0])
+        first = weakref.ref(shown.kept[0].layers[0][0].values)
         for call in texts:
             low(**call)
             gc.collect()
             assert first() is None
         assert [kept.transformer for kept in shown.kept] == [low, low]
-        states = [part for layer in shown.kept[0].layers for part in layer]
+        states = [states.values for layer in shown.kept[0].layers for states in layer]
         assert sum(part.nbytes for part in states) == cache_bytes(low, inputs()["hidden_states"])
     assert not shown.kept
 
@@ -108,20 +108,51 @@ def test_experts_that_share_a_reference_share_its_memory():
 def test_place_is_chosen_by_free_memory(monkeypatch):
     """On a device that is not here, so the place alone."""
     model, noisy = expert(0), torch.empty(2, 4, 3, 4, 6, device="meta")
-    size, room = cache_bytes(model, noisy), {}
+    size, small, room = cache_bytes(model, noisy), cache_bytes(model, noisy, in_8_bit=True), {}
     monkeypatch.setattr(incontext, "_free", lambda device: room[device.type])
+    working = incontext.WORKING_WIDTHS * incontext._widths(model, noisy)
 
     def chosen(on_device, on_cpu, cache="auto"):
         room.update(meta=on_device, cpu=on_cpu)
-        return incontext._choose(cache, model, noisy).type
+        found = incontext.place(model, noisy, cache)
+        assert found.size == (small if found.in_8_bit else size)
+        return found.device.type, found.in_8_bit
 
-    assert chosen(100 * size, 0) == "meta"
-    assert chosen(size, size) == "cpu"  # a pass itself needs room too
-    assert chosen(0, 0, "device") == "meta" and chosen(100 * size, 0, "cpu") == "cpu"
-    with pytest.raises(InputError, match=r"0\.0 GiB on meta and 0\.0 GiB on cpu: use mode 'one-way'"):
-        chosen(size, size - 1)
+    assert chosen(working + size, 0) == ("meta", False)
+    assert chosen(size, size) == ("cpu", False)  # a pass itself needs room too
+    assert chosen(working + small, size - 1) == ("meta", True)  # exact in CPU memory goes before rounded
+    assert chosen(working, small) == ("cpu", True)
+    assert chosen(0, 0, "device") == ("meta", False) and chosen(0, 0, "8-bit") == ("meta", True)
+    assert chosen(working + size, 0, "cpu") == ("cpu", False)
+    with pytest.raises(InputError, match=r"0\.0 GiB on cpu and 0\.0 GiB on meta beside a pass: use mode"):
+        chosen(working + small - 1, small - 1)
+    assert "GiB a text on meta, rounded to 8 bit" in str(incontext.place(model, noisy, "8-bit"))
+    room["cpu"] = 0
     with in_context(model, reference(), CACHED), pytest.raises(InputError, match="a text"):
         model(**inputs())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_in_8_bit_it_is_nearly_the_same_in_less_room(dtype):
+    model, shown = adapted().to(dtype), Reference(reference())
+    call = {name: value.to(dtype) for name, value in inputs().items()}
+    with in_context(model, reference(), "one-way"):
+        want = model(**call).sample.float()
+    with in_context(model, shown, CACHED, cache="8-bit"):
+        first, again = model(**call).sample, model(**call).sample
+        parts = [
+            part
+            for layer in shown.kept[0].layers
+            for states in layer
+            for part in (states.values, states.step)
+        ]
+    assert torch.equal(first, again) and first.dtype == dtype
+    error = (first.float() - want).square().mean().sqrt() / want.std()
+    assert 0 < error < (0.01 if dtype == torch.float32 else 0.02)
+    assert {part.dtype for part in parts} == {torch.int8, torch.float32}
+    size = sum(part.nbytes for part in parts)
+    assert size == cache_bytes(model, call["hidden_states"], in_8_bit=True)
+    assert size < cache_bytes(model, call["hidden_states"])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: CPU memory is another place there")

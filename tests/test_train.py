@@ -1,15 +1,19 @@
 """Training: what it computes, what it refuses, and that a killed run ends as one never killed."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from rmkit import adapter, dataset, store, train, video
+from rmkit import adapter, dataset, doctor, figures, record, sigma, store, train, video
 from rmkit.errors import InputError
+from rmkit.paths import REPOSITORY
 
 
 def with_train(profile, **changes):
@@ -29,24 +33,48 @@ def edit_pairs(profile, **changes):
 
 def test_flow_matching():
     batch = {"render": torch.ones(2, 1, 1, 1, 1), "target": torch.full((2, 1, 1, 1, 1), 2.0), "text": 0}
-    noise, sigma = torch.full((2, 1, 1, 1, 1), 4.0), torch.tensor([0.0, 0.25])
-    inputs = train.prepare_inputs(batch, noise, sigma)
+    noise, levels = torch.full((2, 1, 1, 1, 1), 4.0), torch.tensor([0.0, 0.25])
+    inputs = train.prepare_inputs(batch, noise, levels)
     assert inputs.noisy.flatten().tolist() == [2.0, 2.5]
     assert inputs.timestep.tolist() == [0.0, 250.0]
     assert torch.equal(inputs.reference, batch["render"])
     # One Euler step of the true velocity from sigma to 0 gives the target back.
-    assert torch.allclose(inputs.noisy - sigma.view(-1, 1, 1, 1, 1) * inputs.velocity, batch["target"])
-    assert train.loss(inputs.velocity, inputs) == 0
-    assert train.loss(inputs.velocity + 3, inputs) == 9
+    assert torch.allclose(inputs.noisy - levels.view(-1, 1, 1, 1, 1) * inputs.velocity, batch["target"])
+    assert train.loss(inputs.velocity, inputs).tolist() == [0, 0]
+    assert train.loss(inputs.velocity + levels.view(-1, 1, 1, 1, 1) * 12, inputs).tolist() == [0, 9]
 
 
 def test_sigmas_stay_in_the_experts_range_and_follow_the_shift():
     uniform = torch.linspace(0, 1, 10_001)
-    high = train.sample_sigma(uniform, 0.875, 1.0, 3.0)
+    high = sigma.shifted(uniform, 0.875, 1.0, 3.0)
     assert high.min() >= 0.875 - 1e-6 and high.max() <= 1 + 1e-6
-    whole = train.sample_sigma(uniform, 0.0, 1.0, 3.0)
+    whole = sigma.shifted(uniform, 0.0, 1.0, 3.0)
     assert (whole >= 0.875).float().mean() == pytest.approx(0.30, abs=0.01)  # FACTS 2
     assert torch.allclose(whole[whole >= 0.875].median(), high.median(), atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", sigma.SAMPLERS)
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (0.0, 0.875), (0.875, 1.0)])
+def test_every_sampler_fills_its_range_in_order(tiny_profile, sampler, ends):
+    settings = with_train(tiny_profile, sampler=sampler).train
+    levels = sigma.draw(torch.linspace(0, 1, 1001), *ends, settings)
+    assert levels.dtype == torch.float32 and (levels.diff() >= 0).all()
+    assert levels[0].item() == pytest.approx(ends[0], abs=1e-3)
+    assert levels[-1].item() == pytest.approx(ends[1], abs=1e-3)
+
+
+def test_logit_normal_is_what_it_says():
+    levels = sigma.logit_normal(
+        torch.rand(200_000, generator=torch.Generator().manual_seed(0)), 0, 1, -0.5, 0.8
+    )
+    logits = levels.double().logit()
+    assert logits.mean().item() == pytest.approx(-0.5, abs=0.01)
+    assert logits.std().item() == pytest.approx(0.8, abs=0.01)
+    # Cut to a range, the draws are those of the whole that fall in it.
+    cut = sigma.logit_normal(
+        torch.rand(200_000, generator=torch.Generator().manual_seed(1)), 0.5, 1, -0.5, 0.8
+    )
+    assert cut.mean().item() == pytest.approx(levels[levels > 0.5].mean().item(), abs=3e-3)
 
 
 def test_learning_rate_and_order_of_pairs():
@@ -69,10 +97,10 @@ def test_killed_training_ends_bit_identical(pairs_profile, monkeypatch):
     whole = {name: tensors(profile, name) for name in experts}
     assert all(weight.abs().max() > 0 for name, weight in whole["high"].items() if "lora_B" in name)
 
-    rows = train.curve(profile)
-    assert [row["expert"] for row in rows] == ["high"] * 5 + ["low"] * 2
-    assert all(np.isfinite(float(row["loss"])) for row in rows)
-    assert all((float(row["sigma"]) >= 0.875) == (row["expert"] == "high") for row in rows)
+    rows = record.read(profile, train.NAME)
+    assert rows.expert.tolist() == ["high"] * 10 + ["low"] * 4 and rows.step.tolist()[:4] == [0, 0, 1, 1]
+    assert np.isfinite(rows.loss).all() and set(rows.pair) == {pair.id for pair in dataset.pairs(profile)}
+    assert ((rows.sigma >= 0.875) == (rows.expert == "high")).all()
 
     before = (folder / "high" / adapter.WEIGHTS).stat().st_mtime_ns
     with monkeypatch.context() as finished:
@@ -103,6 +131,145 @@ def test_killed_training_ends_bit_identical(pairs_profile, monkeypatch):
     assert not list(folder.glob("*.checkpoint*"))
 
 
+def test_killed_at_any_moment_it_ends_bit_identical(pairs_profile, monkeypatch):
+    """With held-out pairs measured on the way, one training killed in each of its five steps in turn."""
+    high = pairs_profile.train.high.model_copy(update={"steps": 5, "learning_rate": 1e-2})
+    profile = with_train(pairs_profile, high=high, checkpoint_every=1, evaluate_every=2, held_out=1)
+    train.train(profile, "whole")
+    stock = torch.Tensor.backward
+    for moment in range(5):
+        calls = []
+
+        def killed(*args, calls=calls, **kwargs):
+            calls.append(1)
+            if len(calls) == 2:  # goes one step further each time
+                raise KeyboardInterrupt
+            return stock(*args, **kwargs)
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(torch.Tensor, "backward", killed)
+            train.train(profile, "killed")
+        done = store.read_sidecar(profile.layout.adapters / "killed" / "high.checkpoint.safetensors")
+        assert done.get("step") == (
+            moment + 1 if moment < 4 else None
+        )  # the last time it was in the other expert
+    train.train(profile, "killed")
+    for expert in ("high", "low"):
+        whole, again = (tensors(profile, expert, name) for name in ("whole", "killed"))
+        assert all(torch.equal(again[key], whole[key]) for key in whole)
+    ours, theirs = (record.read(profile, name, "held_out") for name in ("whole", "killed"))
+    assert ours.equals(theirs) and len(ours) == 5 * (4 + 2)  # quantiles x (steps 0, 2, 4, 5 and 0, 2)
+
+
+def test_held_out_pairs_are_measured_and_not_trained_on(pairs_profile):
+    profile = with_train(pairs_profile, held_out=1, evaluate_every=1)
+    seen = []
+    folder = train.train(profile, watch=lambda curve, held_out: seen.append((len(curve), len(held_out))))
+    first, last = (pair.id for pair in dataset.pairs(profile))
+    curve, held_out = record.read(profile, train.NAME), record.read(profile, train.NAME, "held_out")
+    assert set(curve.pair) == {first} and set(held_out.pair) == {last}
+    high = held_out[held_out.expert == "high"]
+    assert sorted(set(high.step)) == [0, 1, 2] and high["quantile"].nunique() == len(train.QUANTILES)
+    assert high.groupby("quantile").sigma.nunique().eq(1).all() and high.sigma.between(0.875, 1).all()
+    assert seen == [(1, 10), (2, 15)] * 2  # rows of the expert in training, after each step
+    names = sorted(path.name for path in (folder / "samples").glob("*.png"))
+    assert names == [f"{expert}_00000{step}.png" for expert in ("high", "low") for step in (0, 1, 2)]
+    assert json.loads((folder / "high" / "adapter.json").read_text())["pairs"] == 1
+    assert len(figures.training(profile).axes) == 4
+    assert record.by_noise_level(curve).notna().any().all()
+    with pytest.raises(InputError, match="held_out is 2 and there are only 2 pairs"):
+        train.train(with_train(profile, held_out=2))
+
+
+def test_two_processes_train_what_one_does(pairs_profile, tmp_path):
+    """Real processes under DDP; the batch is shared, and so are its noise and its gradient."""
+    profile = with_train(pairs_profile, batch=2, held_out=0)
+    train.train(profile)
+    one = {expert: tensors(profile, expert) for expert in ("high", "low")}
+    file = tmp_path / "tiny.yaml"
+    content = profile.model_dump(mode="json")
+    file.write_text(json.dumps(content))  # JSON is YAML
+    shutil.rmtree(profile.layout.adapters)
+    script = [
+        "import sys",
+        "from pathlib import Path",
+        "from rmkit import cli, profile",
+        "profile.REPOSITORY = Path(sys.argv[1])",
+        "sys.exit(cli.main(['train', '--profile', sys.argv[2]]))",
+    ]
+    runner = tmp_path / "run.py"
+    runner.write_text("\n".join(script))
+    # What `accelerate launch` runs on GPUs; for two processes on a CPU it wants MPI.
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, str(runner), str(tmp_path), str(file)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for expert, weights in one.items():
+        sidecar = store.read_sidecar(profile.layout.adapters / train.NAME / expert)
+        assert sidecar["processes"] == 2
+        for key, weight in tensors(profile, expert).items():
+            assert torch.allclose(weight, weights[key], atol=1e-6), key
+    assert len(record.read(profile, train.NAME)) == 2 * (2 + 2)
+
+
+def test_a_notebook_trains_by_accelerates_launcher_or_at_once(pairs_profile, monkeypatch):
+    import accelerate
+
+    called = []
+    monkeypatch.setattr(
+        accelerate, "notebook_launcher", lambda *args, **options: called.append((args, options))
+    )
+    folder = pairs_profile.layout.adapters / train.NAME
+    assert train.launch(pairs_profile, 2) == folder and not folder.exists()
+    assert called == [((train.train, (pairs_profile, train.NAME)), {"num_processes": 2})]
+    assert train.launch(pairs_profile, 1) == folder and (folder / "high").is_dir()
+
+
+def test_weights_can_be_stored_in_8_bit_while_an_adapter_learns(pairs_profile):
+    train.train(pairs_profile, "full")
+    for checkpointing in (False, True):
+        small = with_train(pairs_profile, base="fp8", gradient_checkpointing=checkpointing)
+        train.train(small, f"fp8_{checkpointing}")
+    full, plain, checkpointed = (tensors(pairs_profile, name=n) for n in ("full", "fp8_False", "fp8_True"))
+    assert all(torch.equal(plain[key], checkpointed[key]) for key in plain)
+    key = "transformer.blocks.1.ffn.net.2.lora_B.weight"
+    assert plain[key].dtype == torch.float32 and not torch.equal(plain[key], full[key])
+    assert torch.nn.functional.cosine_similarity(plain[key].flatten(), full[key].flatten(), 0) > 0.9
+
+
+def test_what_this_machine_cannot_do_is_said_before_a_model_is_loaded(pairs_profile, monkeypatch):
+    monkeypatch.setattr(train.models, "load_wan", None)
+    small = with_train(pairs_profile, optimizer="adamw8bit")
+    with pytest.raises(InputError, match="needs a CUDA GPU and the package bitsandbytes"):
+        train.train(small)
+    for profile, ok in ((pairs_profile, True), (small, False)):
+        finding = next(f for f in doctor.check(profile) if f.what == "training")
+        assert finding.ok == ok and finding.needed
+    with monkeypatch.context() as absent:
+        absent.setattr(train.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(InputError, match="pip install tensorboard"):
+            train.train(with_train(pairs_profile, tensorboard=True))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match="FSDP"):
+        train.train(pairs_profile)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InputError, match="1 and 3 processes"):
+        train.train(pairs_profile)
+
+
+def test_events_for_tensorboard_are_written_on_request(pairs_profile):
+    pytest.importorskip("tensorboard")
+    folder = train.train(with_train(pairs_profile, tensorboard=True, held_out=1))
+    found = {path.parent.name for path in (folder / "tensorboard").rglob("events.out.tfevents.*")}
+    assert found == {"high", "low"}
+
+
 def test_adapter_has_the_facts_and_loads_by_diffusers_alone(pairs_profile):
     from diffusers import WanPipeline
 
@@ -112,6 +279,9 @@ def test_adapter_has_the_facts_and_loads_by_diffusers_alone(pairs_profile):
     assert facts["mode"] == "joint" and facts["rank"] == 4 and facts["frames"] == profile.clips.frames
     assert facts["base"] == adapter.base(profile, "transformer_2") != adapter.base(profile, "transformer")
     assert {"dataset", "commit", "height", "width"} <= facts.keys()
+    card = (folder / "README.md").read_text()
+    assert f"base_model: {profile.models.wan}" in card and "Rank 4, alpha 2" in card
+    assert 'load_lora_weights("low", load_into_transformer_2=True)' in card and "2 pairs" in card
 
     pipeline = WanPipeline.from_pretrained(profile.models.wan)
     pipeline.load_lora_weights(folder / "high")
@@ -168,7 +338,7 @@ def test_one_expert_models_train_one_adapter(pairs_profile, tmp_path):
     (expert,) = adapter.experts(profile)
     assert (expert.name, expert.sigma, expert.steps) == ("single", (0.0, 1.0), 4)
     train.train(profile)
-    assert len(train.curve(profile)) == 4
+    assert len(record.read(profile, train.NAME)) == 4
 
 
 def test_bad_pairs_are_refused_before_a_model_is_loaded(pairs_profile, monkeypatch):
@@ -209,7 +379,8 @@ def test_ranges_across_the_boundary_are_refused(pairs_profile):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(pairs_profile, monkeypatch):
-    monkeypatch.setattr(train, "loss", lambda prediction, inputs: prediction.sum() * float("nan"))
+    nan = torch.tensor([float("nan")])
+    monkeypatch.setattr(train, "loss", lambda prediction, inputs: prediction.sum() * nan)
     with pytest.raises(InputError, match="became nan at step 0"):
         train.train(pairs_profile)
     assert not (pairs_profile.layout.adapters / "realmaster" / "high").exists()

@@ -20,8 +20,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from train_video import cached
 
-from rmkit import models, profile, train
+from rmkit import models, profile
 from rmkit.encode import normalised
+from rmkit.sigma import shifted
 
 FRAMES = (0, 5, 11, 16)  # of each clip; the inner ones are mirrored, which costs no further encoding
 SHIFT = 2.0
@@ -140,7 +141,7 @@ def objective(
         x0 = pairs["truth"][chosen].to(device).float()  # [B, L, 64]
         reference = pairs["render"][chosen].to(device).float()
         uniform = torch.rand(batch, generator=generator)
-        sigma = train.sample_sigma(uniform, 0.0, 1.0, SHIFT).to(device)
+        sigma = shifted(uniform, 0.0, 1.0, SHIFT).to(device)
         noise = torch.randn(x0.shape, generator=generator).to(device)
         s = sigma.view(-1, 1, 1)
         with torch.autocast(device.type, dtype=torch.bfloat16):

@@ -30,9 +30,9 @@ from torch import nn
 from torch.nn.functional import interpolate
 from transformers import UMT5EncoderModel
 
-from rmkit import train
 from rmkit.encode import normalised
 from rmkit.incontext import in_context
+from rmkit.sigma import shifted
 
 CAPTION_DROPOUT = 0.1
 LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4, "vace": 1e-3}
@@ -209,7 +209,7 @@ def objective(
         captions = [text.captions[i] if rng.random() >= CAPTION_DROPOUT else "" for i in chosen]
         uniform = torch.rand(count, generator=generator)
         lowest = BOUNDARY if stage == "high" else 0.0
-        sigma = train.sample_sigma(uniform, lowest, 1.0, SHIFT).to(device)
+        sigma = shifted(uniform, lowest, 1.0, SHIFT).to(device)
         noise = torch.randn(x0.shape, generator=generator).to(device)
         s = sigma.view(-1, 1, 1, 1, 1)
         arguments = {}
