@@ -62,13 +62,13 @@ doctor: setup ## what this machine has and what the profile needs; 10 s; writes 
 plan: setup ## what would run, what is done, how long the rest takes; 2 s; writes nothing
 	@$(RMKIT) plan --profile "$(PROFILE)"
 
-reproduce: setup ## all notebooks in order; about 13 min; writes results/PROFILE/ (start with report.md); resumable
+reproduce: setup ## all notebooks in order; about 15 min; writes results/PROFILE/ (start with report.md); resumable
 	@$(RMKIT) notebooks --profile "$(PROFILE)"
 
 verify: setup ## this run's metrics.csv beside the shipped one, within the spread over seeds; 3 s; writes nothing
 	@$(RMKIT) verify --profile "$(PROFILE)" $(ARGS)
 
-tables: setup ## tables, figures and report again from metrics.csv; 10 s; writes results/PROFILE/{tables,figures,report.md}
+tables: setup ## tables, figures and report from metrics.csv, or before a run from the shipped one; 10 s; writes results/PROFILE/{tables,figures,report.md}
 	@$(RMKIT) report --profile "$(PROFILE)"
 
 test: setup ## every stage on tiny clips, bad inputs, notebooks at smoke size; under 10 min; ARGS="-k video" for some

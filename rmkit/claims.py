@@ -1,9 +1,10 @@
-"""What the paper claims (4.3, 4.5), and what the miniature must show: each statement checked by one number.
+"""What the paper claims (4.3, 4.5), and what the miniature must show: each statement checked by one number, or by others.
 
 Reads data/paper/claims.yaml and metrics.csv; writes nothing (tables.py writes the outcome). A claim that fails is
 stated as plainly as one that holds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -54,12 +55,26 @@ class Check(Settings):
 
 
 class Claim(Settings):
-    """One statement of a section of the paper, or of this kit about its miniature."""
+    """One statement of a section of the paper, or of this kit about its miniature.
+
+    It has a check, or says of which earlier claims `every` one must hold, or why it is `not_run`.
+    """
 
     id: str
     section: str
     statement: str
-    check: Check
+    check: Check | None = None
+    every: tuple[str, ...] = ()
+    not_run: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Claim":
+        if sum(map(bool, (self.check, self.every, self.not_run))) != 1:
+            raise ValueError(f"claim {self.id} has a check, every or not_run, one of them")
+        return self
+
+
+Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,8 @@ class Outcome:
 
     claim: Claim
     found: Estimate
-    verdict: Literal["holds", "does not hold", "undecided", "not run"]
+    verdict: Verdict
+    parts: tuple[Verdict, ...] = ()  # of the claims that it hangs on
 
 
 ORDER = ("realmaster", "edges", "depth", "multi_anchor")
@@ -82,14 +98,22 @@ def load() -> tuple[Claim, ...]:
 
 def check(frame: pd.DataFrame) -> list[Outcome]:
     """Outcome of every claim, in the order of their file."""
-    return [_check(frame, claim) for claim in load()]
+    outcomes: dict[str, Outcome] = {}
+    for claim in load():
+        parts = tuple(outcomes[name].verdict for name in claim.every)
+        if claim.check:
+            outcomes[claim.id] = _check(frame, claim, claim.check)
+        else:
+            outcomes[claim.id] = Outcome(claim, statistics.NOTHING, _together(parts), parts)
+    return list(outcomes.values())
 
 
 def not_measured(frame: pd.DataFrame) -> str:
     """Why some claims have no verdict: the metrics and methods that metrics.csv lacks."""
     measured, run = set(frame.metric), set(frame.method)
-    lacking = dict.fromkeys(c.check.metric for c in load() if c.check.metric not in measured)
-    absent = dict.fromkeys(m for c in load() for m in c.check.methods if m not in run)
+    checks = [claim.check for claim in load() if claim.check]
+    lacking = dict.fromkeys(c.metric for c in checks if c.metric not in measured)
+    absent = dict.fromkeys(m for c in checks for m in c.methods if m not in run)
     if not lacking and not absent:
         return "Every claim was checked."
     return (
@@ -106,11 +130,20 @@ def observed_order(frame: pd.DataFrame, metric: str = "psnr_truth") -> list[tupl
     return sorted(known, key=lambda entry: -better * entry[1])
 
 
-def _check(frame: pd.DataFrame, claim: Claim) -> Outcome:
-    compare = statistics.difference if claim.check.difference else statistics.ratio
-    found = compare(frame, claim.check.metric, *claim.check.methods)
+def _check(frame: pd.DataFrame, claim: Claim, check: Check) -> Outcome:
+    compare = statistics.difference if check.difference else statistics.ratio
+    found = compare(frame, check.metric, *check.methods)
     if not found.known:
         return Outcome(claim, found, "not run")
-    if claim.check.inside(found):
+    if check.inside(found):
         return Outcome(claim, found, "holds")
-    return Outcome(claim, found, "does not hold" if claim.check.outside(found) else "undecided")
+    return Outcome(claim, found, "does not hold" if check.outside(found) else "undecided")
+
+
+def _together(parts: Sequence[Verdict]) -> Verdict:
+    """All must hold; one that does not is enough against them; with none known nothing is."""
+    if "does not hold" in parts:
+        return "does not hold"
+    if not set(parts) - {"not run"}:
+        return "not run"
+    return "holds" if set(parts) == {"holds"} else "undecided"

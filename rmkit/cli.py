@@ -107,7 +107,7 @@ def _baselines(profile: Profile) -> None:
     from rmkit import clips
     from rmkit.baselines import outside
 
-    for name in outside.LABELS:
+    for name in outside.labels():
         print(f"{name}: {outside.why_not(profile, name) or 'asked for'}")
     outside.make(profile, clips.load(profile, "validation"))
 
@@ -123,6 +123,16 @@ def _evaluate(
         raise InputError("your own clips are measured with --renders and --outputs: give both folders.")
     else:
         evaluate.evaluate(profile)
+
+
+def _study(profile: Profile, against: list[str], trials: int, answers: list[Path]) -> None:
+    from rmkit import study, typeset
+
+    if answers:
+        print(typeset.markdown(study.count(profile, answers)))
+    else:
+        page = study.make(profile, against, trials)
+        print(f"{page}: give participants this folder, and not {profile.layout.study / 'key.json'}.")
 
 
 def _verify(profile: Profile, spread: list[Path] | None) -> int:
@@ -172,7 +182,14 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "enhance": (_enhance, "RealMaster on the validation clips; or on a video or a folder of your own"),
     "baselines": (_baselines, "the outside methods that the profile asks for, before they are measured"),
     "evaluate": (_evaluate, "every metric of every method, to metrics.csv; or of two folders of your own"),
-    "report": (_report, "tables, figures and report from metrics.csv"),
+    "report": (
+        _report,
+        "tables, figures and report from metrics.csv, or from the shipped record before a run",
+    ),
+    "study": (
+        _study,
+        "a page on which people compare RealMaster with other methods; or counts their answers",
+    ),
     "verify": (_verify, "metrics.csv beside the shipped one: 0 agrees, 1 differs, 2 cannot be compared"),
     "doctor": (_doctor, "what this machine has and what the profile needs"),
     "plan": (_plan, "what would run, what is done, how long the rest takes"),
@@ -203,6 +220,22 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "one subfolder an expert (the profile's run)",
         },
         "--prompt": {"metavar": "TEXT", "help": "what to make of it (the prompt it was trained with)"},
+    },
+    "study": {
+        "--against": {
+            "nargs": "+",
+            "default": [],
+            "metavar": "METHOD",
+            "help": "methods beside RealMaster (the paper's baselines that have clips)",
+        },
+        "--trials": {"type": int, "default": 15, "help": "comparisons a participant (paper: 15)"},
+        "--answers": {
+            "type": Path,
+            "nargs": "+",
+            "default": [],
+            "metavar": "FILE",
+            "help": "participants' files: count them, to tables/study.* and figures/study.*",
+        },
     },
     "verify": {
         "--spread": {

@@ -1,17 +1,19 @@
 """Evaluation: every method on every validation clip by every metric (paper, 4.1 and 4.5).
 
 Reads clips, propagated, enhanced and the truth; writes metrics/<method>/<clip>.json (so that it resumes), what the
-feature model found, the offline judge's ratings, the judge's answers, and metrics.csv: one row a clip, method and
-metric, with provenance. Values are rounded to six decimals.
+feature model found, Motion Smoothness by AMT-S (amt/), the offline judge's ratings, the judge's answers, and metrics.csv:
+one row a clip, method and metric, with provenance. Values are rounded to six decimals.
 """
 
 import csv
+import functools
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,19 +21,22 @@ from rmkit import anchors, clips, faces, features, judge, metrics, models, store
 from rmkit.baselines import blur, colour_transfer, outside, per_frame, vae_ceiling
 from rmkit.clips import Clip
 from rmkit.errors import InputError
+from rmkit.incontext import ATTENTION
 from rmkit.metrics import arcface, truth
+from rmkit.metrics.motion_smoothness import Amt
 from rmkit.metrics.offline_judge import VERSION as OFFLINE_VERSION
 from rmkit.metrics.offline_judge import OfflineJudge, offline_judge
 from rmkit.profile import Profile
 from rmkit.progress import track
 
 VERSION = 1
+OUTSIDE = outside.labels()  # the paper's baselines, and those of your own modules
 METHODS = {
     "render": "Render (input)",
     "blur": "Blur",
     "colour_transfer": "Colour transfer",
     "per_frame": "Per-frame editing",
-    **outside.LABELS,
+    **OUTSIDE,
     "multi_anchor": "Multiple Anchors",
     "depth": "Depth",
     "edges": "Edges",
@@ -39,7 +44,6 @@ METHODS = {
     "vae_ceiling": "VAE ceiling",
     "truth": "Truth",
 }
-OUTSIDE = tuple(outside.LABELS)  # the paper's baselines
 VARIANTS = ("multi_anchor", "depth", "edges")
 NO_ROW = "not run: metrics.csv has no row of it; run 05_evaluation again."
 COLUMNS = ["profile", "method", "clip", "metric", "value"]
@@ -53,12 +57,15 @@ def evaluate(profile: Profile) -> Path:
     model of the metrics is not there, or an outside method that the profile asks for cannot run; when the judge stops,
     the other metrics are written first.
     """
-    if profile.models.features:
-        models.check(profile, "features")
-    if profile.models.judge:
-        models.check(profile, "judge")
+    for which in ("features", "amt", "judge"):
+        if getattr(profile.models, which):
+            models.check(profile, which)
     if profile.identity.model_pack:
         faces.check(profile)
+    judge.check_footage(profile)
+    order = list(methods(profile))
+    for name in unlisted(profile):
+        print(f"enhanced/{name} holds clips of no known method: list it under baselines.folders.", flush=True)
     validation = clips.load(profile, "validation")
     made_here = (blur.NAME, colour_transfer.NAME, per_frame.NAME, vae_ceiling.NAME, *outside.asked(profile))
     _check(profile, [job for job in _jobs(profile, validation) if job[0] not in made_here])
@@ -71,20 +78,45 @@ def evaluate(profile: Profile) -> Path:
     rows: list[dict] = []
     for method, clip in track(jobs, "metrics"):
         rows += measure(profile, method, clip)
+    rows += interpolated(profile, jobs)
     rows += compared(profile, jobs)
     rows += recognised(profile, jobs)
     rows += judged_offline(profile, jobs)
     try:
         rows += judged(profile, jobs)
     finally:
-        methods, names = list(METHODS), list(metrics.BY_NAME)
-        rows.sort(key=lambda row: (methods.index(row["method"]), row["clip"], names.index(row["metric"])))
+        names = list(metrics.BY_NAME)
+        rows.sort(key=lambda row: (order.index(row["method"]), row["clip"], names.index(row["metric"])))
         write(profile.layout.metrics, rows)
     return profile.layout.metrics
 
 
+def methods(profile: Profile) -> dict[str, str]:
+    """Every method's name and label in the order of the tables: METHODS, the profile's own folders with the outside ones.
+
+    Last comes the judge's real footage where the profile has some. Raises InputError when a folder has a name that the
+    kit uses.
+    """
+    own, known = profile.baselines.folders, list(METHODS.items())
+    if taken := sorted(own.keys() & {*METHODS, judge.REAL}):
+        raise InputError(
+            f"baselines.folders: '{taken[0]}' is a method of the kit's: name your folder otherwise."
+        )
+    first = list(METHODS).index(VARIANTS[0])
+    real = {judge.REAL: "Real footage"} if profile.judge.real else {}
+    return dict(known[:first]) | own | dict(known[first:]) | real
+
+
+def unlisted(profile: Profile) -> list[str]:
+    """Folders under enhanced/ that hold clips and are no method's, nor of a mode that `make compare-modes` compares."""
+    found = {clip.parent.name for clip in profile.layout.enhanced.glob("*/*.mp4")}
+    return sorted(found - methods(profile).keys() - ATTENTION.keys())
+
+
 def why_not(profile: Profile, method: str) -> str:
     """Why a method has no row in metrics.csv: 'not run' or 'n/a', a colon, and the reason."""
+    if method in profile.baselines.folders:
+        return f"not run: enhanced/{method}/ holds no clip of a validation clip's name; or run 05_evaluation again."
     if method in VARIANTS and method not in profile.propagation.variants:
         return f"not run: propagation.variants of this profile leaves {method} out."
     if method in VARIANTS:
@@ -93,7 +125,14 @@ def why_not(profile: Profile, method: str) -> str:
         return reason
     if method in ("vae_ceiling", "truth"):
         return "n/a: this data has no truth."
+    if method == judge.REAL:
+        return why_no_ratings(profile) or NO_ROW
     return NO_ROW
+
+
+def why_no_amt(profile: Profile) -> str:
+    """Why metrics.csv has no row of Motion Smoothness by AMT-S ('not run', a colon, and the reason)."""
+    return NO_ROW if profile.models.amt else "not run: models.amt of this profile names no model."
 
 
 def why_no_features(profile: Profile) -> str:
@@ -154,14 +193,29 @@ def measure(profile: Profile, method: str, clip: Clip) -> list[dict]:
         inputs=inputs,
     )
     target = profile.layout.root / "metrics" / method / f"{clip.id}.json"
-    if not store.is_done(target, recipe):
-        with store.writing(target, recipe) as temporary:
-            values = [_value(profile, method, clip, m) for m in chosen]
-            temporary.write_text(json.dumps(values, indent=1) + "\n")
-    common = _common(profile, method, clip, artefact) | {
-        "commit": store.read_sidecar(target).get("commit", "unknown")
-    }
-    return [common | value for value in json.loads(target.read_text())]
+    values, commit = _once(target, recipe, lambda: [_value(profile, method, clip, m) for m in chosen])
+    common = _common(profile, method, clip, artefact) | {"commit": commit}
+    return [common | value for value in values]
+
+
+def interpolated(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
+    """Rows of Motion Smoothness by AMT-S for every clip and method; none where the profile does not name it."""
+    if not profile.models.amt:
+        return []
+    revision, options = models.fingerprint(profile, "amt"), amt_options(profile)
+    load, rows = functools.cache(partial(models.load_amt, profile)), []
+    for method, clip in track(jobs, "AMT-S"):
+        artefact = store.fingerprint(path_of(profile, method, clip))
+        times = clips.repeats(clip, profile.clips.frames)
+        settings = {"source_frames": clip.source_frames, "frames": profile.clips.frames}
+        recipe = store.Recipe("amt", VERSION, settings, {"video": artefact}, model=revision)
+        target = profile.layout.root / "amt" / method / f"{clip.id}.json"
+        values, commit = _once(
+            target, recipe, partial(by_amt, load, metrics.AMT, partial(stream, profile, method, clip), times)
+        )
+        common = _common(profile, method, clip, artefact) | {"commit": commit}
+        rows += [common | entry(name, value, options) for name, value in values.items()]
+    return rows
 
 
 def compared(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
@@ -204,30 +258,32 @@ def judged_offline(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[d
     name, commit = models.single("models.judge", profile.models.judge)
     revision = models.fingerprint(profile, "judge")
     options = {"model": profile.models.judge, "revision": revision[:12]}
-    rows, model = [], None
+    load, rows = functools.cache(lambda: OfflineJudge(name, commit, models.device(profile))), []
     for method, clip in track(jobs, "offline judge"):
         artefact = store.fingerprint(path_of(profile, method, clip))
         settings = {"source_frames": clip.source_frames, "frames": length}
         recipe = store.Recipe(metric.name, OFFLINE_VERSION, settings, {"video": artefact}, model=revision)
         target = profile.layout.offline_judge / method / f"{clip.id}.json"
-        if not store.is_done(target, recipe):
-            model = model or OfflineJudge(name, commit, models.device(profile))
-            with store.writing(target, recipe) as temporary:
-                temporary.write_text(
-                    json.dumps(offline_judge(model, stream(profile, method, clip), length)) + "\n"
-                )
-        sidecar = store.read_sidecar(target)
-        common = _common(profile, method, clip, artefact) | {"commit": sidecar.get("commit", "unknown")}
-        rows.append(common | entry(metric.name, json.loads(target.read_text()), options))
+        frames = partial(stream, profile, method, clip)
+        value, made = _once(target, recipe, lambda frames=frames: offline_judge(load(), frames(), length))
+        common = _common(profile, method, clip, artefact) | {"commit": made}
+        rows.append(common | entry(metric.name, value, options))
     return rows
 
 
 def judged(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
-    """Rows of the judge for every clip and method, render and truth among them; none when it does not run."""
+    """Rows of the judge for every clip and method, render and truth among them, and the profile's real footage.
+
+    None when it does not run.
+    """
     subjects = [_subject(profile, method, clip) for method, clip in jobs]
-    rows = []
-    for (method, clip), subject, ratings in zip(jobs, subjects, judge.rate(profile, subjects), strict=True):
-        common, options = _common(profile, method, clip, subject.video), judge.options(profile)
+    shared = [_common(profile, *job, subject.video) for job, subject in zip(jobs, subjects, strict=True)]
+    for path in judge.footage(profile) if profile.judge.enabled else []:
+        subjects.append(judge.real_subject(profile, path))
+        named = {"profile": profile.name, "method": judge.REAL, "clip": path.stem, "sequence": path.stem}
+        shared.append(named | {"subsets": "", "artefact": subjects[-1].video})
+    rows, options = [], judge.options(profile)
+    for common, ratings in zip(shared, judge.rate(profile, subjects), strict=True):
         for rating in ratings:
             values = {rating.metric: rating.value, f"{rating.metric}_spread": rating.spread}
             rows += [
@@ -236,6 +292,22 @@ def judged(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
                 if not math.isnan(value)
             ]
     return rows
+
+
+def by_amt(
+    load: Callable[[], Amt],
+    wanted: Sequence[metrics.Metric],
+    frames: Callable[[], Iterator[np.ndarray]],
+    times: int,
+) -> dict[str, float]:
+    """Values of the `wanted` ones of metrics.AMT for one clip, by name; `times`: how often a source frame is shown."""
+    return {metric.name: metric.of(frames(), None, times, interpolate=load()) for metric in wanted}
+
+
+def amt_options(profile: Profile) -> dict[str, str]:
+    """What Motion Smoothness by AMT-S depends on, to stand beside it."""
+    revision = models.fingerprint(profile, "amt")[:12]
+    return {"model": str(profile.models.amt), "revision": revision}
 
 
 def entry(metric: str, value: float, model: Mapping[str, str] | None = None) -> dict[str, str | float]:
@@ -258,19 +330,24 @@ def write(target: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
 def videos(profile: Profile) -> int:
     """How many videos are measured at most: every method of the profile on every clip that it may have."""
     held, variants = profile.data.validation_clips, profile.propagation.variants
-    left_out = {method for method in VARIANTS if method not in variants} | {
-        method
-        for method in OUTSIDE
-        if outside.why_not(profile, method) and not (profile.layout.enhanced / method).is_dir()
-    }
-    counts = {method: held for method in METHODS if method not in left_out}
+    unasked = [method for method in OUTSIDE if outside.why_not(profile, method)]
+    left_out = (
+        {judge.REAL}
+        | {method for method in VARIANTS if method not in variants}
+        | {
+            method
+            for method in (*unasked, *profile.baselines.folders)
+            if not (profile.layout.enhanced / method).is_dir()
+        }
+    )
+    counts = {method: held for method in methods(profile) if method not in left_out}
     counts[per_frame.NAME] = len(per_frame.chosen(range(held)))
     return sum(counts.values())
 
 
 def _jobs(profile: Profile, clips_: Sequence[Clip]) -> list[tuple[str, Clip]]:
     """Every method with every clip that it has a video of."""
-    return [(method, clip) for method in METHODS for clip in _having(profile, method, clips_)]
+    return [(method, clip) for method in methods(profile) for clip in _having(profile, method, clips_)]
 
 
 def _most(profile: Profile) -> judge.Cost:
@@ -327,6 +404,14 @@ def _common(profile: Profile, method: str, clip: Clip, artefact: str) -> dict[st
     }
 
 
+def _once(target: Path, recipe: store.Recipe, compute: Callable[[], Any]) -> tuple[Any, str]:
+    """What `compute` gives, from `target` when nothing it depends on has changed, and the commit that computed it."""
+    if not store.is_done(target, recipe):
+        with store.writing(target, recipe) as temporary:
+            temporary.write_text(json.dumps(compute(), indent=1) + "\n")
+    return json.loads(target.read_text()), store.read_sidecar(target).get("commit", "unknown")
+
+
 def _value(profile: Profile, method: str, clip: Clip, metric: metrics.Metric) -> dict:
     other = stream(profile, metric.against, clip) if metric.against else None
     value = metric.of(stream(profile, method, clip), other, clips.repeats(clip, profile.clips.frames))
@@ -336,10 +421,13 @@ def _value(profile: Profile, method: str, clip: Clip, metric: metrics.Metric) ->
 def _having(profile: Profile, method: str, clips_: Sequence[Clip]) -> Sequence[Clip]:
     """The clips a method has a video of; variants leave those with a refused anchor out.
 
-    The paper's baselines are measured where they have run, or a user has put their clips, named as ours.
+    The paper's baselines are measured where they have run, or a user has put their clips, named as ours; so are the
+    profile's own folders.
     """
-    if method in OUTSIDE:
+    if method in OUTSIDE or method in profile.baselines.folders:
         return [clip for clip in clips_ if path_of(profile, method, clip).is_file()]
+    if method == judge.REAL:
+        return []  # rated only
     if method == per_frame.NAME:
         return per_frame.chosen(clips_)
     if method in VARIANTS:

@@ -1,7 +1,8 @@
 """Figures of a run, made from files under results/<profile>/ and never from live tensors (DESIGN, rule 2).
 
-Reads metrics.csv, the pairs, the anchors' sidecars and the learning curves; writes figures/*.{png,pdf}. Each figure is a
-plain function of the profile, so that a notebook can show it and a widget can call it again.
+Reads metrics.csv (the shipped record's before there is one), the pairs, the anchors' sidecars and the learning curves;
+writes figures/*.{png,pdf}. Each figure is a plain function of the profile, so that a notebook can show it and a widget can
+call it again.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from rmkit import adapter, clips, evaluate, faces, identity, metrics, statistics, store, train, video
+from rmkit import (
+    adapter,
+    clips,
+    evaluate,
+    faces,
+    identity,
+    metrics,
+    record,
+    sigma,
+    statistics,
+    store,
+    train,
+    video,
+)
+from rmkit.errors import InputError
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -35,9 +50,7 @@ COLOURS = {
     "editto": "#1B9E77",
 }
 MARKERS = dict(zip(COLOURS, "shDdv^oP*X<>p", strict=True))
-# Methods that a user has added.
-COLOURS |= {method: "#444444" for method in evaluate.METHODS if method not in COLOURS}
-MARKERS |= {method: "H" for method in evaluate.METHODS if method not in MARKERS}
+ADDED = {"color": "#444444", "marker": "H"}  # methods that a user has added
 DPI = 144
 ANCHOR_COLUMNS = [
     "clip",
@@ -51,17 +64,24 @@ ANCHOR_COLUMNS = [
 ]
 
 
-def draw(profile: Profile) -> list[Path]:
-    """Draw and save every figure of the evaluation; returns the paths."""
-    made: dict[str, Callable[[Profile], Figure]] = {
+def draw(profile: Profile) -> dict[str, str]:
+    """Draw and save every figure whose inputs are there; returns the others' names, each with what is missing."""
+    measured: dict[str, Callable[[Profile], Figure]] = {
         "fidelity": fidelity,
         "temporal": temporal,
         "gain_by_clip": gain_by_clip,
-        "training": training,
-        "anchors": anchor_residuals,
-        "similarities": similarities,
     }
-    return [path for name, figure in made.items() for path in save(profile, name, figure(profile))]
+    of_run = {"training": training, "anchors": anchor_residuals, "similarities": similarities}
+    for name, figure in measured.items():
+        save(profile, name, figure(profile))
+    left_out: dict[str, str] = {}
+    for name, figure in of_run.items():
+        try:
+            statistics.require_run(profile)
+            save(profile, name, figure(profile))
+        except InputError as error:
+            left_out[name] = str(error)
+    return left_out
 
 
 def save(profile: Profile, name: str, figure: "Figure") -> list[Path]:
@@ -87,7 +107,7 @@ def temporal(profile: Profile) -> "Figure":
 
 def gain_by_clip(profile: Profile) -> "Figure":
     """What each method gains over a colour transfer on each clip, in decibels of PSNR to the truth."""
-    frame = statistics.load(profile)
+    frame = statistics.to_show(profile)
     table = frame[frame.metric == "psnr_truth"].pivot(index="clip", columns="method", values="value")
     figure, ax = _subplots(1, width=7.5, height=3.2)
     if "realmaster" not in table or table.dropna(subset="realmaster").empty:
@@ -95,7 +115,7 @@ def gain_by_clip(profile: Profile) -> "Figure":
     gains = table.sub(table["colour_transfer"], axis=0).sort_values("realmaster")
     for method in ("edges", "realmaster"):
         if method in gains:
-            ax.plot(range(len(gains)), gains[method], linestyle="none", **_style(method))
+            ax.plot(range(len(gains)), gains[method], linestyle="none", **_style(profile, method))
     ax.axhline(0, color=COLOURS["colour_transfer"], linewidth=1, label="Colour transfer")
     ax.axhline(1, color="#999999", linewidth=0.8, linestyle=":", label="1 dB")
     ax.set(xlabel="validation clips, by RealMaster's gain", ylabel="PSNR gain (dB)")
@@ -104,17 +124,42 @@ def gain_by_clip(profile: Profile) -> "Figure":
     return figure
 
 
-def training(profile: Profile) -> "Figure":
-    """Loss by step of both experts, and a running mean: single steps are noise."""
-    curve = pd.DataFrame(train.curve(profile)).astype({"step": int, "loss": float, "sigma": float})
-    figure, ax = _subplots(1, width=6.5, height=3.2)
-    for (expert, rows), method in zip(curve.groupby("expert"), ("depth", "realmaster"), strict=False):
+def training(profile: Profile, name: str = train.NAME) -> "Figure":
+    """Loss by step of each expert, its running mean, and the held-out pairs' by noise level."""
+    return learning(record.read(profile, name), record.read(profile, name, "held_out"))
+
+
+def learning(curve: pd.DataFrame, held_out: pd.DataFrame) -> "Figure":
+    """The same of tables (`record.read`), for a training that is still going on."""
+    experts = list(dict.fromkeys(curve.expert))
+    figure, axes = _subplots(2 * len(experts), columns=2, height=2.8)
+    for expert, (left, right) in zip(experts, np.reshape(axes, (-1, 2)), strict=True):
+        rows = curve[curve.expert == expert]
         window = max(1, len(rows) // 20)
-        ax.plot(rows.step, rows.loss, color=COLOURS[method], alpha=0.2, linewidth=0.8)
+        left.plot(rows.step, rows.loss, ".", color=COLOURS["depth"], alpha=0.3, markersize=3)
         mean = rows.loss.rolling(window, min_periods=1).mean()
-        ax.plot(rows.step, mean, color=COLOURS[method], label=f"{expert} noise, mean of {window} steps")
-    ax.set(xlabel="optimiser step", ylabel="loss (squared error of velocity)", yscale="log")
-    ax.legend(frameon=False, fontsize=8)
+        left.plot(rows.step, mean, color=COLOURS["realmaster"], label=f"mean of {window} pairs")
+        left.set(title=f"{expert} noise: pairs trained on", ylabel="loss (squared error of velocity)")
+        rows = held_out[held_out.expert == expert]
+        if rows.empty:
+            _nothing(figure, right, "no pair held out (train.held_out)")
+            continue
+        shades = np.linspace(0.35, 1, rows["quantile"].nunique())
+        for shade, (level, of_level) in zip(shades, rows.groupby("sigma"), strict=False):
+            mean = of_level.groupby("step").loss.mean()
+            right.plot(
+                mean.index,
+                mean,
+                "o-",
+                markersize=3,
+                color=COLOURS["edges"],
+                alpha=shade,
+                label=f"{level:.2f}",
+            )
+        right.set(title=f"{expert} noise: held-out pairs, by sigma")
+    for ax in axes:
+        ax.set(xlabel="optimiser step", yscale="log")
+        ax.legend(*ax.get_legend_handles_labels(), frameon=False, fontsize=8)
     return figure
 
 
@@ -184,6 +229,24 @@ def similarities(profile: Profile) -> "Figure":
     return figure
 
 
+def study(preferences: pd.DataFrame) -> "Figure":
+    """How often people preferred RealMaster, by method and question, with intervals (the paper's Figure 5)."""
+    figure, ax = _subplots(1, width=6.5, height=3.2)
+    questions = list(dict.fromkeys(preferences.question))
+    against = list(dict.fromkeys(preferences.against))
+    shades = (COLOURS["realmaster"], COLOURS["edges"], COLOURS["vae_ceiling"])
+    for i, (question, colour) in enumerate(zip(questions, shades, strict=False)):
+        rows = preferences[preferences.question == question].set_index("against").reindex(against)
+        spread = np.nan_to_num([rows.preferred - rows.low, rows.high - rows.preferred]).clip(min=0)
+        place = np.arange(len(against)) + (i - (len(questions) - 1) / 2) * 0.25
+        ax.bar(place, 100 * rows.preferred, 0.23, yerr=100 * spread, capsize=3, color=colour, label=question)
+    ax.axhline(50, color="black", linewidth=0.8, linestyle=":")
+    ax.set_xticks(range(len(against)), [evaluate.METHODS.get(name, name) for name in against])
+    ax.set(ylabel="RealMaster preferred (% of trials)", ylim=(0, 100))
+    ax.legend(frameon=False, fontsize=8, ncols=len(questions))
+    return figure
+
+
 def frame_changes(profile: Profile, clip: clips.Clip) -> "Figure":
     """Change from each frame of a clip to the next: zero wherever a source frame is shown again."""
     frames = video.read(clips.path(profile, clip)).astype(np.float32)
@@ -194,32 +257,38 @@ def frame_changes(profile: Profile, clip: clips.Clip) -> "Figure":
     return figure
 
 
-def noise_levels(profile: Profile, draws: int = 20_000) -> "Figure":
-    """Noise levels that the training draws for each expert, as densities."""
+def noise_levels(profile: Profile, sampler: str | None = None, draws: int = 20_000) -> "Figure":
+    """Noise levels that the training draws for each expert, as densities; `sampler` shows another than the profile's."""
     import torch
 
+    settings = profile.train if sampler is None else profile.train.model_copy(update={"sampler": sampler})
     figure, ax = _subplots(1, width=6.5, height=2.8)
     uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0))
     for expert, method in zip(adapter.experts(profile), ("depth", "realmaster"), strict=False):
-        sigma = train.sample_sigma(uniform, *expert.sigma, profile.train.shift).numpy()
         ax.hist(
-            sigma,
+            sigma.draw(uniform, *expert.sigma, settings).numpy(),
             np.linspace(0, 1, 81).tolist(),
             density=True,
             color=COLOURS[method],
             alpha=0.7,
             label=f"{expert.name} noise, {expert.steps} steps",
         )
-    ax.set(xlabel="noise level sigma (0: clean, 1: noise)", ylabel="density", xlim=(0, 1))
+    ax.set(
+        title=settings.sampler,
+        xlabel="noise level sigma (0: clean, 1: noise)",
+        ylabel="density",
+        xlim=(0, 1),
+    )
     ax.legend(frameon=False, fontsize=8)
     return figure
 
 
 def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure":
     """One panel a metric: a row a method, mean and interval."""
-    frame = statistics.load(profile)
+    frame = statistics.to_show(profile)
     figure, axes = _subplots(len(names), columns=columns)
-    shown = [method for method in evaluate.METHODS if method in set(frame.method)]
+    methods, measured = evaluate.methods(profile), set(frame[frame.metric.isin(names)].method)
+    shown = [method for method in methods if method in measured]
     for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
         metric = metrics.BY_NAME[name]
         for y, method in enumerate(reversed(shown)):
@@ -227,9 +296,9 @@ def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure"
             if found.known:
                 spread = np.nan_to_num([[found.value - found.low], [found.high - found.value]])
                 # A ratio's bounds can round to a hair on the wrong side of its value.
-                ax.errorbar(found.value, y, xerr=spread.clip(min=0), capsize=3, **_style(method))
+                ax.errorbar(found.value, y, xerr=spread.clip(min=0), capsize=3, **_style(profile, method))
         first = i % columns == 0
-        labels = [evaluate.METHODS[method] for method in reversed(shown)] if first else [""] * len(shown)
+        labels = [methods[method] for method in reversed(shown)] if first else [""] * len(shown)
         ax.set_yticks(range(len(shown)), labels)
         better = {1: "higher is better", -1: "lower is better", 0: "nearest the truth's"}[metric.better]
         ax.set_xlabel(f"{metric.label} ({', '.join(filter(None, [metric.unit, better]))})", fontsize=8)
@@ -238,8 +307,9 @@ def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure"
     return figure
 
 
-def _style(method: str) -> dict[str, str]:
-    return {"color": COLOURS[method], "marker": MARKERS[method], "label": evaluate.METHODS[method]}
+def _style(profile: Profile, method: str) -> dict[str, str]:
+    known = {"color": COLOURS[method], "marker": MARKERS[method]} if method in COLOURS else ADDED
+    return {**known, "label": evaluate.methods(profile)[method]}
 
 
 def _subplots(count: int, columns: int = 3, width: float = 10.0, height: float = 2.6) -> tuple:

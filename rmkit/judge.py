@@ -1,7 +1,8 @@
 """The judge: a vision-language model rates frames for realism from 1 to 10, GPT-RS (paper, 4.1 and C.1).
 
-Reads data/paper/gpt_rs.yaml and the frames that evaluate.py hands it; writes judge/<video's fingerprint>/*.json under
-results/<profile>/, a raw answer each, so that nothing is paid for twice.
+Reads data/paper/gpt_rs.yaml, the frames that evaluate.py hands it and the real footage of `judge.real`, which shows what
+reality gets; writes judge/<video's fingerprint>/*.json under results/<profile>/, a raw answer each, so that nothing is
+paid for twice.
 """
 
 import base64
@@ -23,14 +24,17 @@ from PIL import Image
 from pydantic import SecretStr
 
 from rmkit import endpoint, store, video
+from rmkit.baselines import framing
 from rmkit.endpoint import Backoff, Endpoint, Stopped, Unusable
-from rmkit.paths import REPOSITORY
+from rmkit.errors import InputError
+from rmkit.paths import REPOSITORY, resolve
 from rmkit.profile import Judge, Profile
 from rmkit.progress import track
 
 VERSION = 1
 PROMPTS = REPOSITORY / "data" / "paper" / "gpt_rs.yaml"
 NO_REF, WITH_REF = "gpt_rs", "gpt_rs_ref"
+REAL = "real"  # the method's name
 DETAIL = "high"  # the frame itself, not a thumbnail of it (ours)
 # An enumeration and no bounds: endpoints that enforce a schema do not all know `minimum`.
 SCHEMA = {
@@ -47,13 +51,14 @@ PATIENT = Backoff()
 
 @dataclass(frozen=True)
 class Subject:
-    """A clip of one method, and the render that the rating with reference shows beside it."""
+    """A clip of one method, and the render that the rating with reference shows beside it; real footage has none."""
 
     video: str  # fingerprints of the files
-    render: str
+    render: str | None
     source_frames: tuple[int, ...]  # the file of a truth is the whole sequence's
     frames: Callable[[], Iterator[np.ndarray]]
-    render_frames: Callable[[], Iterator[np.ndarray]]
+    render_frames: Callable[[], Iterator[np.ndarray]] | None
+    length: int | None = None  # frames, where not as many as the profile's clips have
 
 
 @dataclass(frozen=True)
@@ -139,9 +144,35 @@ def options(profile: Profile) -> dict[str, str]:
 
 
 def forecast(profile: Profile, videos: int) -> Cost:
-    """What rating so many videos costs when no answer is kept yet."""
-    each = videos * len(indices(profile)) * profile.judge.repeats
-    return estimate(profile, {NO_REF: each, WITH_REF: each})
+    """What rating so many videos, and the real footage, costs when no answer is kept yet."""
+    each = len(indices(profile)) * profile.judge.repeats
+    return estimate(profile, {NO_REF: (videos + len(footage(profile))) * each, WITH_REF: videos * each})
+
+
+def footage(profile: Profile) -> list[Path]:
+    """The files of real footage, by name; none where the profile names no folder, or it is not there."""
+    return sorted(resolve(profile.judge.real).glob("*.mp4")) if profile.judge.real else []
+
+
+def check_footage(profile: Profile) -> None:
+    """Raise InputError unless the folder of real footage, where the profile names one, holds videos."""
+    if profile.judge.enabled and profile.judge.real:
+        if not footage(profile):
+            raise InputError(
+                f"judge.real is {profile.judge.real}, and {resolve(profile.judge.real)} holds no .mp4 file."
+            )
+        for path in footage(profile):
+            video.probe(path)
+
+
+def real_subject(profile: Profile, path: Path) -> Subject:
+    """A file of real footage, shown at the clips' size, so that size is not what is rated."""
+    size = profile.clips
+
+    def frames() -> Iterator[np.ndarray]:
+        return (framing.filling(f, size.height, size.width, math.inf) for f in video.stream(path))
+
+    return Subject(store.fingerprint(path), None, (), frames, None, video.probe(path).frames)
 
 
 def estimate(profile: Profile, answers: Mapping[str, int]) -> Cost:
@@ -175,9 +206,9 @@ def spent(profile: Profile) -> Cost:
     return Cost(count, read, written, _usd(profile.judge, read, written))
 
 
-def indices(profile: Profile) -> list[int]:
-    """The frames that are shown, spread evenly over a clip."""
-    of = profile.clips.frames
+def indices(profile: Profile, of: int | None = None) -> list[int]:
+    """The frames that are shown, spread evenly over a clip, or a video of `of` frames."""
+    of = of or profile.clips.frames
     count = min(profile.judge.frames, of)
     if profile.judge.sampling == "midpoints":
         return video.midpoints(count, of)
@@ -187,9 +218,9 @@ def indices(profile: Profile) -> list[int]:
 def _questions(profile: Profile, subject: Subject) -> list[Question]:
     """Every question about a subject, named by all that the answer hangs on."""
     made = []
-    for metric in (NO_REF, WITH_REF):
+    for metric in (NO_REF, WITH_REF) if subject.render else (NO_REF,):
         inputs = {"video": subject.video} | ({"render": subject.render} if metric == WITH_REF else {})
-        for frame in indices(profile):
+        for frame in indices(profile, subject.length):
             for repeat in range(1, profile.judge.repeats + 1):
                 settings = {
                     "prompt": _fingerprint(metric),

@@ -1,6 +1,6 @@
 """Loading: the pipelines of a profile, from folders or hub names, on its device and in its type.
 
-Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2) and 4.1 (DINO), and the offline judge.
+Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2) and 4.1 (DINO, AMT-S), and the offline judge.
 Reads model folders; writes nothing. A VACE folder may hold its own transformer only: the parts it lacks are those of
 the Wan folder.
 """
@@ -30,15 +30,17 @@ if TYPE_CHECKING:
         WanVACEPipeline,
     )
 
-Which = Literal["wan", "vace", "editor", "features", "judge", "lucy_edit"]
+    from rmkit.metrics.motion_smoothness import Amt
+
+Which = Literal["wan", "vace", "editor", "features", "amt", "judge", "lucy_edit"]
 SHARED = ("vae", "text_encoder", "tokenizer")  # of VACE with Wan
 TEXT_TOKENS = 512  # Wan's text length
 DEFAULT_AREA = 1024 * 1024  # pixels at which QwenImageEditPipeline works
 
 
 def named(profile: Profile) -> tuple[Which, ...]:
-    """The models a run of the profile loads; feature model and offline judge only where the profile has them."""
-    optional: tuple[Which, ...] = ("features", "judge")
+    """The models a run of the profile loads; those of metrics (DINO, AMT-S, offline judge) where the profile has them."""
+    optional: tuple[Which, ...] = ("features", "amt", "judge")
     return ("wan", "vace", "editor", *(which for which in optional if getattr(profile.models, which)))
 
 
@@ -86,13 +88,16 @@ def generator(seed: int) -> "torch.Generator":
 def check(profile: Profile, which: Which) -> None:
     """Raise InputError unless the model is complete on disk (or on the hub, and the hub is reachable).
 
-    Reads headers only: every part of model_index.json is there, no weight file missing or truncated.
+    Reads headers only: every part of model_index.json is there, no weight file missing or truncated. (AMT-S, a small
+    one, is loaded.)
     """
     device(profile)
     if which == "features":
         return _check_features(profile)
     if which == "judge":
         return _check_judge(profile)
+    if which == "amt":
+        return load_amt(profile).require_size(profile.clips.height, profile.clips.width)
     _root(profile, which)
     if which == "vace" and _lacking(profile):
         _root(profile, "wan")
@@ -103,6 +108,12 @@ def fingerprint(profile: Profile, which: Which) -> str:
     if which in ("features", "judge"):
         name, commit = single(*name_of(profile, which))
         return commit or _content(Path(name))
+    if which == "amt":
+        file = _amt_file(profile)
+        weights = file.with_name(
+            f"{file.name}.data"
+        )  # where torch's exporter puts them, unless told otherwise
+        return "+".join(store.fingerprint(part) for part in (file, weights) if part.is_file())
     root, commit = _root(profile, which)
     own = commit or _content(root)
     if which == "vace" and _lacking(profile):
@@ -163,6 +174,13 @@ def load_editor(profile: Profile) -> "QwenImageEditPipeline":
     pipeline = getattr(diffusers, name).from_pretrained(**arguments)
     _check_template(pipeline)
     return _place(profile, pipeline)
+
+
+def load_amt(profile: Profile) -> "Amt":
+    """The interpolator of VBench's Motion Smoothness (paper, 4.1); raises InputError when its file cannot serve."""
+    from rmkit.metrics.motion_smoothness import Amt
+
+    return Amt(_amt_file(profile), device(profile).type == "cpu")
 
 
 def set_flow_shift(pipeline: "WanPipeline | WanVACEPipeline", shift: float) -> None:
@@ -317,6 +335,15 @@ def _check_features(profile: Profile) -> None:
             f"models.features: {name} sees patches of {patch}x{patch} pixels, which do not divide clips "
             f"of {size.height}x{size.width}."
         )
+
+
+def _amt_file(profile: Profile) -> Path:
+    file = resolve(profile.models.amt)
+    if not file.is_file():
+        raise InputError(
+            f"models.amt is {profile.models.amt}, and {file} is no file: export AMT-S to ONNX, or set it to null."
+        )
+    return file
 
 
 def _check_judge(profile: Profile) -> None:

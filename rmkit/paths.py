@@ -85,6 +85,11 @@ class Layout:
         return self.root / "judge"
 
     @property
+    def study(self) -> Path:
+        """The user study: a page for participants, and the key that they must not see."""
+        return self.root / "study"
+
+    @property
     def tables(self) -> Path:
         return self.root / "tables"
 

@@ -52,6 +52,8 @@ def steps(profile: Profile) -> list[Step]:
     train, held = data.train_clips, data.validation_clips
     variants = profile.propagation.variants
     compared = [] if features.why_not(profile) else [_watched(profile, "features", layout.features)]
+    if profile.models.amt:
+        compared.append(_watched(profile, "amt", layout.root / "amt"))
     if profile.models.judge:
         compared.append(_watched(profile, "offline_judge", layout.offline_judge))
     if profile.identity.model_pack:

@@ -1,10 +1,11 @@
 """The report of a run: what came out, beside what the paper claims, with pictures (paper, 4.5 and beyond).
 
-Reads metrics.csv and what the stages left under results/<profile>/; writes tables/, figures/, sheets/, viewing/ and
-report.md. A claim that does not hold is stated as plainly as one that does.
+Reads metrics.csv (the shipped record's before there is one) and what the stages left under results/<profile>/; writes
+tables/, figures/, sheets/, viewing/ and report.md. Only metrics.csv must be there: what is made of the rest is left out
+with the reason. A claim that does not hold is stated as plainly as one that does.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +25,7 @@ from rmkit import (
     typeset,
 )
 from rmkit.clips import Clip
+from rmkit.errors import InputError
 from rmkit.profile import Profile, ours
 from rmkit.typeset import Table
 
@@ -41,13 +43,16 @@ CAPTIONS = {
 
 
 def write(profile: Profile) -> Path:
-    """Make tables, figures, sheets and report.md from metrics.csv; returns the report's path."""
-    frame = statistics.load(profile)
+    """Make tables, figures, sheets and report.md from metrics.csv; returns the report's path.
+
+    Prints a line for what is left out. Raises InputError where there is no metrics.csv, nor a shipped one.
+    """
+    frame = statistics.to_show(profile)
+    if statistics.of_record(profile):
+        print(f"report: {_of_record(profile)}", flush=True)
     built = tables.build(profile)
     tables.write(profile, built)
-    figures.draw(profile)
-    shown = choose(clips.load(profile, "validation"), SHEETS)
-    sheets.save(profile, shown)
+    left_out = figures.draw(profile)
     made = {table.name: table for table in built}
     beside = [_section("Beside the paper", typeset.markdown(made["paper"]))] if "paper" in made else []
     parts = [
@@ -58,12 +63,14 @@ def write(profile: Profile) -> Path:
         _section("Paired differences", typeset.markdown(made["differences"])),
         _section("Win rates", typeset.markdown(made["wins"])),
         *beside,
-        _figures(profile),
-        _sheets(profile, shown),
-        _generated(profile),
+        _section("User study", _study(profile)),
+        _figures(profile, left_out),
+        _of_run(profile, "What was generated", _generated),
         _settings(profile),
-        _times(profile),
-        _environment(profile),
+        _of_run(profile, "Times", _times),
+        _of_run(profile, "Environment", _environment),
+        # Last, so that the shipped record, which has no sheets, is the report up to here.
+        _of_run(profile, "Contact sheets", _sheets),
     ]
     target = profile.layout.report
     store.write_text(target, "\n".join(parts))
@@ -84,15 +91,17 @@ def choose(clips_: Sequence[Clip], count: int) -> list[Clip]:
 
 
 def _opening(profile: Profile, frame: pd.DataFrame) -> str:
-    clip_count = frame["clip"].nunique()  # `frame.clip` is a method of pandas
+    held = tables.measured(frame)
+    clip_count = held["clip"].nunique()  # `frame.clip` is a method of pandas
     outcomes = claims.check(frame)
     counts = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in VERDICTS}
     gain = statistics.difference(frame, "psnr_truth", "realmaster", "colour_transfer")
     lines = [
         f"# RealMaster, profile `{profile.name}`",
         "",
+        *([f"**{_of_record(profile)}**", ""] if statistics.of_record(profile) else []),
         "A reproduction of *RealMaster: Lifting Rendered Scenes into Photorealistic Video* (arXiv 2603.23462), "
-        f"measured on {clip_count} validation clips of {frame.sequence.nunique()} sequences. "
+        f"measured on {clip_count} validation clips of {held.sequence.nunique()} sequences. "
         "These numbers come from this profile's data and models; they are not the paper's and do not stand "
         "beside them.",
         "",
@@ -135,6 +144,15 @@ def _outcome(frame: pd.DataFrame, table: Table) -> str:
     return _section("What is claimed, and what came out", "\n".join(lines))
 
 
+def _study(profile: Profile) -> str:
+    """The paper's Figure 5, where people have taken part."""
+    table, figure = profile.layout.tables / "study.md", profile.layout.figures / "study.png"
+    if not table.is_file():
+        return "Not run: nobody has taken part (`rmkit study` makes the page and counts the answers).\n"
+    shown = f"\n![study](figures/{figure.name})\n" if figure.is_file() else ""
+    return table.read_text() + shown
+
+
 def _against_paper(order: Sequence[str]) -> str:
     if len(order) < len(claims.ORDER):
         return "Not all methods of the paper's ablation were run."
@@ -143,12 +161,43 @@ def _against_paper(order: Sequence[str]) -> str:
     return "The paper's order (RealMaster, then Edges, then Depth and Multiple Anchors) did not come out."
 
 
-def _figures(profile: Profile) -> str:
-    parts = [f"![{name}](figures/{name}.png)\n\n*{caption}*\n" for name, caption in CAPTIONS.items()]
+def _of_record(profile: Profile) -> str:
+    record = f"results/reference/{profile.layout.reference.name}/metrics.csv"
+    return f"Nothing has been measured here: these are the values of the shipped record, {record}."
+
+
+def _left_out(profile: Profile, what: str, why: str) -> str:
+    """Why a part is left out, by paths inside the results; printed as well, but not of the record: one line says it all."""
+    text = f"left out: {why.replace(f'{profile.layout.root}/', '')}"
+    if not statistics.of_record(profile):
+        print(f"report: {what} {text}", flush=True)
+    return text
+
+
+def _figures(profile: Profile, left_out: Mapping[str, str]) -> str:
+    parts = [
+        f"*{name}: {_left_out(profile, f'figure {name}', left_out[name])}*\n"
+        if name in left_out
+        else f"![{name}](figures/{name}.png)\n\n*{caption}*\n"
+        for name, caption in CAPTIONS.items()
+    ]
     return _section("Figures", "\n".join(parts))
 
 
-def _sheets(profile: Profile, shown: Iterable[Clip]) -> str:
+def _of_run(profile: Profile, title: str, part: Callable[[Profile], str]) -> str:
+    """A section made of a run's own files; where one is missing the section says so."""
+    try:
+        statistics.require_run(profile)
+        text = part(profile)
+    except InputError as error:
+        text = f"*{_left_out(profile, title, str(error))}*\n"
+    return _section(title, text)
+
+
+def _sheets(profile: Profile) -> str:
+    shown = choose(clips.load(profile, "validation"), SHEETS)
+    clips.check(profile, shown)
+    sheets.save(profile, shown)
     parts = [
         "The same moments of a clip from every method, ends included. Look for the light and materials of the "
         "truth on the figures, faces and props of the render. Grey: not an anchor of this clip.",
@@ -166,24 +215,24 @@ def _sheets(profile: Profile, shown: Iterable[Clip]) -> str:
             f"[Video: render, RealMaster, truth](viewing/{clip.id}.mp4)",
             "",
         ]
-    return _section("Contact sheets", "\n".join(parts))
+    return "\n".join(parts)
 
 
 def _generated(profile: Profile) -> str:
     """What the pipeline made on the way: anchors refused, pairs kept."""
     facts, pairs = figures.anchor_facts(profile), identity.load(profile)
     reasons = pd.Series([pair["reason"] for pair in pairs], dtype=str).value_counts().sort_index()
+    drift = "" if facts.empty else f"; median drift {facts.drift_pixels.median():.2f} pixels as edited"
     lines = [
         f"- Anchors: {len(facts)} edited, {(~facts.accepted).sum()} refused by the alignment gate, "
-        f"{(~facts.measured).sum()} with too few edges to measure a drift; "
-        f"median drift {facts.drift_pixels.median():.2f} pixels as edited.",
+        f"{(~facts.measured).sum()} with too few edges to measure a drift{drift}.",
         f"- Training pairs: {sum(pair['kept'] for pair in pairs)} of {len(pairs)} kept.",
         *(f"  - {reason}: {count}" for reason, count in reasons.items()),
         "- The face filter's statistic is the mean in the paper's appendix B.1 and the minimum in its 3.3; "
         f"`identity.over` is `{profile.identity.over}` here"
         + ("." if profile.identity.model_pack else ", without effect: there is no face model."),
     ]
-    return _section("What was generated", "\n".join([*lines, ""]))
+    return "\n".join([*lines, ""])
 
 
 def _settings(profile: Profile) -> str:
@@ -195,19 +244,19 @@ def _settings(profile: Profile) -> str:
 def _times(profile: Profile) -> str:
     times = environment.notebook_times(profile)
     if not times:
-        return _section("Times", "Not recorded: the notebooks were not run by `make reproduce`.\n")
+        return "Not recorded: the notebooks were not run by `make reproduce`.\n"
     rows = [(name, f"{t['seconds']:.0f}", f"{t['peak_mib']:.0f}", t["device"]) for name, t in times.items()]
     total = sum(t["seconds"] for t in times.values())
     note = (
         f"\nTogether {total / 60:.1f} minutes. Of the last run of each notebook that computed something; a run that "
         "was killed and resumed counts from where it went on.\n"
     )
-    return _section("Times", _grid(["Notebook", "Seconds", "Peak memory (MiB)", "Device"], rows) + note)
+    return _grid(["Notebook", "Seconds", "Peak memory (MiB)", "Device"], rows) + note
 
 
 def _environment(profile: Profile) -> str:
-    rows = list(environment.describe(profile).items())
-    return _section("Environment", _grid(["What", "Which"], rows))
+    rows = environment.describe(profile, environment.recorded_device(profile)).items()
+    return "Of this report; the device is the notebooks'.\n\n" + _grid(["What", "Which"], rows)
 
 
 def _section(title: str, text: str) -> str:

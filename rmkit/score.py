@@ -1,12 +1,13 @@
-"""Scoring: a user's own renders and what was made of them, by every metric that needs neither truth nor key.
+"""Scoring: a user's own renders and what was made of them, by every metric that needs neither a truth nor a judge.
 
 Reads two folders of mp4 files of the same names; writes a csv of metrics.csv's form, and on the way
 results/<profile>/scored/<outputs>/<clip>.json, so that it resumes. Of the profile it takes the face model, the feature
-model and the device; sizes are the clips' own.
+model, AMT-S and the device; sizes are the clips' own. The offline judge is left out: it knows one world and one size.
 """
 
+import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rmkit import clips, evaluate, faces, features, metrics, models, statistics,
 from rmkit.errors import InputError
 from rmkit.metrics import arcface
 from rmkit.metrics.dino import FeatureModel, compare
+from rmkit.metrics.motion_smoothness import Amt
 from rmkit.profile import Profile
 from rmkit.progress import track
 
@@ -49,10 +51,12 @@ def score(profile: Profile, renders: Path, outputs: Path, out: Path | None = Non
     sized = [_sized(profile, pair) for pair in pairs]
     if profile.identity.model_pack:
         faces.check(profile)
-    if profile.models.features:
-        for settings in sized:
-            models.check(settings, "features")
+    for which in ("features", "amt"):
+        if getattr(profile.models, which):
+            for settings in sized:
+                models.check(settings, which)
     model, rows = None, []
+    amt = functools.cache(functools.partial(models.load_amt, profile))
     for settings, pair in track(list(zip(sized, pairs, strict=True)), "metrics"):
         part = profile.layout.scored / name / f"{pair.name}.json"
         recipe = _recipe(profile, pair, repeats)
@@ -61,7 +65,7 @@ def score(profile: Profile, renders: Path, outputs: Path, out: Path | None = Non
                 model = features.load(settings)
             with store.writing(part, recipe) as temporary:
                 temporary.write_text(
-                    json.dumps(list(_measure(profile, pair, model, repeats)), indent=1) + "\n"
+                    json.dumps(list(_measure(profile, pair, model, amt, repeats)), indent=1) + "\n"
                 )
         common = {"profile": profile.name, "clip": pair.name, "sequence": pair.name, "subsets": ""}
         common["commit"] = store.read_sidecar(part).get("commit", "unknown")
@@ -74,7 +78,7 @@ def score(profile: Profile, renders: Path, outputs: Path, out: Path | None = Non
 
 
 def _measure(
-    profile: Profile, pair: Pair, model: FeatureModel | None, repeats: int
+    profile: Profile, pair: Pair, model: FeatureModel | None, amt: Callable[[], Amt], repeats: int
 ) -> Iterator[dict[str, str | float]]:
     """Rows of one pair: the render's own values, then the output's; frames are streamed."""
     render, output = (pair.paths[method] for method in ("render", "output"))
@@ -84,6 +88,13 @@ def _measure(
                 other = video.stream(render) if metric.against else None
                 value = metric.of(video.stream(path), other, repeats)
                 yield {"method": method} | evaluate.entry(metric.name, value)
+    if profile.models.amt:
+        for method, path in pair.paths.items():
+            values = evaluate.by_amt(
+                amt, _chosen(repeats, metrics.AMT), functools.partial(video.stream, path), repeats
+            )
+            for name, value in values.items():
+                yield {"method": method} | evaluate.entry(name, value, evaluate.amt_options(profile))
     if profile.identity.model_pack:
         analysis, wanted = faces.load(profile), arcface.linspace(pair.frames) + arcface.midpoints(pair.frames)
         found = [faces.find(analysis, video.stream(path), sorted(set(wanted))) for path in (render, output)]
@@ -96,9 +107,9 @@ def _measure(
             yield {"method": "output"} | evaluate.entry(name, value, features.options(profile))
 
 
-def _chosen(repeats: int) -> list[metrics.Metric]:
+def _chosen(repeats: int, of: Sequence[metrics.Metric] = metrics.ALL) -> list[metrics.Metric]:
     """Metrics of frames alone; those of distinct frames only where frames are repeated."""
-    return [m for m in metrics.ALL if m.against != "truth" and (repeats > 1 or not m.distinct)]
+    return [m for m in of if m.against != "truth" and (repeats > 1 or not m.distinct)]
 
 
 def _matched(renders: Path, outputs: Path) -> list[tuple[Path, Path]]:
@@ -167,6 +178,7 @@ def _recipe(profile: Profile, pair: Pair, repeats: int) -> store.Recipe:
     revisions = [
         faces.fingerprint(profile) if identity.model_pack else "",
         models.fingerprint(profile, "features") if named else "",
+        *([models.fingerprint(profile, "amt")] if profile.models.amt else []),
     ]
     inputs = {method: store.fingerprint(path) for method, path in pair.paths.items()}
     return store.Recipe("score", VERSION, settings, inputs, model="/".join(revisions))
@@ -191,6 +203,8 @@ def _left_out(profile: Profile, names: set[str], repeats: int) -> Sequence[str]:
         lines.append("Distinct frames: not measured; --repeats says how often each source frame is shown.")
     if "arcface_coverage" not in names:
         lines.append(f"ArcFace: {evaluate.why_no_faces(profile) or 'n/a: no face was found in any render.'}")
+    if not profile.models.amt:
+        lines.append(f"Motion Smoothness (AMT-S): {evaluate.why_no_amt(profile)}")
     if reason := features.why_not(profile):
         lines.append(f"DINO: {reason}")
     return lines

@@ -1,6 +1,6 @@
 """Tables 1 and 2 and their companions, each as csv, md and tex (paper, 4.5).
 
-Reads metrics.csv and data/paper/*.yaml alone (no model, no video); writes
+Reads metrics.csv (the shipped record's before there is one) and data/paper/*.yaml alone: no model, no video. Writes
 tables/{table1,table2,differences,wins,claims,paper}.{csv,md,tex}, the last where its values are known. What did not run
 says so, and a number of one profile never stands in another's column.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from rmkit import claims, evaluate, metrics, statistics
+from rmkit import claims, evaluate, judge, metrics, statistics
 from rmkit.errors import InputError
 from rmkit.metrics import Metric
 from rmkit.paths import REPOSITORY
@@ -26,7 +26,8 @@ TABLE1 = (
 )
 TABLE2 = ("render", "colour_transfer", *evaluate.VARIANTS, "realmaster", "vae_ceiling", "truth")
 PAPER = REPOSITORY / "data" / "paper" / "tables.yaml"
-BOUNDS = ("render", "vae_ceiling", "truth")
+PAPERS_METRICS = {"motion_smoothness": "motion_smoothness_amt"}  # ours of that name has another interpolator
+BOUNDS = ("render", "vae_ceiling", "truth", judge.REAL)
 ARROWS = {1: "↑", -1: "↓", 0: ""}
 
 
@@ -44,10 +45,10 @@ def write(profile: Profile, made: Sequence[Table]) -> list[Path]:
 
 
 def build(profile: Profile) -> list[Table]:
-    """All tables of a run, from its metrics.csv."""
-    frame = statistics.load(profile)
+    """All tables of a run, from its metrics.csv, or of the shipped record before there is one."""
+    frame = statistics.to_show(profile)
     return [
-        _means(profile, frame, "table1", "Table 1. Methods", TABLE1),
+        _means(profile, frame, "table1", "Table 1. Methods", _table1(profile)),
         _means(profile, frame, "table2", "Table 2. Ablation", TABLE2),
         differences(profile, frame),
         wins(profile, frame),
@@ -56,27 +57,42 @@ def build(profile: Profile) -> list[Table]:
     ]
 
 
+def _table1(profile: Profile) -> list[str]:
+    """Methods of Table 1, with the profile's own folders among the outside ones."""
+    return [
+        method for method in evaluate.methods(profile) if method in TABLE1 or method not in evaluate.METHODS
+    ]
+
+
+def _paired(profile: Profile) -> list[str]:
+    """Methods that are compared with RealMaster clip by clip; real footage is of other clips."""
+    alone = (statistics.REFERENCE, judge.REAL)
+    return [method for method in evaluate.methods(profile) if method not in alone]
+
+
 def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, methods: Sequence[str]) -> Table:
     """Means of some methods: a table of the paper with the rows it lacks (input, grading, ceiling, truth)."""
     rows, data, columns = [], [], metrics.shown(frame.metric)
     best = {metric.name: _best(frame, metric, methods) for metric in columns}
     for method in methods:
-        label = evaluate.METHODS[method]
+        label = evaluate.methods(profile)[method]
         estimates = {m.name: statistics.mean(frame, method, m.name) for m in columns}
-        missing = _missing(profile, frame, method)
         count = max(estimate.clips for estimate in estimates.values())
-        cells = [cell(estimates[m.name], m.name, missing) for m in columns]
-        rows.append([label, str(count) if count else missing, *cells])
+        cells = [cell(estimates[m.name], m.name, _missing(profile, frame, method, m)) for m in columns]
+        rows.append([label, str(count) if count else _missing(profile, frame, method), *cells])
         data.append({"profile": profile.name, "method": method, "clips": count} | _columns(estimates))
     header = ["Method", "Clips", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
     notes = [
         *_reasons(profile, frame, methods),
         "Mean over clips [95 % interval, resampled by sequence]; bold: better than every other method's by more than "
         "the interval of their difference (input, ceiling and truth do not compete); "
-        f"{_sequences(frame)} sequences. Sharpness is to be near the truth's, not high.",
-        "Motion Smoothness (flow): VBench's arithmetic with an optical-flow interpolator (DIS) in place of AMT-S; "
+        f"{measured(frame).sequence.nunique()} sequences. Sharpness is to be near the truth's, not high.",
+        "Motion Smoothness (flow interpolator): VBench's arithmetic with an optical-flow interpolator (DIS) in place of AMT-S; "
         "not comparable with VBench's own numbers. `distinct`: on the source's frames, without the repetition "
         "from 8 to 16 fps; the others at 16 fps, as in the paper.",
+        ""
+        if PAPERS_METRICS["motion_smoothness"] in set(frame.metric)
+        else f"Motion Smoothness (AMT-S), the paper's: {evaluate.why_no_amt(profile)}",
         _compared(profile, frame),
         _judged(profile, frame),
         _judged_offline(profile, frame),
@@ -115,17 +131,16 @@ def _best(frame: pd.DataFrame, metric: Metric, methods: Sequence[str]) -> str | 
 def differences(profile: Profile, frame: pd.DataFrame) -> Table:
     """Paired differences of every method to RealMaster, clip by clip."""
     rows, data, columns = [], [], metrics.shown(frame.metric)
-    for method, label in evaluate.METHODS.items():
-        if method == statistics.REFERENCE:
-            continue
+    methods = _paired(profile)
+    for method in methods:
         found = {m.name: statistics.difference(frame, m.name, method) for m in columns}
-        missing = _missing(profile, frame, method)
-        cells = [cell(found[m.name], m.name, missing, signed=True) for m in columns]
-        rows.append([label, *cells])
+        missing = {m.name: _missing(profile, frame, method, m) for m in columns}
+        cells = [cell(found[name], name, missing[name], signed=True) for name in found]
+        rows.append([evaluate.methods(profile)[method], *cells])
         data.append({"profile": profile.name, "method": method} | _columns(found))
     header = ["Method − RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
     notes = [
-        *_reasons(profile, frame, list(evaluate.METHODS)),
+        *_reasons(profile, frame, methods),
         "Mean over the clips both have [95 % interval, resampled by sequence].",
     ]
     title = f"Paired differences to RealMaster, profile {profile.name}"
@@ -136,16 +151,17 @@ def wins(profile: Profile, frame: pd.DataFrame) -> Table:
     """How often each method beats RealMaster, and whether a difference could be chance."""
     rows, data = [], []
     columns = [metric for metric in metrics.shown(frame.metric) if metric.better]
-    methods = [method for method in evaluate.METHODS if method != statistics.REFERENCE]
+    methods = _paired(profile)
     tested = {metric.name: statistics.p_values(frame, metric.name, methods) for metric in columns}
     for method in methods:
         rates = {m.name: statistics.win_rate(frame, m.name, method, m.better) for m in columns}
-        missing, cells = _missing(profile, frame, method), []
+        cells = []
         for metric in columns:
+            missing = _missing(profile, frame, method, metric)
             text = cell(rates[metric.name], metric.name, missing, ratio=True)
             p = tested[metric.name].get(method)
             cells.append(text if p is None else f"{text}, p {_p(p)}")
-        rows.append([evaluate.METHODS[method], *cells])
+        rows.append([evaluate.methods(profile)[method], *cells])
         ps = {f"{name}_p": round(found[method], 6) for name, found in tested.items() if method in found}
         data.append({"profile": profile.name, "method": method} | _columns(rates) | ps)
     header = ["Method against RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
@@ -161,32 +177,40 @@ def claims_table(profile: Profile, frame: pd.DataFrame) -> Table:
     """Every claim with what was found and whether it holds."""
     rows, data = [], []
     for outcome in claims.check(frame):
-        claim, check = outcome.claim, outcome.claim.check
-        first, second = check.methods
-        kind = "difference" if check.difference else "ratio"
-        measured = f"{first} {'−' if check.difference else '/'} {second}, {check.metric}"
-        found = cell(
-            outcome.found, check.metric, "not run", signed=kind == "difference", ratio=kind == "ratio"
+        claim = outcome.claim
+        subject, kept, found, columns = (
+            _compared_methods(outcome) if claim.check else _taken_together(outcome)
         )
-        rows.append([claim.section, claim.statement, measured, bound(check), found, outcome.verdict])
-        data.append(
-            {
-                "profile": profile.name,
-                "id": claim.id,
-                "section": claim.section,
-                "statement": claim.statement,
-                "metric": check.metric,
-                "kind": kind,
-                "method": first,
-                "other": second,
-                "bound": bound(check),
-                **_columns({"value": outcome.found}),
-                "verdict": outcome.verdict,
-            }
-        )
+        rows.append([claim.section, claim.statement, subject, kept, found, outcome.verdict])
+        ids = {name: getattr(claim, name) for name in ("id", "section", "statement")}
+        estimate = _columns({"value": outcome.found})
+        data.append({"profile": profile.name, **ids, **columns, **estimate, "verdict": outcome.verdict})
     header = ["Section", "Claim", "Measured as", "Bound", "Found", "Verdict"]
-    notes = [claims.not_measured(frame)]
+    notes = [
+        claims.not_measured(frame),
+        *(f"{claim.statement}: not run: {claim.not_run}." for claim in claims.load() if claim.not_run),
+    ]
     return Table("claims", f"Claims, profile {profile.name}", header, rows, pd.DataFrame(data), notes)
+
+
+def _compared_methods(outcome: claims.Outcome) -> tuple[str, str, str, dict[str, str]]:
+    """Of a claim with a number: measured as, bound, found, and the columns of the csv."""
+    check = outcome.claim.check
+    (first, second), kept = check.methods, bound(check)
+    kind, sign = ("difference", "−") if check.difference else ("ratio", "/")
+    found = cell(outcome.found, check.metric, "not run", signed=kind == "difference", ratio=kind == "ratio")
+    names = {"metric": check.metric, "kind": kind, "method": first, "other": second, "bound": kept}
+    return f"{first} {sign} {second}, {check.metric}", kept, found, names
+
+
+def _taken_together(outcome: claims.Outcome) -> tuple[str, str, str, dict[str, str]]:
+    """The same of a claim that hangs on others, or of one that cannot be checked."""
+    names = dict.fromkeys(("metric", "method", "other", "bound"), "")
+    parts = outcome.parts
+    if not parts:
+        return "n/a", "n/a", "not run", names | {"kind": "none"}
+    held = f"{parts.count('holds')} of {len(parts)} hold"
+    return f"{len(parts)} claims taken together", "all hold", held, names | {"kind": "every"}
 
 
 def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
@@ -210,10 +234,11 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
     if profile.data.bundle or not known:
         return []
     rows, data = [], []
-    for number, method, metric, value in known:
+    for number, method, named, value in known:
+        metric = PAPERS_METRICS.get(named, named)
         found, label = statistics.mean(frame, method, metric), metrics.BY_NAME[metric].label
         gap = f"{found.value - value:+.4g}".replace("-", "−") if found.known else "n/a"
-        ours = cell(found, metric, _missing(profile, frame, method))
+        ours = cell(found, metric, _missing(profile, frame, method, metrics.BY_NAME[metric]))
         rows.append([number, evaluate.METHODS[method], label, f"{value:g}", ours, gap])
         ids = {"profile": profile.name, "table": number, "method": method, "metric": metric, "paper": value}
         data.append(ids | _columns({"ours": found}))
@@ -238,22 +263,40 @@ def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-def _missing(profile: Profile, frame: pd.DataFrame, method: str) -> str:
-    """What stands in a method's empty cells: a metric that does not apply, or a method that was not run."""
-    return "n/a" if method in set(frame.method) else evaluate.why_not(profile, method).split(":")[0]
+def _missing(profile: Profile, frame: pd.DataFrame, method: str, metric: Metric | None = None) -> str:
+    """What stands in an empty cell: a metric that does not apply, or a method or metric that was not run."""
+    if not frame.method.eq(method).any():
+        return evaluate.why_not(profile, method).split(":")[0]
+    if metric is None or frame.metric.eq(metric.name).any():
+        return "n/a"
+    return _unmeasured(profile, metric).split(":")[0]
+
+
+def _unmeasured(profile: Profile, metric: Metric) -> str:
+    """Why metrics.csv has no row of a metric: 'not run' or 'n/a', a colon, and the reason."""
+    if metric in metrics.JUDGED + metrics.SPREADS:
+        return evaluate.why_no_ratings(profile) or evaluate.NO_ROW
+    if metric in metrics.FEATURES:
+        return evaluate.why_no_features(profile)
+    if metric in metrics.OFFLINE:
+        return evaluate.why_no_offline(profile)
+    if metric in metrics.FACES:
+        nothing = "n/a: no face was found in any render, or 05_evaluation has not run since the face model was named."
+        return evaluate.why_no_faces(profile) or nothing
+    return "n/a: this data has no truth."
 
 
 def _reasons(profile: Profile, frame: pd.DataFrame, methods: Sequence[str]) -> list[str]:
     """Why a row is empty, a sentence each."""
     empty = [method for method in methods if method not in set(frame.method)]
-    return [f"{evaluate.METHODS[method]}: {evaluate.why_not(profile, method)}" for method in empty]
+    return [f"{evaluate.methods(profile)[method]}: {evaluate.why_not(profile, method)}" for method in empty]
 
 
 def _compared(profile: Profile, frame: pd.DataFrame) -> str:
     """Which model's features DINO compares and how, or why there are none."""
     asked = frame[frame.metric.isin([metric.name for metric in metrics.FEATURES])]
     if asked.empty:
-        return f"DINO: {evaluate.why_no_features(profile)}"
+        return f"DINO: {_unmeasured(profile, metrics.FEATURES[0])}"
     return (
         f"DINO (4.1), {_options(asked)}: l2 between the CLS tokens, mean over all frames; `patches`: between patch tokens, mean "
         "over places; `keys`: between the cosines of the last layer's keys with one another (root mean square)."
@@ -269,10 +312,9 @@ def _recognised(profile: Profile, frame: pd.DataFrame) -> str:
     """What ArcFace was measured with and on how many clips, or why it was not."""
     asked = frame[frame.metric == "arcface_coverage"]
     if asked.empty:
-        nothing = "n/a: no face was found in any render, or 05_evaluation has not run since the face model was named."
-        return f"ArcFace: {evaluate.why_no_faces(profile) or nothing}"
+        return f"ArcFace: {_unmeasured(profile, metrics.FACES[0])}"
     identity = profile.identity
-    count, of = asked["clip"].nunique(), frame["clip"].nunique()
+    count, of = asked["clip"].nunique(), measured(frame)["clip"].nunique()
     return (
         f"ArcFace by {asked.options.iloc[0].replace(';', ', ')}, against the render, on the {count} of {of} clips whose "
         f"render has a face; faces matched by overlap (IoU of {identity.iou_gate:g} or more), detector at "
@@ -285,7 +327,7 @@ def _judged(profile: Profile, frame: pd.DataFrame) -> str:
     """Who gave the ratings and how far repeats differ, or why there are none."""
     asked = frame[frame.metric.isin([metric.name for metric in metrics.JUDGED])]
     if asked.empty:
-        return f"GPT-RS: {evaluate.why_no_ratings(profile) or evaluate.NO_ROW}"
+        return f"GPT-RS: {_unmeasured(profile, metrics.JUDGED[0])}"
     parts = [f"GPT-RS, 1 to 10 (C.1): {text.replace(';', ', ')}" for text in asked.options.unique()]
     for metric in metrics.SPREADS:
         values = frame[frame.metric == metric.name].value
@@ -300,7 +342,7 @@ def _judged_offline(profile: Profile, frame: pd.DataFrame) -> str:
     """What the offline judge is and is not, or why there is none."""
     asked = frame[frame.metric.isin([metric.name for metric in metrics.OFFLINE])]
     if asked.empty:
-        return f"Offline judge: {evaluate.why_no_offline(profile)}"
+        return f"Offline judge: {_unmeasured(profile, metrics.OFFLINE[0])}"
     return (
         f"Offline judge (ours, not GPT-RS and not comparable with it), {_options(asked)}: 1 + 9 x the probability, by a small "
         "classifier trained on other scenes of the diorama, that a frame is of its truth rather than of its render."
@@ -318,5 +360,6 @@ def _columns(estimates: dict[str, Estimate]) -> dict[str, float | int | str]:
     return columns
 
 
-def _sequences(frame: pd.DataFrame) -> int:
-    return frame.sequence.nunique()
+def measured(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the validation clips: all but the real footage's."""
+    return frame[frame.method != judge.REAL]

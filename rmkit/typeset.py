@@ -1,4 +1,4 @@
-"""Tables as text: cells, GitHub's markdown and LaTeX.
+"""Tables as text: cells, GitHub's markdown and LaTeX, and a styled frame for notebooks.
 
 Reads and writes nothing. What stands in a table is for tables.py to say.
 """
@@ -6,11 +6,16 @@ Reads and writes nothing. What stands in a table is for tables.py to say.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from rmkit import metrics
 from rmkit.statistics import Estimate
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
 
 DIGITS = {
     "psnr_truth": 2,
@@ -68,7 +73,7 @@ def markdown(table: Table) -> str:
     """GitHub's form; the pipe inside a cell is escaped."""
     lines = [f"**{table.title}**", "", _row(table.header), _row(["---"] * len(table.header))]
     lines += [_row(row) for row in _emphasised(table, "**{}**")]
-    return "\n".join([*lines, "", *(f"{note}  " for note in table.notes), ""])
+    return "\n".join([*lines, "", notes(table), ""])
 
 
 def latex(table: Table) -> str:
@@ -92,6 +97,23 @@ def latex(table: Table) -> str:
             "",
         ]
     )
+
+
+def styled(table: Table) -> "Styler":
+    """The table as a notebook shows it, title above and the notes left to `notes`."""
+    frame = pd.DataFrame(table.cells, columns=list(table.header))
+    weights = [
+        ["font-weight: bold" if (i, j) in table.bold else "" for j in range(len(row))]
+        for i, row in enumerate(table.cells)
+    ]
+    style = frame.style.set_uuid(table.name)  # else random, and an executed notebook differs from its like
+    style = style.apply(lambda _: np.array(weights), axis=None).hide(axis="index").set_caption(table.title)
+    return style.format(escape="html").format_index(escape="html", axis="columns")
+
+
+def notes(table: Table) -> str:
+    """What stands under a table, in markdown."""
+    return "\n".join(f"{note}  " for note in table.notes)
 
 
 def _emphasised(table: Table, form: str) -> list[list[str]]:

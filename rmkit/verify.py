@@ -33,7 +33,9 @@ FLOORS = {
     "psnr_truth": 0.01,
     "ssim_truth": 1e-4,
     "edge_f1": 2e-3,
-    **dict.fromkeys((m.name for m in metrics.ALL if m.name.startswith(("temporal", "motion"))), 2e-5),
+    **dict.fromkeys(
+        (m.name for m in metrics.ALL + metrics.AMT if m.name.startswith(("temporal", "motion"))), 2e-5
+    ),
     "sharpness": 0.1,
     **dict.fromkeys((m.name for m in metrics.FACES), 1e-3),
     **dict.fromkeys((m.name for m in metrics.FEATURES), 1e-2),

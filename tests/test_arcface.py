@@ -82,5 +82,6 @@ def test_without_a_face_model_there_is_no_row_and_a_reason(tiny_profile, tiny_cl
     assert not tiny_profile.layout.faces.exists()
     table = tables.build(tiny_profile)[0]
     assert "ArcFace: not run: no face model: identity.model_pack is null." in table.notes
-    assert not [title for title in table.header if "ArcFace" in title]
+    assert [title for title in table.header if "ArcFace" in title] == ["ArcFace ↑"]
+    assert {row[table.header.index("ArcFace ↑")] for row in table.cells if row[1] == "2"} == {"not run"}
     assert "arcface" in claims.not_measured(statistics.load(tiny_profile))

@@ -1,6 +1,8 @@
 """DINO against plain transformers, looked at once, kept, in the tables; and models that cannot serve."""
 
 import json
+import subprocess
+import sys
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from rmkit import video as videos
 from rmkit.errors import InputError
 from rmkit.metrics import dino
 from rmkit.metrics.dino import FeatureModel, compare
+from rmkit.paths import REPOSITORY
 
 MEAN, STD = 0.5, 0.5  # of the tiny models' preprocessor
 
@@ -112,6 +115,39 @@ def test_the_length_of_a_clip_costs_no_memory() -> None:
     assert len(held) == 4 * 81 and live.most <= 2 * len(streams) + 1
 
 
+def test_the_keys_rows_are_compared_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The value of the whole formula (Splice, eq. 2, by the number of tokens), whatever is left for the last block."""
+    a, b = (dino.Features(torch.zeros(1), torch.zeros(1, 1), torch.randn(50, 8)) for _ in range(2))
+    one, other = (torch.nn.functional.normalize(features.keys.double()) for features in (a, b))
+    expected = torch.dist(one @ one.T, other @ other.T).item() / 50
+    for rows in (50, 16, 1024):
+        monkeypatch.setattr(dino, "ROWS", rows)
+        assert dino.key_distance(a, b) == pytest.approx(expected, abs=1e-6)
+        assert dino.key_distance(a, a) == 0
+
+
+MEMORY = """
+import threading, psutil, torch
+from rmkit.metrics import dino
+seen, done = [], threading.Event()
+def watch():
+    while not done.wait(0.01):
+        seen.append(psutil.Process().memory_info().rss)
+threading.Thread(target=watch, daemon=True).start()
+a, b = (dino.Features(torch.zeros(1), torch.zeros(1, 1), torch.randn(15001, 16)) for _ in range(2))
+dino.key_distance(a, b)
+done.set()
+print(max(seen))
+"""
+
+
+def test_a_picture_of_the_papers_size_in_patches_of_8_takes_little_memory() -> None:
+    """The cosines of the keys of 800x1200 pixels would be 0.9 GB for each of two pictures; the whole process counts."""
+    command = [sys.executable, "-c", MEMORY]
+    run = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    assert 0.1e9 < int(run.stdout) < 1e9
+
+
 def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     path = evaluate.evaluate(compared)
     rows = [row for row in rows_of(path) if row["metric"].startswith("dino")]
@@ -153,11 +189,12 @@ def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest
     assert step.done == len(stamps) // 2 + 1 and step.seconds is not None
 
 
-def test_without_a_model_there_is_no_column_but_a_reason(compared: profile.Profile) -> None:
+def test_without_a_model_it_is_not_run_and_says_why(compared: profile.Profile) -> None:
     settings = set_model(compared, "features", None)
     evaluate.evaluate(settings)
     made = {table.name: table for table in tables.build(settings)}
-    assert not [name for name in made["table2"].header if "DINO" in name]
+    (column,) = [i for i, name in enumerate(made["table2"].header) if "DINO" in name]  # the paper's own
+    assert {row[column] for row in made["table2"].cells} == {"not run"}
     assert "DINO: not run: models.features of this profile names no model." in made["table2"].notes
     assert {row[-1] for row in made["claims"].cells if "dino" in row[2]} == {"not run"}
     assert "dino" in made["claims"].notes[0]

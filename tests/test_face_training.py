@@ -16,6 +16,7 @@ from insightface.app import FaceAnalysis
 from insightface.model_zoo.scrfd import distance2bbox, distance2kps
 
 from rmkit import video
+from rmkit.paths import REPOSITORY
 
 SIZE = (64, 96)
 
@@ -121,6 +122,20 @@ def test_area_under_the_roc_counts_pairs_in_order():
     wins = np.mean([[1 if s > d else 0.5 if s == d else 0 for d in different] for s in same])
     assert face_card.area_under_roc(same, different) == pytest.approx(wins)
     assert face_card.area_under_roc(np.ones(3), np.zeros(4)) == 1
+
+
+def test_a_level_accepts_the_pairs_that_reach_it():
+    cosines = np.array([0.9, 0.4, 0.1, -0.2])
+    assert face_card.accepted(cosines, [-1, 0.1, 0.4, 0.95]).tolist() == [1, 0.75, 0.5, 0]
+
+
+def test_the_shipped_pack_tells_people_apart():
+    """What a threshold of 0.4 needs to mean something: on people nobody was trained on, and after the video VAE."""
+    card = json.loads((REPOSITORY / "data/diorama/checkpoints/faces/card.json").read_text())
+    found = card["figures"]
+    assert found["cosine_same_median"] >= 0.6 and found["cosine_different_median"] <= 0.2
+    assert found["auc"] >= 0.97 and found["vae_cosine_median"] >= 0.6
+    assert card["held out on"].endswith("validation split")
 
 
 def write_rendered(root: Path, sequences: int = 2, frames: int = 4) -> None:

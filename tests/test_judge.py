@@ -469,6 +469,45 @@ def test_cost_before_and_after(server: Server, settings: profile.Profile, capsys
     assert str(judge.spent(settings)) == "17 answers, tokens not told, cost n/a"
 
 
+def test_real_footage_is_rated_as_a_method_of_its_own(
+    server: Server, settings: profile.Profile, tmp_path: Path, capsys
+) -> None:
+    """Of any length and size, shown at the clips'; without reference, as there is no render of it."""
+    folder = tmp_path / "footage"
+    for name, count in (("walk", 5), ("drive", 21)):
+        frames = np.stack([np.full((2 * HEIGHT, 4 * HEIGHT, 3), 40 + i, np.uint8) for i in range(count)])
+        video.write(folder / f"{name}.mp4", frames, 25)
+    filmed = asking(settings, real=str(folder), concurrency=1)
+    assert judge.forecast(filmed, 3).answers == judge.forecast(settings, 3).answers + 2 * 2 * 2
+    assert evaluate.videos(filmed) == evaluate.videos(settings)
+    assert list(evaluate.methods(filmed).items()) == [*evaluate.METHODS.items(), ("real", "Real footage")]
+    server.script = [rates(9)] * 4 + [rates(r) for r in (8, 9, 8, 9)]
+    rows = evaluate.judged(filmed, [])
+    seen = [levels(body)[0] for _, _, body, _ in server.requests]
+    assert seen == [40, 40, 60, 60, 40, 40, 44, 44]  # first and last, twice each
+    assert "about 8 answers" in capsys.readouterr().out
+    found = {(row["clip"], row["metric"]): row for row in rows}
+    assert set(found) == {(clip, name) for clip in ("drive", "walk") for name in ("gpt_rs", "gpt_rs_spread")}
+    assert {row["method"] for row in rows} == {"real"}
+    assert (found["drive", "gpt_rs"]["value"], found["walk", "gpt_rs"]["value"]) == (9.0, 8.5)
+    assert found["walk", "gpt_rs"]["artefact"] == store.fingerprint(folder / "walk.mp4")
+    assert set(rows[0]) == set(evaluate.COLUMNS + evaluate.PROVENANCE)
+
+    # Again: nothing is asked. Switched off: no row, and the folder does not matter.
+    assert evaluate.judged(filmed, []) == rows and len(server.requests) == 8
+    assert evaluate.judged(asking(filmed, enabled=False, real="no/such"), []) == []
+    assert evaluate.why_not(asking(filmed, enabled=False), "real").startswith(
+        "not run: judge.enabled is false"
+    )
+    judge.check_footage(filmed)
+    judge.check_footage(asking(filmed, enabled=False, real="no/such"))
+    with pytest.raises(InputError, match=r"judge\.real is no/such, and .* holds no \.mp4 file"):
+        judge.check_footage(asking(filmed, real="no/such"))
+    (folder / "broken.mp4").write_bytes(b"not a video")
+    with pytest.raises(InputError, match=r"broken\.mp4"):
+        judge.check_footage(filmed)
+
+
 def test_the_estimate_counts_as_openai_does() -> None:
     assert judge.image_tokens(1024, 1024) == 765 and judge.image_tokens(4096, 2048) == 1105
     assert judge.image_tokens(96, 144) == 255 and judge.image_tokens(800, 1200) == 1105
@@ -582,13 +621,14 @@ def finished(
 def test_through_to_the_tables(
     server: Server, finished: profile.Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # First without a key: no row, no column, no claim, and a note that says why.
+    # First without a key: no row, no value, no claim, and a note that says why.
     monkeypatch.delenv(endpoint.KEY)
     computed = evaluate.evaluate(finished).read_text()
     assert "gpt_rs" not in computed and not server.requests
     before = {table.name: table for table in tables.build(finished)}
     assert "GPT-RS: not run: the environment has no OPENAI_API_KEY." in before["table2"].notes
-    assert not [name for name in before["table2"].header if "GPT-RS" in name]
+    columns = [i for i, name in enumerate(before["table2"].header) if "GPT-RS" in name]
+    assert {row[i] for row in before["table2"].cells for i in columns} == {"not run"} and len(columns) == 2
     without_key = notebooks._recipe(finished, 5).key
 
     # With one: every method is rated, render and truth among them, and what was there stays.
@@ -603,14 +643,14 @@ def test_through_to_the_tables(
     assert set(rated.method) == set(evaluate.METHODS) - {*evaluate.OUTSIDE, *evaluate.VARIANTS}
     assert set(rated.options) == {"model=test-model;repeats=2;frames=2;sampling=linspace"}
     assert set(frame.metric) == set(metrics.BY_NAME) - {
-        metric.name for metric in metrics.FACES + metrics.FEATURES + metrics.OFFLINE
+        metric.name for metric in metrics.AMT + metrics.FACES + metrics.FEATURES + metrics.OFFLINE
     }
     asked = len(server.requests)
     assert asked == 2 * rated.method.nunique() * 8
     after = {table.name: table for table in tables.build(finished)}
     assert after["table2"].header[-2:] == ["GPT-RS no-ref ↑", "GPT-RS with-ref ↑"]
     assert [row[-2:] for row in after["table2"].cells if row[0] == "Truth"] == [["6.00 [6.00, 6.00]"] * 2]
-    assert [row[:-2] for row in after["table2"].cells] == before["table2"].cells
+    assert [row[:-2] for row in after["table2"].cells] == [row[:-2] for row in before["table2"].cells]
     assert "repeats=2" in " ".join(after["table2"].notes) and "differ by 0.00" in " ".join(
         after["table2"].notes
     )

@@ -11,14 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import set_model
 
-from rmkit import anchors, clips, evaluate, metrics, profile, propagate, store, video
+from rmkit import anchors, clips, doctor, evaluate, metrics, models, profile, propagate, store, video
 from rmkit.baselines import blur, colour_transfer, outside, per_frame, vae_ceiling
 from rmkit.errors import InputError
 from rmkit.metrics import truth
 from rmkit.metrics.edge_f1 import edge_f1
 from rmkit.metrics.fidelity import psnr, ssim
-from rmkit.metrics.motion_smoothness import flow_midpoint, motion_smoothness
+from rmkit.metrics.motion_smoothness import Amt, flow_midpoint, motion_smoothness
 from rmkit.metrics.sharpness import sharpness
 from rmkit.metrics.temporal_flickering import temporal_flickering
 
@@ -164,6 +165,106 @@ def test_colour_map_is_found_again() -> None:
     found = colour_transfer.least_squares([(frames, colour_transfer.apply(wanted, frames))])
     assert np.abs(found - wanted).max() < 0.05  # rounding to uint8 is all that differs
     assert np.abs(found[:, :3] - wanted[:, :3]).max() < 1e-3
+
+
+def write_interpolator(path: Path, inputs: int = 2, sides: tuple = ("H", "W"), dtype: str = "FLOAT") -> Path:
+    """An ONNX file in AMT-S' place: the mean of its frames."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    kind = getattr(TensorProto, dtype)
+    names = [f"frame{i}" for i in range(inputs)]
+    ports = [helper.make_tensor_value_info(name, kind, [1, 3, *sides]) for name in names]
+    out = helper.make_tensor_value_info("middle", kind, [1, 3, *sides])
+    graph = helper.make_graph([helper.make_node("Mean", names, ["middle"])], "mean", ports, [out])
+    made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(made, path)
+    return path
+
+
+@pytest.mark.parametrize("size", [(32, 48), (30, 41)])
+def test_amt_sees_frames_in_whole_cells_and_gives_back_their_size(tmp_path: Path, size: tuple) -> None:
+    left, right = noise(2, *size)
+    model = Amt(write_interpolator(tmp_path / "amt.onnx"))
+    seen, run = [], model._session.run
+
+    class Session:
+        def run(self, outputs: None, tensors: dict[str, np.ndarray]) -> list[np.ndarray]:
+            seen.extend(tensors.values())
+            return run(outputs, tensors)
+
+    model._session = Session()
+    middle = model(left, right)
+    assert middle.shape == left.shape
+    assert np.allclose(middle, (left.astype(np.float64) + right) / 2, atol=1e-3)
+    rows, columns = ((-(-side // 16) * 16 - side) // 2 for side in size)
+    for tensor, frame in zip(seen, (left, right), strict=True):
+        assert tensor.dtype == np.float32 and tensor.shape == (1, 3, 32, 48)
+        inside = tensor[0, :, rows : rows + size[0], columns : columns + size[1]]
+        assert np.array_equal(inside, (frame.transpose(2, 0, 1) / 255).astype(np.float32))
+        assert np.array_equal(
+            tensor[0, :, 0, 0], (frame[0, 0] / 255).astype(np.float32)
+        )  # the edge, repeated
+
+
+def test_motion_smoothness_by_amt_has_columns_of_its_own(
+    measured: profile.Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate.why_no_amt(measured) == "not run: models.amt of this profile names no model."
+    before = rows_of(evaluate.evaluate(measured))
+    settings = set_model(measured, "amt", write_interpolator(tmp_path / "amt.onnx"))
+    assert evaluate.why_no_amt(settings) == evaluate.NO_ROW
+    assert [f.ok for f in doctor.check(settings) if f.what == "model amt"] == [True]
+    path = evaluate.evaluate(settings)
+    rows = rows_of(path)
+    added = [row for row in rows if row["metric"] in {metric.name for metric in metrics.AMT}]
+    assert [row for row in rows if row not in added] == before
+    assert {(r["method"], r["clip"]) for r in added} == {(r["method"], r["clip"]) for r in before}
+    revision = models.fingerprint(settings, "amt")[:12]
+    assert {row["options"] for row in added} == {
+        f"model={settings.models.amt};revision={revision};interpolator=amt_s"
+    }
+    clip = clips.load(settings, "validation")[0]
+    frames = video.read(evaluate.path_of(settings, "realmaster", clip))
+    value = {(r["method"], r["clip"], r["metric"]): float(r["value"]) for r in rows}
+    for name, chosen in (("motion_smoothness_amt", frames), ("motion_smoothness_amt_distinct", frames[::2])):
+        expected = motion_smoothness(chosen, lambda a, b: (a.astype(np.float32) + b) / 2)
+        assert value["realmaster", clip.id, name] == pytest.approx(expected, abs=1e-3)
+
+    # Again: the same file, and no frame goes through the model.
+    kept = path.read_bytes()
+    monkeypatch.setattr(Amt, "__call__", lambda *_: pytest.fail("interpolated"))
+    assert evaluate.evaluate(settings).read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("missing", r"models\.amt is .*, and .* is no file"),
+        ("damaged", r"is damaged or no ONNX model"),
+        ("inputs", r"has 3 inputs and 1 outputs: export AMT-S so that it takes two frames"),
+        ("type", r"is a tensor\(float16\) of .* and must be float32 \[1, 3, H, W\]"),
+        ("size", r"takes \[1, 3, 64, 96\] and frames of 32x48 come as \[1, 3, 32, 48\]"),
+    ],
+)
+def test_an_interpolator_that_cannot_serve_stops_before_anything(
+    measured: profile.Profile, tmp_path: Path, what: str, said: str
+) -> None:
+    path = tmp_path / "amt.onnx"
+    if what != "missing":
+        changes = {"inputs": {"inputs": 3}, "type": {"dtype": "FLOAT16"}, "size": {"sides": (64, 96)}}
+        write_interpolator(path, **changes.get(what, {}))
+    if what == "damaged":
+        path.write_bytes(path.read_bytes()[:-20])
+    settings = set_model(measured, "amt", path)
+    with pytest.raises(InputError, match=said) as refused:
+        evaluate.evaluate(settings)
+    assert "\n" not in str(refused.value)
+    finding = next(f for f in doctor.check(settings) if f.what == "model amt")
+    assert finding.needed and not finding.ok
+    assert (
+        not (settings.layout.root / "metrics").exists() and not (settings.layout.enhanced / "blur").exists()
+    )
 
 
 def put_truth(settings: profile.Profile) -> None:

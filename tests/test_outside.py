@@ -1,8 +1,5 @@
 """The outside methods: framing, LucyEdit and Editto on small random checkpoints in the real formats, who runs when."""
 
-import sys
-import types
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_metrics import measured as measured
+from test_metrics import rows_of
 
-from rmkit import cli, clips, doctor, evaluate, models, plan, profile, store, video
+from rmkit import baselines, cli, clips, doctor, evaluate, models, plan, profile, store, video
 from rmkit.baselines import editto, framing, lucy_edit, outside
 from rmkit.errors import InputError
 
@@ -340,7 +339,7 @@ def test_a_gpu_is_asked_for_where_it_is_needed(lucy, tiny_clips, monkeypatch: py
 @pytest.mark.parametrize("name", ["lucy", "ditto"])
 def test_a_size_that_does_not_fit_the_model(name: str, request, tiny_clips) -> None:
     made = request.getfixturevalue(name)
-    ((which, settings),) = made.baselines.model_dump(exclude_none=True).items()
+    ((which, settings),) = made.baselines.model_dump(exclude_none=True, exclude={"folders"}).items()
     odd = asking(made, **{which: settings | {"height": 40}})
     with pytest.raises(InputError, match=r"40x64 does not fit .* cells of 16 pixels"):
         outside.make(odd, tiny_clips[2:])
@@ -378,28 +377,52 @@ def test_plan_lists_what_is_asked_for(lucy, tiny_clips) -> None:
     assert doctor.gigabytes(lucy) > doctor.gigabytes(without)
 
 
+NEGATIVE = """
+from contextlib import contextmanager
+from rmkit import clips, store, video
+from rmkit.baselines import outside
+
+LABEL = "Negative"
+
+
+def why_not(profile):
+    return None
+
+
+def usd(profile, count):
+    return 0.0
+
+
+def check(profile, count):
+    pass
+
+
+def recipe(profile, clip):
+    return store.Recipe("negative", 1, {{}}, {{"clip": clip.id}}, seed=1)
+
+
+@contextmanager
+def editing(profile):
+    def edit(clip, seed):
+        if clip.id == "{dark}":
+            raise outside.LeftOut("too dark")
+        return 255 - video.read(clips.path(profile, clip))
+
+    yield edit
+"""
+
+
 def test_a_method_is_added_by_one_file(
-    tiny_profile, tiny_clips, monkeypatch: pytest.MonkeyPatch, capsys
+    tiny_profile, tiny_clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """A module with what `Method` says, and its name and label; a clip it refuses is left out, the others go on."""
+    """A module with a label and what `Method` says; a clip it refuses is left out, the others go on."""
     first, second = tiny_clips[2:]
-
-    @contextmanager
-    def editing(made):
-        def edit(clip, seed):
-            if clip == second:
-                raise outside.LeftOut("too dark")
-            return 255 - video.read(clips.path(made, clip))
-
-        yield edit
-
-    own = types.ModuleType("rmkit.baselines.negative")
-    own.__spec__ = types.SimpleNamespace()
-    own.why_not, own.usd, own.check = lambda _: None, lambda *_: 0.0, lambda *_: None
-    own.recipe = lambda made, clip: store.Recipe("negative", 1, {}, {"clip": clip.id}, seed=1)
-    own.editing = editing
-    monkeypatch.setitem(sys.modules, own.__name__, own)
-    monkeypatch.setitem(outside.LABELS, "negative", "Negative")
+    (tmp_path / "negative.py").write_text(NEGATIVE.format(dark=second.id))
+    monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
+    known = outside.labels()
+    assert list(known) == [*outside.PAPERS, "negative"] and known["negative"] == "Negative"
+    assert [known[name] for name in outside.PAPERS] == ["Runway Aleph", "LucyEdit", "Editto"]
+    assert outside.asked(tiny_profile) == ["negative"]
     stale = tiny_profile.layout.enhanced / "negative" / f"{second.id}.mp4"
     video.write(stale, video.read(clips.path(tiny_profile, second)), 16)
     with pytest.raises(InputError, match=r"was not made by this kit .* set baselines\.negative to null"):
@@ -409,3 +432,43 @@ def test_a_method_is_added_by_one_file(
     made = video.read(tiny_profile.layout.enhanced / "negative" / f"{first.id}.mp4")
     assert (made == 255 - video.read(clips.path(tiny_profile, first))).all()
     assert not stale.exists() and f"negative: {second.id} is left out: too dark" in capsys.readouterr().out
+
+
+def test_a_method_is_added_by_a_folder_of_clips(measured, capsys) -> None:
+    """Measured like any other where the profile lists it, named where it does not, refused where the name is taken."""
+    held = clips.load(measured, "validation")
+    for clip in held:
+        frames = video.read(clips.path(measured, clip))
+        video.write(measured.layout.enhanced / "Their-model_2" / f"{clip.id}.mp4", frames, measured.clips.fps)
+    assert "Their-model_2" not in {row["method"] for row in rows_of(evaluate.evaluate(measured))}
+    said = "enhanced/Their-model_2 holds clips of no known method: list it under baselines.folders."
+    assert capsys.readouterr().out.splitlines().count(said) == 1
+
+    listed = with_folders(measured, {"Their-model_2": "Their model", "other": "Another"})
+    rows = rows_of(evaluate.evaluate(listed))
+    assert said not in capsys.readouterr().out
+    found = {(row["clip"], row["metric"]): row for row in rows if row["method"] == "Their-model_2"}
+    assert {clip for clip, _ in found} == {clip.id for clip in held}
+    assert float(found[held[0].id, "edge_f1"]["value"]) == 1
+    known = list(evaluate.methods(listed))
+    assert known == [*known[:7], "Their-model_2", "other", "multi_anchor", *known[10:]]
+    assert known[4:7] == list(outside.PAPERS) and set(known) == set(evaluate.METHODS) | {
+        "Their-model_2",
+        "other",
+    }
+    order = list(dict.fromkeys(row["method"] for row in rows))
+    assert order == [name for name in known if name in order]
+    assert evaluate.why_not(listed, "other").startswith("not run: enhanced/other/ holds no clip")
+    assert evaluate.videos(listed) == evaluate.videos(measured) + len(held)
+    for name in ("realmaster", "lucy_edit", "truth"):
+        with pytest.raises(InputError, match=f"baselines.folders: '{name}' is a method of the kit's"):
+            evaluate.evaluate(with_folders(measured, {name: "Mine"}))
+    for name, label in (("../up", "x"), ("a b", "x"), ("", "x"), ("fine", "")):
+        with pytest.raises(ValueError, match=r"baselines\.folders"):
+            with_folders(measured, {name: label})
+
+
+def with_folders(settings: profile.Profile, folders: dict[str, str]) -> profile.Profile:
+    content = settings.model_dump()
+    content["baselines"]["folders"] = folders
+    return profile.Profile.model_validate(content)

@@ -1,17 +1,31 @@
 """The report and its figures, from files alone."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
+from test_tables import put_metrics
 
-from rmkit import anchors, clips, evaluate, figures, profile, propagate, report, sheets, store, train, video
+from rmkit import anchors, clips, evaluate, figures, profile, propagate, record, report, sheets, store, video
 from rmkit.metrics import truth
+from rmkit.paths import REPOSITORY
 
-PARTS = ("Contact sheets", "Table 2", "Paired differences", "Settings that are ours", "Times", "Environment")
+PARTS = (
+    "Contact sheets",
+    "Table 2",
+    "User study",
+    "Paired differences",
+    "Settings that are ours",
+    "Times",
+    "Environment",
+)
 
 
 @pytest.fixture
@@ -42,10 +56,13 @@ def finished(tiny_profile: profile.Profile, tiny_clips: list[clips.Clip]) -> pro
     layout.pairs.mkdir(parents=True)
     store.write_json(layout.pairs / "pairs.json", pairs)
     for name in ("high", "low"):
-        curve = layout.adapters / "realmaster" / name / "curve.csv"
-        curve.parent.mkdir(parents=True)
-        lines = [f"{i},{name},{1 / (i + 1):.4f},0.5,1e-4,{i}" for i in range(20)]
-        curve.write_text("\n".join([",".join(train.COLUMNS), *lines, ""]))
+        folder = layout.adapters / "realmaster" / name
+        folder.mkdir(parents=True)
+        done = record.Record(
+            [(i, i % 2, 0.5, 1 / (i + 1), 1e-4, i) for i in range(20)],
+            [(step, 0, 0.5, 0.9, 1 / (step + 1)) for step in (0, 10, 20)],
+        )
+        record.write(folder, done.tables(name, ["one", "two"], ["three"]))
     evaluate.evaluate(tiny_profile)
     return tiny_profile
 
@@ -55,6 +72,8 @@ def test_the_report_says_all_and_its_links_lead_somewhere(finished: profile.Prof
     text = path.read_text()
     for part in PARTS:
         assert f"## {part}" in text
+    assert re.findall(r"(?m)^## (.*)$", text)[-1] == "Contact sheets"  # the shipped record is cut there
+    assert "eft out" not in text
     assert "did not come out" in text or "This is the paper's order" in text
     assert "RealMaster is at least 1 dB nearer to the truth than a colour transfer" in text
     assert re.search(r"\| (holds|does not hold)", text)
@@ -65,6 +84,66 @@ def test_the_report_says_all_and_its_links_lead_somewhere(finished: profile.Prof
     for link in links:
         assert (path.parent / link).is_file(), link
     assert not re.search(r"\bnan\b", text)
+
+
+def blocked(folder: Path, settings: profile.Profile) -> tuple[list[str], dict[str, bytes]]:
+    """Make the report in a process that cannot import torch; returns its lines and what it wrote, by path."""
+    (folder / "torch.py").write_text("raise ImportError('torch is not to be imported')")
+    (folder / "own.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    code = (
+        "import pathlib, sys; from rmkit import cli, profile; profile.REPOSITORY = pathlib.Path(sys.argv[1]); "
+        "sys.exit(cli.main(['report', '--profile', sys.argv[2]]))"
+    )
+    command = [sys.executable, "-c", code, str(profile.REPOSITORY), str(folder / "own.yaml")]
+    paths = {"PYTHONPATH": os.pathsep.join([str(folder), str(REPOSITORY)])}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | paths)
+    assert run.returncode == 0, run.stderr
+    files = (path for path in settings.layout.root.rglob("*") if path.is_file())
+    made = {path.relative_to(settings.layout.root).as_posix(): path.read_bytes() for path in files}
+    return run.stdout.splitlines(), made
+
+
+FIGURES = {
+    f"figures/{name}.{form}" for name in ("fidelity", "temporal", "gain_by_clip") for form in ("png", "pdf")
+}
+
+
+def test_metrics_alone_are_enough_and_torch_is_not_imported(
+    tiny_profile: profile.Profile, tmp_path: Path
+) -> None:
+    put_metrics(tiny_profile, list(evaluate.METHODS))
+    lines, made = blocked(tmp_path, tiny_profile)
+    written = {path for path in made if path.startswith("figures/")}
+    assert written >= FIGURES and "tables/table2.tex" in made
+    text = made["report.md"].decode()
+    for part, missing in (
+        ("figure training", "adapters/realmaster/high/curve.csv"),
+        ("figure anchors", "clips/clips.json"),
+        ("What was generated", "clips/clips.json"),
+        ("Contact sheets", "clips/clips.json"),
+    ):
+        (line,) = [line for line in lines if line.startswith(f"report: {part} left out: {missing}")]
+        assert line.partition(" left out: ")[2] in text
+    assert "| device | not recorded |" in text and str(tmp_path) not in text
+
+
+def test_before_a_run_the_report_is_of_the_shipped_record(
+    tiny_profile: profile.Profile, tiny_clips: list[clips.Clip], tmp_path: Path
+) -> None:
+    put_metrics(tiny_profile, list(evaluate.METHODS))
+    record = tiny_profile.layout.reference / "metrics.csv"
+    record.parent.mkdir(parents=True)
+    tiny_profile.layout.metrics.rename(record)
+    lines, made = blocked(tmp_path, tiny_profile)
+    assert len(lines) == 1 and "results/reference/tiny/metrics.csv" in lines[0]
+    assert "metrics.csv" not in made and "tables/claims.csv" in made
+    assert {path for path in made if path.startswith("figures/")} == FIGURES
+    opening, *sections = made["report.md"].decode().split("\n## ")
+    assert "**Nothing has been measured here" in opening
+    # The clips of a run that has only begun are not the record's.
+    for part in sections:
+        if part.startswith(("Contact sheets", "What was generated", "Times", "Environment")):
+            assert "*left out: the shipped record" in part
 
 
 def test_again_gives_the_same_bytes(finished: profile.Profile) -> None:

@@ -165,6 +165,7 @@ def test_each_clip_is_bought_and_downloaded_once(server, settings, held, monkeyp
             assert "Authorization" not in headers and "X-Runway-Version" not in headers
             continue
         assert headers["Authorization"] == f"Bearer {SECRET}" and headers["X-Runway-Version"] == "2024-11-06"
+        assert headers["User-Agent"].startswith("RunwayML/Python ")
         if route == "submit":
             assert path == "/v1/video_to_video" and set(body) == {"model", "promptText", "videoUri", "seed"}
             assert (body["model"], body["promptText"]) == ("aleph2", "make the video look photorealistic")
@@ -177,9 +178,11 @@ def test_each_clip_is_bought_and_downloaded_once(server, settings, held, monkeyp
     made(settings, held[0]).unlink()
     outside.make(settings, held)
     assert made(settings, held[0]).read_bytes() == before and len(server.requests) == 9
-    # Another prompt is another order.
+    # Another prompt is another order; and so is another model, one that the SDK does not know.
     outside.make(asking(settings, prompt="a cartoon"), held[:1])
     assert server.count("submit") == 3
+    outside.make(asking(settings, model="aleph3"), held[:1])
+    assert [body["model"] for route, _, _, body in server.requests if route == "submit"][3:] == ["aleph3"]
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -202,6 +205,7 @@ def test_what_may_pass_is_asked_again(server, settings, held, route: str, bad: B
     [
         ("submit", says(200, {"task": 1})),
         ("submit", says(200, {"id": 7})),
+        ("submit", says(200, {"id": ""})),
         ("poll", says(200, ["not", "an", "object"])),
         ("poll", says(200, {"id": "x"})),
         ("poll", is_at("SUCCEEDED", output=[])),
@@ -360,7 +364,14 @@ def test_without_a_key_it_is_one_sentence_and_exit_code_2(
 
 
 @pytest.mark.parametrize(
-    "bad", [says(400), says(401), says(500), breaks_off, is_at("FAILED", failureCode=SECRET)]
+    "bad",
+    [
+        says(400, {"error": SECRET}),
+        says(401, {"error": SECRET}),
+        says(500),
+        breaks_off,
+        is_at("FAILED", failureCode=SECRET),
+    ],
 )
 def test_the_key_goes_nowhere_but_into_the_header(
     server, settings, held, caplog, capsys, bad: Behaviour

@@ -9,7 +9,7 @@ from conftest import set_model
 from small_faces import KNOWN, OTHER
 from test_cli import saved
 from test_dino import checkpoint as checkpoint
-from test_metrics import rows_of
+from test_metrics import rows_of, write_interpolator
 
 from rmkit import cli, clips, evaluate, metrics, profile, score, statistics, video
 from rmkit.errors import InputError
@@ -91,6 +91,23 @@ def test_faces_and_features_where_the_profile_names_models(with_faces, checkpoin
     assert options["arcface"] == "pack=squares;frames=5 linspace"
     assert options["dino"].startswith(f"model={checkpoint};revision=")
     assert "ArcFace, minimum" in capsys.readouterr().out
+
+
+def test_amt_where_the_profile_names_it(tiny_profile: profile.Profile, folders, tmp_path: Path, capsys):
+    assert {n for _, _, n in values(score.score(tiny_profile, *folders))}.isdisjoint(
+        m.name for m in metrics.AMT
+    )
+    assert "Motion Smoothness (AMT-S): not run: models.amt" in capsys.readouterr().out
+    settings = set_model(tiny_profile, "amt", write_interpolator(tmp_path / "amt.onnx"))
+    found = values(score.score(settings, *folders, repeats=2))
+    for method in ("render", "output"):
+        assert (
+            found[method, "a", "motion_smoothness_amt"] > found[method, "a", "motion_smoothness_amt_distinct"]
+        )
+    assert "Motion Smoothness (AMT-S), distinct frames" in capsys.readouterr().out
+    write_interpolator(tmp_path / "amt.onnx", inputs=3)
+    with pytest.raises(InputError, match="has 3 inputs"):
+        score.score(settings, *folders)
 
 
 def test_nothing_is_measured_twice(tiny_profile: profile.Profile, folders, monkeypatch: pytest.MonkeyPatch):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import wilcoxon
 
 from rmkit import claims, evaluate, statistics
 
@@ -131,9 +132,56 @@ def test_a_claim_that_less_is_better_holds_below_nothing() -> None:
 
 
 def test_claims_compare_methods_that_exist_and_have_names_of_their_own() -> None:
-    known = {method for claim in claims.load() for method in claim.check.methods}
+    known = {method for claim in claims.load() if claim.check for method in claim.check.methods}
     assert known <= set(evaluate.METHODS)
     assert len({claim.id for claim in claims.load()}) == len(claims.load())
+
+
+OVER_EDGES = ("arcface", "dino", "gpt_rs", "gpt_rs_ref", "temporal_flickering", "motion_smoothness")
+
+
+@pytest.mark.parametrize(
+    ("worse", "tied", "lacking", "verdict"),
+    [
+        ((), (), (), "holds"),
+        (("arcface",), (), ("dino",), "does not hold"),
+        ((), ("temporal_flickering",), (), "undecided"),
+        ((), (), ("gpt_rs", "gpt_rs_ref"), "undecided"),
+        ((), (), OVER_EDGES, "not run"),
+    ],
+    ids=["all", "one is worse", "one is undecided", "some not run", "none run"],
+)
+def test_every_metric_must_be_better(worse: tuple, tied: tuple, lacking: tuple, verdict: str) -> None:
+    edges, noise = sequences(8, 2, spread=0.1), np.random.default_rng(1)
+    frames = [frame_of({"edges": edges, "realmaster": edges})]
+    for metric in set(OVER_EDGES) - set(lacking):
+        gain = -1 if (metric == "dino") != (metric in worse) else 1
+        gain = 0 if metric in tied else gain
+        ours = {clip: value + gain + noise.normal(0, 0.1) for clip, value in edges.items()}
+        frames.append(frame_of({"edges": edges, "realmaster": ours}, metric))
+    outcomes = {o.claim.id: o for o in claims.check(pd.concat(frames))}
+    found = outcomes["realmaster_over_edges_everywhere"]
+    assert found.verdict == verdict and len(found.parts) == len(OVER_EDGES) and not found.found.known
+    assert outcomes["realmaster_over_edges_most"].verdict == "not run"
+
+
+def test_a_claim_is_checked_in_one_way() -> None:
+    words = {"id": "a", "section": "4.5", "statement": "b"}
+    for ways in ({}, {"every": ["c"], "not_run": "d"}):
+        with pytest.raises(ValueError, match="one of them"):
+            claims.Claim.model_validate(words | ways)
+
+
+@pytest.mark.parametrize("count", [4, 8, 12], ids=str)
+def test_p_values_are_scipys(count: int) -> None:
+    """With zeros and ties, where scipy itself takes seconds, and without."""
+    draw = np.random.default_rng(count)
+    for gains in (draw.normal(0.5, 1, count), draw.integers(-1, 4, count).astype(float)):
+        base = {f"s{i}_0": 0.0 for i in range(count)}
+        better = {clip: gain for clip, gain in zip(base, gains, strict=True)}
+        frame = frame_of({"edges": better, "realmaster": base})
+        found = statistics.p_values(frame, "psnr_truth", ["edges"])["edges"]
+        assert found == pytest.approx(wilcoxon(gains).pvalue, abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmkit import evaluate, metrics, profile, statistics, tables, typeset
+from rmkit import evaluate, figures, metrics, profile, statistics, tables, typeset
 from rmkit.errors import InputError
 
 LEVELS = {m.name: (0.9, 0.02) for m in metrics.ALL} | {"psnr_truth": (22.0, 2.0), "sharpness": (300.0, 40.0)}
@@ -63,7 +63,8 @@ def test_three_forms_that_agree(tiny_profile: profile.Profile) -> None:
         assert cell in line
         assert "optical-flow interpolator" in text and "ArcFace" in text
     tex = paths["table2.tex"].read_text()
-    assert tex.count("&") == (len(rows) + 1) * (len(metrics.ALL) + 1)  # beside the method, with the header
+    columns = len(metrics.shown([])) + 1  # beside the method
+    assert tex.count("&") == (len(rows) + 1) * columns
     assert not re.search(r"(?<!\\)[_%]", tex)
 
 
@@ -80,7 +81,7 @@ def test_the_papers_values_stand_beside_ours_where_they_are_known(
     made = {table.name: table for table in tables.build(tiny_profile)}["paper"]
     ours = statistics.mean(statistics.load(tiny_profile), "realmaster", "temporal_flickering").value
     assert made.cells[0][3] == "0.5" and made.cells[0][5] == f"{ours - 0.5:+.4g}"
-    assert made.cells[1][3:] == ["3", "n/a", "n/a"] and len(made.cells) == 2
+    assert made.cells[1][3:] == ["3", "not run", "n/a"] and len(made.cells) == 2
     content = tiny_profile.model_dump()
     content["data"]["bundle"] = "data/diorama/clips"
     diorama = profile.Profile.model_validate(content)
@@ -141,7 +142,54 @@ def test_what_did_not_run_says_so(tiny_profile: profile.Profile) -> None:
     assert "leaves depth out" in notes and "this data has no truth" in notes
     verdicts = {row[1]: row[-1] for row in made["claims"].cells}
     assert verdicts["Edges are nearer to the truth than Depth"] == "not run"
-    assert "not run" not in typeset.markdown(made["differences"]).splitlines()[4]
+    assert "not run" not in made["differences"].cells[0][1 : 1 + len(metrics.ALL)]
+
+
+def test_the_papers_columns_are_there_and_say_why_they_are_empty(tiny_profile: profile.Profile) -> None:
+    put_metrics(tiny_profile, ["render", "edges", "realmaster"])
+    made = {table.name: table for table in tables.build(tiny_profile)}
+    for name in ("table1", "table2"):
+        table = made[name]
+        titles = ["ArcFace ↑", "DINO to render ↓", "GPT-RS no-ref ↑", "GPT-RS with-ref ↑"]
+        assert [title for title in table.header if title in titles] == titles
+        row = dict(zip(table.header, next(row for row in table.cells if row[0] == "RealMaster"), strict=True))
+        assert {row[title] for title in titles} == {"not run"}
+        for reason in (
+            "ArcFace: not run: no face model",
+            "DINO: not run: models.features",
+            "GPT-RS: not run: ",
+        ):
+            assert any(note.startswith(reason) for note in table.notes)
+    assert "arcface_mid5" not in made["table1"].data and made["table1"].data["gpt_rs"].isna().all()
+
+
+def test_a_styled_frame_shows_the_same(tiny_profile: profile.Profile) -> None:
+    put_metrics(tiny_profile, list(evaluate.METHODS))
+    frame = pd.read_csv(tiny_profile.layout.metrics)
+    frame.loc[(frame.metric == "psnr_truth") & (frame.method == "realmaster"), "value"] += 8
+    frame.to_csv(tiny_profile.layout.metrics, index=False)
+    made = {table.name: table for table in tables.build(tiny_profile)}
+    style = typeset.styled(made["table2"])
+    assert style.columns.tolist() == list(made["table2"].header) and style.caption == made["table2"].title
+    html = style.to_html()
+    bold = {tuple(map(int, place)) for place in re.findall(r"#T_table2_row(\d+)_col(\d+)[^{]*{", html)}
+    assert bold == made["table2"].bold != set()
+    assert html.count("<tr>") == 1 + len(made["table2"].cells) and "row_heading" not in html
+    assert html == typeset.styled(made["table2"]).to_html()
+    assert "&gt; 0" in typeset.styled(made["claims"]).to_html()
+    assert typeset.notes(made["wins"]) in typeset.markdown(made["wins"])
+
+
+def test_before_a_run_the_shipped_record_is_shown(tiny_profile: profile.Profile) -> None:
+    put_metrics(tiny_profile, ["render", "edges", "realmaster"])
+    assert not statistics.of_record(tiny_profile)
+    here = [typeset.markdown(table) for table in tables.build(tiny_profile)]
+    tiny_profile.layout.reference.mkdir(parents=True)
+    tiny_profile.layout.metrics.rename(tiny_profile.layout.reference / "metrics.csv")
+    assert statistics.of_record(tiny_profile)
+    assert [typeset.markdown(table) for table in tables.build(tiny_profile)] == here
+    with pytest.raises(InputError, match="run 05_evaluation"):
+        statistics.load(tiny_profile)  # nothing else takes the record for a run
 
 
 def test_tables_before_evaluation(tiny_profile: profile.Profile) -> None:
@@ -149,3 +197,25 @@ def test_tables_before_evaluation(tiny_profile: profile.Profile) -> None:
         tables.write(tiny_profile, tables.build(tiny_profile))
     assert not tiny_profile.layout.tables.exists()
     assert statistics.NOTHING.known is False
+
+
+def test_methods_that_a_profile_adds_have_rows(tiny_profile: profile.Profile) -> None:
+    """A folder of clips among the outside methods, and real footage last, which is of other clips."""
+    content = tiny_profile.model_dump()
+    content["baselines"]["folders"] = {"mine": "My model"}
+    content["judge"]["real"] = "footage"
+    settings = profile.Profile.model_validate(content)
+    put_metrics(settings, ["render", "mine", "edges", "realmaster"])
+    frame = pd.read_csv(settings.layout.metrics)
+    footage = {"method": "real", "clip": "street", "sequence": "street", "metric": "gpt_rs", "value": 9.0}
+    pd.concat([frame, pd.DataFrame([footage])]).to_csv(settings.layout.metrics, index=False)
+    made = {table.name: table for table in tables.build(settings)}
+    rows = {row[0]: row for row in made["table1"].cells}
+    assert rows["My model"][1] == "16" and list(rows)[-1] == "Real footage"
+    assert rows["Real footage"][made["table1"].header.index("GPT-RS no-ref ↑")] == "9.00"
+    assert "; 8 sequences." in " ".join(made["table1"].notes)
+    for name in ("differences", "wins"):
+        assert [row[0] for row in made[name].cells].count("My model") == 1
+        assert "Real footage" not in [row[0] for row in made[name].cells]
+    labels = [text.get_text() for text in figures.fidelity(settings).axes[0].get_yticklabels()]
+    assert "My model" in labels and "Real footage" not in labels

@@ -49,7 +49,7 @@ def figures(mini: profile.Profile, rendered: Path, folder: Path) -> dict[str, fl
     scenes = face_data.load(rendered, "validation")
     found, sights, rows = detection(analysis, scenes)
     same, different, at_once = similarities(sights)
-    _histogram(same, different, identity.threshold).savefig(folder / "sheet_similarities.png", dpi=100)
+    _verification(same, different, identity.threshold).savefig(folder / "sheet_similarities.png", dpi=100)
     video.contact_sheet(rows, width=144).save(folder / "sheet_found.png")
     return {
         **found,
@@ -165,16 +165,31 @@ def _drawn(frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _histogram(same: np.ndarray, different: np.ndarray, threshold: float) -> Figure:
-    figure = Figure(figsize=(6.5, 3.2), layout="constrained")
-    ax = figure.subplots()
+def _verification(same: np.ndarray, different: np.ndarray, threshold: float) -> Figure:
+    """Left, cosines of pairs of one person and of two; right, the ROC: how many of each a threshold accepts."""
+    figure = Figure(figsize=(9.5, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     bins = np.linspace(-1, 1, 61).tolist()
     for values, colour, label in (
         (same, "#0072B2", "one person"),
         (different, "#D55E00", "two persons"),
     ):
-        ax.hist(values, bins, density=True, alpha=0.7, color=colour, label=f"{label}, {len(values)} pairs")
-    ax.axvline(threshold, color="black", linestyle=":", label=f"threshold, {threshold:g}")
-    ax.set(xlabel="cosine of a face in the render and one in the truth", ylabel="density")
-    ax.legend(frameon=False, fontsize=8)
+        left.hist(values, bins, density=True, alpha=0.7, color=colour, label=f"{label}, {len(values)} pairs")
+    left.axvline(threshold, color="black", linestyle=":", label=f"threshold, {threshold:g}")
+    left.set(xlabel="cosine of a face in the render and one in the truth", ylabel="density")
+    left.legend(frameon=False, fontsize=8)
+    levels = np.linspace(-1, 1, 801)
+    wrongly, rightly = accepted(different, levels), accepted(same, levels)
+    right.plot(wrongly, rightly, color="#444444", label=f"area {area_under_roc(same, different):.4f}")
+    at = accepted(different, [threshold]), accepted(same, [threshold])
+    right.plot(*at, "o", color="black", label=f"threshold, {threshold:g}")
+    right.set(xlabel="pairs of two persons accepted", ylabel="pairs of one person accepted")
+    right.set_xscale("symlog", linthresh=1e-3)  # nearly all of it lies below a hundredth
+    right.set(xlim=(0, 1), ylim=(0, 1.02))
+    right.legend(frameon=False, fontsize=8, loc="lower right")
     return figure
+
+
+def accepted(cosines: np.ndarray, levels: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Share of the pairs whose cosine reaches each level, 0 to 1."""
+    return 1 - np.searchsorted(np.sort(cosines), levels) / len(cosines)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import WanVACEPipeline, WanVACETransformer3DModel
 
-NAME = "editto"
+NAME, LABEL = "editto", "Editto"
 VERSION = 1
 # Wan's own, which the authors' script passes: garish, over-exposed, static, blurred, subtitles, deformed hands, ...
 NEGATIVE_PROMPT = (

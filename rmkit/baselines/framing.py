@@ -39,14 +39,14 @@ def unboxed(frames: np.ndarray, box: Box, height: int, width: int) -> np.ndarray
     return np.stack([resized(_inside(frame, box), height, width) for frame in frames])
 
 
-def filling(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+def filling(frame: np.ndarray, height: int, width: int, most: float = 0.05) -> np.ndarray:
     """A frame scaled until it covers height x width, centred, what hangs over cut off: uint8 [H, W, 3].
 
-    Raises InputError when more than a twentieth would go: the method has returned another picture.
+    Raises InputError when more than `most` of a side would go: the method has returned another picture.
     """
     scale = max(height / frame.shape[0], width / frame.shape[1])
     h, w = (max(side, round(of * scale)) for side, of in zip((height, width), frame.shape, strict=False))
-    if h > 1.05 * height or w > 1.05 * width:
+    if max(h / height, w / width) > 1 + most:
         raise InputError(
             f"frames of {frame.shape[0]}x{frame.shape[1]} do not show a clip of {height}x{width}"
         )

@@ -17,7 +17,7 @@ from rmkit.baselines import framing, outside
 from rmkit.clips import Clip
 from rmkit.profile import Profile
 
-NAME = "lucy_edit"
+NAME, LABEL = "lucy_edit", "LucyEdit"
 VERSION = 1
 
 

@@ -1,23 +1,25 @@
 """The outside methods: the paper's baselines that others have made, each run where the profile asks (4.1, B.3).
 
-Reads validation clips; writes enhanced/<name>/<clip>.mp4. A method of your own is a name and a label in LABELS and
-either a module of that name beside this one, which holds what `Method` says, or no module and a folder of clips.
+Reads validation clips; writes enhanced/<name>/<clip>.mp4. A method of your own is a module beside this one, named as the
+method, that holds a LABEL and what `Method` says; or a folder of clips, enhanced/<name>/, that the profile lists under
+`baselines.folders`.
 """
 
-import importlib.util
+import importlib
+import pkgutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
 import numpy as np
 
-from rmkit import clips, store, video
+from rmkit import baselines, clips, store, video
 from rmkit.clips import Clip
 from rmkit.errors import InputError
 from rmkit.profile import Profile
 from rmkit.progress import track
 
-LABELS = {"runway_aleph": "Runway Aleph", "lucy_edit": "LucyEdit", "editto": "Editto"}
+PAPERS = ("runway_aleph", "lucy_edit", "editto")  # in the order of its Table 1
 Edit = Callable[[Clip, int], np.ndarray]
 
 
@@ -27,6 +29,8 @@ class LeftOut(Exception):
 
 class Method(Protocol):
     """What the module of a method holds."""
+
+    LABEL: str  # its name in tables and figures
 
     def why_not(self, profile: Profile) -> str | None:
         """Why it does not run ('not run', a colon, and the reason), or None where it is asked for."""
@@ -42,6 +46,13 @@ class Method(Protocol):
 
     def editing(self, profile: Profile) -> AbstractContextManager[Edit]:
         """The method, ready: a function of a clip and a seed to its frames, uint8 [F, H, W, 3], of the clip's size."""
+
+
+def labels() -> dict[str, str]:
+    """Every method's name and label: the paper's, then those of other modules here that have a LABEL."""
+    names = [module.name for module in pkgutil.iter_modules(baselines.__path__) if module.name not in PAPERS]
+    found = {name: getattr(method(name), "LABEL", None) for name in (*PAPERS, *names)}
+    return {name: label for name, label in found.items() if label}
 
 
 def make(profile: Profile, clips_: Sequence[Clip]) -> None:
@@ -70,13 +81,11 @@ def make(profile: Profile, clips_: Sequence[Clip]) -> None:
 
 def asked(profile: Profile) -> list[str]:
     """The methods that this profile asks for, in the order of the tables."""
-    return [name for name in LABELS if why_not(profile, name) is None]
+    return [name for name in labels() if why_not(profile, name) is None]
 
 
 def why_not(profile: Profile, name: str) -> str | None:
     """Why a method does not run ('not run', a colon, and the reason), or None where it is asked for."""
-    if importlib.util.find_spec(f"{__package__}.{name}") is None:
-        return f"not run: it has no module here, and enhanced/{name}/ holds no clips."
     return method(name).why_not(profile)
 
 

@@ -25,7 +25,7 @@ from rmkit.endpoint import parsed
 from rmkit.errors import InputError
 from rmkit.profile import Profile
 
-NAME = "runway_aleph"
+NAME, LABEL = "runway_aleph", "Runway Aleph"
 VERSION = 1
 QUALITIES = (16, 20, 24, 28)  # x264's crf, from invisible loss on; the first that is small enough is sent
 
@@ -94,8 +94,8 @@ def bought(profile: Profile, runway: runway_api.Runway, clip: Clip, seed: int) -
     if task is None:
         request = {
             "model": settings.model,
-            "promptText": settings.prompt,
-            "videoUri": data_address(video.read(clips.path(profile, clip)), profile.clips.fps),
+            "prompt_text": settings.prompt,
+            "video_uri": data_address(video.read(clips.path(profile, clip)), profile.clips.fps),
             "seed": seed,
         }
         task = {"key": order.key, "id": runway.submit(request), "failure": None}

@@ -1,10 +1,11 @@
-"""Runway's HTTP interface: a task submitted, waited for and downloaded, however badly the service behaves (ours).
+"""Runway's service through its Python SDK: a task submitted, waited for and downloaded, however badly it behaves (ours).
 
-As its own Python SDK 5.13 of July 2026 has it: POST /v1/video_to_video with a video as a data address of at most 16 MB,
-GET /v1/tasks/<id>, the header X-Runway-Version; links to results expire after 24 hours and a task asked for again has
-fresh ones. Which statuses pass is as endpoint.py has it. Not known from there: what a request costs whose answer got
-lost; it is sent again, as the SDK does. Reads RUNWAYML_API_SECRET, which goes into the header of requests to the
-service and nowhere else: not to where results lie, into an exception, a log or an answer.
+The SDK, runwayml, sends the requests. Its answers are taken raw and checked here, since it takes any body for a task;
+it is told not to repeat a request, since endpoint.py says which statuses pass and how long to wait; and its own wait
+for a task is not used, since a cancelled one does not end it. As SDK 5.24 has it, a data address is at most 5 MB, links
+to results expire after 24 hours, and a task asked for again has fresh ones. Not known from there: what a request costs
+whose answer got lost; it is sent again, as the SDK would. Reads RUNWAYML_API_SECRET, which goes into the header of
+requests to the service and nowhere else: not to where results lie, into an exception, a log or an answer.
 """
 
 import threading
@@ -23,10 +24,10 @@ from rmkit.errors import InputError
 
 if TYPE_CHECKING:
     import httpx
+    import runwayml
 
 KEY = "RUNWAYML_API_SECRET"
-API_VERSION = "2024-11-06"
-LARGEST = 16_000_000  # characters of a data address
+LARGEST = 5_000_000  # characters of a data address
 WAITING = ("PENDING", "THROTTLED", "RUNNING")
 LINKS = 3  # fresh links asked for, each of which may have expired
 REQUESTS = Backoff()
@@ -47,14 +48,14 @@ class Runway:
     """A connection to the service; made by `connect`."""
 
     host: str
-    service: "httpx.Client" = field(repr=False)
+    service: "runwayml.RunwayML" = field(repr=False)
     elsewhere: "httpx.Client" = field(repr=False)  # without the key
     key: SecretStr
 
     def submit(self, request: Mapping[str, Any]) -> str:
-        """Have a video made; returns the task's id."""
-        body = self._json(lambda: self.service.post("v1/video_to_video", json=request), _with_id)
-        return body["id"]
+        """Have a video made, by the arguments of the SDK's `video_to_video.create`; returns the task's id."""
+        create = self.service.video_to_video.with_raw_response.create
+        return self._json(lambda: create(**request), _with_id)["id"]
 
     def download(self, task: str, target: Path, patience: float) -> None:
         """Wait until the task is done and write its video.
@@ -72,9 +73,10 @@ class Runway:
 
     def _finished(self, task: str, patience: float) -> str:
         """The link to a task's result, once there is one."""
+        retrieve = self.service.tasks.with_raw_response.retrieve
         started, number = time.monotonic(), 0
         while True:
-            body = self._json(lambda: self.service.get(f"v1/tasks/{task}"), _with_status)
+            body = self._json(lambda: retrieve(task), _with_status)
             if body["status"] == "SUCCEEDED":
                 return body["output"][0]
             if body["status"] not in WAITING:
@@ -89,7 +91,7 @@ class Runway:
             time.sleep(wait)
 
     def _json(
-        self, request: Callable[[], "httpx.Response"], checked: Callable[[Any], dict]
+        self, request: Callable[[], "runwayml.APIResponse"], checked: Callable[[Any], dict]
     ) -> dict[str, Any]:
         """The body of an answer, asked for until `checked` takes it; the key is blotted out."""
 
@@ -137,27 +139,36 @@ class Runway:
 def connect(base_url: str, timeout: float) -> Iterator[Runway]:
     """The service at an address; `timeout` in seconds for each step of a request."""
     import httpx
+    import runwayml
 
     key = endpoint.key(KEY)
-    headers = {"Authorization": f"Bearer {key.get_secret_value()}", "X-Runway-Version": API_VERSION}
     with (
-        httpx.Client(base_url=base_url, headers=headers, timeout=timeout) as service,
+        runwayml.RunwayML(
+            api_key=key.get_secret_value(),
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=0,
+            http_client=httpx.Client(),  # the SDK's own follows redirects
+        ) as service,
         httpx.Client(timeout=timeout, follow_redirects=True) as elsewhere,
     ):
         yield Runway(endpoint.host_of(base_url), service, elsewhere, key)
 
 
-def _sent(request: Callable[[], "httpx.Response"]) -> "httpx.Response":
-    import httpx
+def _sent(request: Callable[[], "runwayml.APIResponse"]) -> "httpx.Response":
+    """The answer to one attempt, whatever its status."""
+    import runwayml
 
     try:
-        return request()
-    except httpx.RequestError as error:  # no connection, a timeout, a stream that breaks off
-        raise Unusable(type(error).__name__) from None  # its request holds the key
+        return request().http_response
+    except runwayml.APIStatusError as error:
+        return error.response  # the error itself repeats what the service says
+    except runwayml.APIConnectionError as error:  # no connection, a timeout, a stream that breaks off
+        raise Unusable(type(error.__cause__).__name__) from None  # its request holds the key
 
 
 def _with_id(body: Any) -> dict:
-    if not (isinstance(body, dict) and isinstance(body.get("id"), str)):
+    if not (isinstance(body, dict) and isinstance(body.get("id"), str) and body["id"]):
         raise Unusable("an answer without a task")
     return body
 

@@ -32,11 +32,16 @@ class Metric:
     distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
     options: Mapping[str, str] = field(default_factory=dict)
 
-    def of(self, frames: Iterator[np.ndarray], other: Iterator | None, times: int) -> float:
-        """Value for one clip; `other`: what it is compared with; `times`: how often a source frame is shown."""
+    def of(
+        self, frames: Iterator[np.ndarray], other: Iterator | None, times: int, **model: Callable
+    ) -> float:
+        """Value for one clip; `other`: what it is compared with; `times`: how often a source frame is shown.
+
+        model: what `compute` takes beside frames, by its name there.
+        """
         if self.distinct:
-            return self.compute(every(frames, times))
-        return self.compute(frames, other) if self.against else self.compute(frames)
+            return self.compute(every(frames, times), **model)
+        return self.compute(frames, other) if self.against else self.compute(frames, **model)
 
 
 def every(frames: Iterable[np.ndarray], times: int) -> Iterator[np.ndarray]:
@@ -45,7 +50,7 @@ def every(frames: Iterable[np.ndarray], times: int) -> Iterator[np.ndarray]:
 
 
 _CANNY = {"canny": "-".join(map(str, THRESHOLDS)), "tolerance": str(TOLERANCE)}
-_FLOW = {"interpolator": INTERPOLATOR}
+_FLOW, _AMT = {"interpolator": INTERPOLATOR}, {"interpolator": "amt_s"}
 ALL = (
     Metric("psnr_truth", "PSNR to truth", "dB", 1, psnr, against="truth"),
     Metric("ssim_truth", "SSIM to truth", "", 1, ssim, against="truth", options={"window": "gauss"}),
@@ -59,10 +64,12 @@ ALL = (
         temporal_flickering,
         distinct=True,
     ),
-    Metric("motion_smoothness", "Motion Smoothness (flow)", "", 1, motion_smoothness, options=_FLOW),
+    Metric(
+        "motion_smoothness", "Motion Smoothness (flow interpolator)", "", 1, motion_smoothness, options=_FLOW
+    ),
     Metric(
         "motion_smoothness_distinct",
-        "Motion Smoothness (flow), distinct frames",
+        "Motion Smoothness (flow interpolator), distinct frames",
         "",
         1,
         motion_smoothness,
@@ -70,6 +77,19 @@ ALL = (
         options=_FLOW,
     ),
     Metric("sharpness", "Sharpness", "grey levels squared", 0, sharpness),
+)
+# Where a profile names AMT-S, the paper's interpolator: never in one column with the other's.
+AMT = (
+    Metric("motion_smoothness_amt", "Motion Smoothness (AMT-S)", "", 1, motion_smoothness, options=_AMT),
+    Metric(
+        "motion_smoothness_amt_distinct",
+        "Motion Smoothness (AMT-S), distinct frames",
+        "",
+        1,
+        motion_smoothness,
+        distinct=True,
+        options=_AMT,
+    ),
 )
 # Where a profile names a feature model; its name stands beside their values.
 FEATURES = (
@@ -94,11 +114,11 @@ OFFLINE = (
     Metric("offline_judge", "Offline judge, 1-10 (ours)", "1-10", 1, None, options={"frames": "5 linspace"}),
 )
 SPREADS = tuple(Metric(f"{m.name}_spread", m.label, "", 0, None) for m in JUDGED)
-BY_NAME = {metric.name: metric for metric in ALL + FACES + FEATURES + JUDGED + OFFLINE + SPREADS}
+BY_NAME = {metric.name: metric for metric in ALL + AMT + FACES + FEATURES + JUDGED + OFFLINE + SPREADS}
 
 
 def shown(names: Iterable[str]) -> tuple[Metric, ...]:
-    """Metrics that have a column: all that need no model; those of ArcFace, DINO and the judges where `names` has them."""
-    present = set(names)
-    asked = FACES + FEATURES + JUDGED + OFFLINE
+    """Metrics that have a column: all that need no model, the paper's in any case, and what else `names` has."""
+    present = {"arcface", "dino", *(metric.name for metric in JUDGED), *names}
+    asked = AMT + FACES + FEATURES + JUDGED + OFFLINE
     return ALL + tuple(metric for metric in asked if metric.name in present)
