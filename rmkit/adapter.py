@@ -15,6 +15,7 @@ from rmkit.paths import resolve
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import WanPipeline, WanTransformer3DModel
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -99,8 +100,16 @@ def base(profile: Profile, part: str) -> str:
     return store.fingerprint(_root(profile) / part)
 
 
-def save(folder: Path, transformer: "WanTransformer3DModel", facts: dict[str, Any]) -> None:
-    """Write the adapter of `transformer` into `folder`, with `facts` in the header and in adapter.json."""
+def save(
+    folder: Path,
+    transformer: "WanTransformer3DModel",
+    facts: dict[str, Any],
+    weights: "dict[str, torch.Tensor] | None" = None,
+) -> None:
+    """Write the adapter of `transformer` into `folder`, with `facts` in the header and in adapter.json.
+
+    weights: the adapter's whole parameters by their names, for a transformer that holds a part of them (FSDP).
+    """
     from diffusers import WanPipeline
     from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
     from peft import get_peft_model_state_dict
@@ -114,7 +123,7 @@ def save(folder: Path, transformer: "WanTransformer3DModel", facts: dict[str, An
         ),
         HEADER: json.dumps(facts, sort_keys=True),
     }
-    tensors = get_peft_model_state_dict(transformer)
+    tensors = get_peft_model_state_dict(transformer, weights)
     WanPipeline.save_lora_weights(
         folder,
         transformer_lora_layers={name: tensor.cpu() for name, tensor in tensors.items()},

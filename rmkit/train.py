@@ -2,7 +2,8 @@
 
 Reads `pairs/` (see `dataset`); writes `adapters/<name>/`: for each expert a folder with its adapter and learning curves,
 `samples/` and a model card. A killed run goes on from its checkpoint and ends bit-identical: a step's random numbers
-depend on its number alone. On several GPUs: `accelerate launch -m rmkit train` (one step is the same step there).
+depend on its number alone. On several GPUs: `accelerate launch -m rmkit train` (one step is the same step there),
+with `--config_file rmkit/fsdp.yaml` to share the model out among them.
 """
 
 import hashlib
@@ -109,16 +110,27 @@ def require(profile: Profile) -> None:
         )
     if settings.tensorboard and not importlib.util.find_spec("tensorboard"):
         raise InputError("train.tensorboard needs the package tensorboard: pip install tensorboard.")
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1"):
-        raise InputError(
-            "training does not shard the model (FSDP): launch it without, as with `accelerate launch --multi_gpu`, "
-            "and set train.base to 'fp8' where a GPU is too small."
-        )
+    if _is_sharded():
+        if on_cpu:
+            # Accelerate would train copies there, without a word.
+            raise InputError("a model is sharded (FSDP) on CUDA GPUs only: launch the training without it.")
+        if os.environ.get("FSDP_VERSION") != "2":
+            raise InputError("this FSDP is not version 2: launch with `--config_file rmkit/fsdp.yaml`.")
+        if settings.base == "fp8" or settings.optimizer == "adamw8bit":
+            raise InputError(
+                "a sharded model (FSDP) takes neither train.base 'fp8' nor train.optimizer 'adamw8bit': set them "
+                "to 'full' and 'adamw', or launch with `--multi_gpu`."
+            )
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if settings.batch % processes:
         raise InputError(
             f"train.batch is {settings.batch} and {processes} processes share it: make it a multiple of them."
         )
+
+
+def _is_sharded() -> bool:
+    """Whether the launcher asked for FSDP: each GPU holds a part of the frozen weights."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1")
 
 
 def prepare_inputs(batch: dict[str, "torch.Tensor"], noise: "torch.Tensor", sigma: "torch.Tensor") -> Inputs:
@@ -197,14 +209,21 @@ class _Run:
 
 def _accelerator(profile: Profile, folder: Path) -> "Accelerator":
     import torch
-    from accelerate import Accelerator
+    from accelerate import Accelerator, FullyShardedDataParallelPlugin
     from accelerate.state import AcceleratorState
+    from torch.distributed.fsdp import MixedPrecisionPolicy
 
     mixed = "bf16" if models.dtype(profile) == torch.bfloat16 else "no"
     # Accelerate keeps the first call's precision for the process; a notebook may go through two profiles.
     AcceleratorState._reset_state(reset_partial_state=True)
+    sharding = None
+    if _is_sharded():
+        # Weights travel in their own types and autocast does the rest, as without FSDP; accelerate's own policy
+        # would round the timestep to bfloat16 on the way in.
+        sharding = FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
     return Accelerator(
         mixed_precision=mixed,
+        fsdp_plugin=sharding,
         cpu=models.device(profile).type == "cpu",
         log_with="tensorboard" if profile.train.tensorboard else None,
         project_dir=folder / "tensorboard",
@@ -216,9 +235,10 @@ def _fit(run: _Run, transformer: "WanTransformer3DModel", watch: Watch | None) -
     profile, expert, accelerator, settings = run.profile, run.expert, run.accelerator, run.profile.train
     parameters = _add_adapter(profile, transformer, run.recipe.seed)
     optimizer = _optimizer(profile, expert, parameters)
-    record = checkpoint.resume(run.checkpoint, run.recipe, parameters, optimizer)
     model, optimizer = accelerator.prepare(transformer.train(), optimizer)
     bare = accelerator.unwrap_model(model)
+    parameters = {name: bare.get_parameter(name) for name in parameters}  # sharded ones are new
+    record = checkpoint.resume(run.checkpoint, run.recipe, parameters, optimizer)
     started = time.time() - record.seconds
     steps = range(record.steps, expert.steps)
     if accelerator.is_main_process:
@@ -233,9 +253,7 @@ def _fit(run: _Run, transformer: "WanTransformer3DModel", watch: Watch | None) -
             rate = learning_rate(step, expert.steps, settings.warmup, expert.learning_rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            shown.latents = inputs.reference
-            prediction = model(inputs.noisy, inputs.timestep, inputs.text, return_dict=False)[0]
-            errors = loss(prediction, inputs)  # [B / processes]
+            errors = loss(_predicted(run, model, shown, inputs), inputs)  # [B / processes]
             every = accelerator.gather(errors.detach()).tolist()
             if not all(math.isfinite(error) for error in every):
                 raise InputError(
@@ -259,13 +277,16 @@ def _fit(run: _Run, transformer: "WanTransformer3DModel", watch: Watch | None) -
                 _measure(run, bare, shown, done, record)
                 if watch and accelerator.is_main_process:
                     watch(*run.tables(record))
-            if done % settings.checkpoint_every == 0 and done < expert.steps and accelerator.is_main_process:
-                checkpoint.save(run.checkpoint, run.recipe, parameters, optimizer, record)
+            if done % settings.checkpoint_every == 0 and done < expert.steps:
+                tensors = checkpoint.tensors(parameters, optimizer, record)  # gathered where they are sharded
+                if accelerator.is_main_process:
+                    checkpoint.save(run.checkpoint, run.recipe, tensors, record.steps)
+    trained = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    weights = {name: checkpoint.whole(parameter.detach()) for name, parameter in parameters.items()}
     if accelerator.is_main_process:
-        trained = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         facts = {"device": str(accelerator.device), "processes": accelerator.num_processes}
         with store.writing(run.folder / expert.name, run.recipe, **facts) as temporary:
-            adapter.save(temporary, trained, _facts(run))
+            adapter.save(temporary, trained, _facts(run), weights)
             write_tables(temporary, run.tables(record))
         run.checkpoint.unlink(missing_ok=True)
         store.sidecar_of(run.checkpoint).unlink(missing_ok=True)
@@ -273,6 +294,12 @@ def _fit(run: _Run, transformer: "WanTransformer3DModel", watch: Watch | None) -
         tracker.finish()
     accelerator.wait_for_everyone()
     accelerator.free_memory()
+
+
+def _predicted(run: _Run, model: "torch.nn.Module", shown: Reference, inputs: Inputs) -> "torch.Tensor":
+    shown.latents = inputs.reference
+    with run.accelerator.autocast():  # accelerate puts it into the model itself, but not when it shards it
+        return model(inputs.noisy, inputs.timestep, inputs.text, return_dict=False)[0]
 
 
 def _measure(run: _Run, model: "WanTransformer3DModel", shown: Reference, step: int, record: Record) -> None:
@@ -291,9 +318,8 @@ def _measure(run: _Run, model: "WanTransformer3DModel", shown: Reference, step: 
         for quantile in QUANTILES:
             level = sigma.draw(torch.tensor([quantile]), *run.expert.sigma, run.profile.train).to(device)
             inputs = prepare_inputs(batch, noise, level)
-            shown.latents = inputs.reference
             with torch.no_grad():
-                velocity = model(inputs.noisy, inputs.timestep, inputs.text, return_dict=False)[0]
+                velocity = _predicted(run, model, shown, inputs)
             record.held_out.append((step, i, quantile, level.item(), loss(velocity, inputs).item()))
             pictures.append(inputs.noisy - level * velocity.float())
         if run.accelerator.is_main_process:

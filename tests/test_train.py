@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
 from rmkit import adapter, dataset, doctor, figures, record, sigma, store, train, video
@@ -181,40 +183,93 @@ def test_held_out_pairs_are_measured_and_not_trained_on(pairs_profile):
         train.train(with_train(profile, held_out=2))
 
 
-def test_two_processes_train_what_one_does(pairs_profile, tmp_path):
-    """Real processes under DDP; the batch is shared, and so are its noise and its gradient."""
-    profile = with_train(pairs_profile, batch=2, held_out=0)
-    train.train(profile)
-    one = {expert: tensors(profile, expert) for expert in ("high", "low")}
-    file = tmp_path / "tiny.yaml"
-    content = profile.model_dump(mode="json")
-    file.write_text(json.dumps(content))  # JSON is YAML
-    shutil.rmtree(profile.layout.adapters)
-    script = [
-        "import sys",
-        "from pathlib import Path",
-        "from rmkit import cli, profile",
-        "profile.REPOSITORY = Path(sys.argv[1])",
-        "sys.exit(cli.main(['train', '--profile', sys.argv[2]]))",
-    ]
-    runner = tmp_path / "run.py"
-    runner.write_text("\n".join(script))
-    # What `accelerate launch` runs on GPUs; for two processes on a CPU it wants MPI.
+# What `accelerate launch` runs on GPUs; for two processes on a CPU it wants MPI. Accelerate shards on a GPU only, so
+# for FSDP it is told that these processes are on one; all the rest is what it does there.
+LAUNCHED = """
+import os, sys
+from pathlib import Path
+from rmkit import cli, profile, train
+profile.REPOSITORY = Path(sys.argv[1])
+if os.environ.get("ACCELERATE_USE_FSDP"):
+    import torch
+    from accelerate.state import DistributedType, PartialState
+    PartialState._prepare_backend = lambda self, *_, **__: ("gloo", DistributedType.MULTI_GPU)
+    PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
+    torch.distributed.init_process_group("gloo")
+    train.require = lambda profile: None
+stock, calls = train.loss, []
+def loss(prediction, inputs):
+    calls.append(1)
+    if len(calls) > 3:
+        os._exit(9)
+    return stock(prediction, inputs)
+train.loss = loss
+whole = train.checkpoint.whole
+def gathered(tensor):
+    assert tensor.dim() == 0 or type(tensor).__name__ == os.environ["KIND"], type(tensor)
+    return whole(tensor)
+train.checkpoint.whole = gathered
+sys.exit(cli.main(["train", "--profile", sys.argv[2]]))
+"""
+
+
+def launched_with(config):
+    """What accelerate's launcher hands to its processes by environment variables."""
+    words = ["--config_file", str(config), "--num_processes", "2", "-m", "rmkit", "train"]
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    return {key: value for key, value in prepare_multi_gpu_env(arguments).items() if key not in os.environ}
+
+
+def in_two_processes(profile, folder, environment):
+    """The command `train` in two real processes of one thread."""
+    (folder / "run.py").write_text(LAUNCHED)
+    (folder / "tiny.yaml").write_text(json.dumps(profile.model_dump(mode="json")))  # JSON is YAML
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, str(runner), str(tmp_path), str(file)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+    return subprocess.run(
+        [*command, str(folder / "run.py"), str(folder), str(folder / "tiny.yaml")],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("how", ["copies", "shards"])
+def test_two_processes_go_on_where_one_was_killed_and_one_where_two_were(
+    pairs_profile, tmp_path, monkeypatch, how
+):
+    """Each has the whole model (DDP) or half of it (FSDP); the batch is shared, and so are its noise and gradient."""
+    experts = {name: getattr(pairs_profile.train, name) for name in ("high", "low")}
+    steps = {name: expert.model_copy(update={"steps": 3}) for name, expert in experts.items()}
+    profile = with_train(pairs_profile, batch=2, held_out=0, checkpoint_every=1, **steps)
+    train.train(profile)
+    one = {expert: tensors(profile, expert) for expert in experts}
+    shutil.rmtree(profile.layout.adapters)
+
+    stock, calls = train.loss, []
+
+    def killed(prediction, inputs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return stock(prediction, inputs)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(train, "loss", killed)
+        train.train(profile)  # the first step of the high-noise expert
+    environment = {"KIND": "Tensor"}
+    if how == "shards":
+        environment = {"KIND": "DTensor"} | launched_with(REPOSITORY / "rmkit" / "fsdp.yaml")
+    done = in_two_processes(profile, tmp_path, environment)  # its other two, one of the low-noise expert
+    assert "exitcode  : 9" in done.stderr, done.stderr  # killed as LAUNCHED says, not for another reason
+    folder = profile.layout.adapters / train.NAME
+    assert store.read_sidecar(folder / "high")["processes"] == 2
+    assert store.read_sidecar(folder / "low.checkpoint.safetensors")["step"] == 1
+    train.train(profile)
     for expert, weights in one.items():
-        sidecar = store.read_sidecar(profile.layout.adapters / train.NAME / expert)
-        assert sidecar["processes"] == 2
         for key, weight in tensors(profile, expert).items():
             assert torch.allclose(weight, weights[key], atol=1e-6), key
-    assert len(record.read(profile, train.NAME)) == 2 * (2 + 2)
+    assert len(record.read(profile, train.NAME)) == 2 * (3 + 3)
 
 
 def test_a_notebook_trains_by_accelerates_launcher_or_at_once(pairs_profile, monkeypatch):
@@ -254,10 +309,18 @@ def test_what_this_machine_cannot_do_is_said_before_a_model_is_loaded(pairs_prof
         absent.setattr(train.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(InputError, match="pip install tensorboard"):
             train.train(with_train(pairs_profile, tensorboard=True))
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(InputError, match="FSDP"):
-        train.train(pairs_profile)
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+    with monkeypatch.context() as sharded:
+        sharded.setenv("ACCELERATE_USE_FSDP", "true")
+        with pytest.raises(InputError, match=r"\(FSDP\) on CUDA GPUs only"):
+            train.train(pairs_profile)
+        sharded.setattr(train.models, "device", lambda profile: torch.device("cuda"))
+        sharded.setenv("FSDP_VERSION", "1")
+        with pytest.raises(InputError, match=r"not version 2: launch with `--config_file rmkit/fsdp.yaml`"):
+            train.require(pairs_profile)
+        sharded.setenv("FSDP_VERSION", "2")
+        train.require(pairs_profile)
+        with pytest.raises(InputError, match="neither train.base 'fp8' nor"):
+            train.require(with_train(pairs_profile, base="fp8"))
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(InputError, match="1 and 3 processes"):
         train.train(pairs_profile)
