@@ -319,7 +319,7 @@ def test_what_this_machine_cannot_do_is_said_before_a_model_is_loaded(pairs_prof
             train.require(pairs_profile)
         sharded.setenv("FSDP_VERSION", "2")
         train.require(pairs_profile)
-        with pytest.raises(InputError, match="neither train.base 'fp8' nor"):
+        with pytest.raises(InputError, match=r"neither train\.base 'fp8' nor"):
             train.require(with_train(pairs_profile, base="fp8"))
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(InputError, match="1 and 3 processes"):
