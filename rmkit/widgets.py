@@ -14,7 +14,8 @@ def explore(show: Callable[..., Any], **choices: Sequence[Any] | Mapping[str, An
         return
     import ipywidgets
 
-    menus = {name: ipywidgets.Dropdown(options=options) for name, options in choices.items()}
+    wide = {"width": "max-content"}  # ids of clips are long
+    menus = {name: ipywidgets.Dropdown(options=options, layout=wide) for name, options in choices.items()}
     ipywidgets.interact(show, **menus)
 
 
