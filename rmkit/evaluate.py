@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from rmkit import anchors, clips, faces, features, judge, metrics, models, store, video
+from rmkit import clips, faces, features, judge, methods, metrics, models, store, video
 from rmkit.baselines import blur, colour_transfer, outside, per_frame, vae_ceiling
 from rmkit.clips import Clip
 from rmkit.errors import InputError
-from rmkit.incontext import ATTENTION
 from rmkit.metrics import arcface, truth
 from rmkit.metrics.motion_smoothness import Amt
 from rmkit.metrics.offline_judge import VERSION as OFFLINE_VERSION
@@ -30,22 +29,6 @@ from rmkit.profile import Profile
 from rmkit.progress import track
 
 VERSION = 1
-OUTSIDE = outside.labels()  # the paper's baselines, and those of your own modules
-METHODS = {
-    "render": "Render (input)",
-    "blur": "Blur",
-    "colour_transfer": "Colour transfer",
-    "per_frame": "Per-frame editing",
-    **OUTSIDE,
-    "multi_anchor": "Multiple Anchors",
-    "depth": "Depth",
-    "edges": "Edges",
-    "realmaster": "RealMaster",
-    "vae_ceiling": "VAE ceiling",
-    "truth": "Truth",
-}
-VARIANTS = ("multi_anchor", "depth", "edges")
-NO_ROW = "not run: metrics.csv has no row of it; run 05_evaluation again."
 COLUMNS = ["profile", "method", "clip", "metric", "value"]
 PROVENANCE = ["sequence", "subsets", "options", "artefact", "commit"]
 
@@ -63,8 +46,8 @@ def evaluate(profile: Profile) -> Path:
     if profile.identity.model_pack:
         faces.check(profile)
     judge.check_footage(profile)
-    order = list(methods(profile))
-    for name in unlisted(profile):
+    order = list(methods.labels(profile))
+    for name in methods.unlisted(profile):
         print(f"enhanced/{name} holds clips of no known method: list it under baselines.folders.", flush=True)
     validation = clips.load(profile, "validation")
     made_here = (blur.NAME, colour_transfer.NAME, per_frame.NAME, vae_ceiling.NAME, *outside.asked(profile))
@@ -91,53 +74,14 @@ def evaluate(profile: Profile) -> Path:
     return profile.layout.metrics
 
 
-def methods(profile: Profile) -> dict[str, str]:
-    """Every method's name and label in the order of the tables: METHODS, the profile's own folders with the outside ones.
-
-    Last comes the judge's real footage where the profile has some. Raises InputError when a folder has a name that the
-    kit uses.
-    """
-    own, known = profile.baselines.folders, list(METHODS.items())
-    if taken := sorted(own.keys() & {*METHODS, judge.REAL}):
-        raise InputError(
-            f"baselines.folders: '{taken[0]}' is a method of the kit's: name your folder otherwise."
-        )
-    first = list(METHODS).index(VARIANTS[0])
-    real = {judge.REAL: "Real footage"} if profile.judge.real else {}
-    return dict(known[:first]) | own | dict(known[first:]) | real
-
-
-def unlisted(profile: Profile) -> list[str]:
-    """Folders under enhanced/ that hold clips and are no method's, nor of a mode that `make compare-modes` compares."""
-    found = {clip.parent.name for clip in profile.layout.enhanced.glob("*/*.mp4")}
-    return sorted(found - methods(profile).keys() - ATTENTION.keys())
-
-
-def why_not(profile: Profile, method: str) -> str:
-    """Why a method has no row in metrics.csv: 'not run' or 'n/a', a colon, and the reason."""
-    if method in profile.baselines.folders:
-        return f"not run: enhanced/{method}/ holds no clip of a validation clip's name; or run 05_evaluation again."
-    if method in VARIANTS and method not in profile.propagation.variants:
-        return f"not run: propagation.variants of this profile leaves {method} out."
-    if method in VARIANTS:
-        return "not run: every clip has a refused anchor."
-    if method in OUTSIDE and (reason := outside.why_not(profile, method)):
-        return reason
-    if method in ("vae_ceiling", "truth"):
-        return "n/a: this data has no truth."
-    if method == judge.REAL:
-        return why_no_ratings(profile) or NO_ROW
-    return NO_ROW
-
-
 def why_no_amt(profile: Profile) -> str:
     """Why metrics.csv has no row of Motion Smoothness by AMT-S ('not run', a colon, and the reason)."""
-    return NO_ROW if profile.models.amt else "not run: models.amt of this profile names no model."
+    return methods.NO_ROW if profile.models.amt else "not run: models.amt of this profile names no model."
 
 
 def why_no_features(profile: Profile) -> str:
     """Why metrics.csv has no row of DINO ('not run', a colon, and the reason)."""
-    return features.why_not(profile) or NO_ROW
+    return features.why_not(profile) or methods.NO_ROW
 
 
 def why_no_faces(profile: Profile) -> str | None:
@@ -147,34 +91,17 @@ def why_no_faces(profile: Profile) -> str | None:
 
 def why_no_offline(profile: Profile) -> str:
     """Why metrics.csv has no row of the offline judge ('not run', a colon, and the reason)."""
-    return NO_ROW if profile.models.judge else "not run: models.judge of this profile names no model."
+    return methods.NO_ROW if profile.models.judge else "not run: models.judge of this profile names no model."
 
 
 def why_no_ratings(profile: Profile) -> str | None:
     """Why metrics.csv has no row of the judge ('not run', a colon, and the reason); None when it can."""
-    return judge.why_not(profile, _most(profile))
+    return judge.why_not(profile, methods.most(profile))
 
 
 def judging(profile: Profile) -> str:
     """Who judges and at what cost while no answer is kept yet, or why nobody does."""
-    return why_no_ratings(profile) or f"{profile.judge.model}, at most about {_most(profile)}"
-
-
-def path_of(profile: Profile, method: str, clip: Clip) -> Path:
-    """The video of a method for a clip (for `truth`: of the whole sequence)."""
-    if method == "render":
-        return clips.path(profile, clip)
-    if method == "truth":
-        return truth.path(profile, clip)
-    root = profile.layout.propagated if method in VARIANTS else profile.layout.enhanced
-    return root / method / f"{clip.id}.mp4"
-
-
-def stream(profile: Profile, method: str, clip: Clip) -> Iterator[np.ndarray]:
-    """Frames of a method for a clip, one by one, uint8 [H, W, 3]."""
-    if method == "truth":
-        return truth.stream(profile, clip)
-    return video.stream(path_of(profile, method, clip))
+    return why_no_ratings(profile) or f"{profile.judge.model}, at most about {methods.most(profile)}"
 
 
 def measure(profile: Profile, method: str, clip: Clip) -> list[dict]:
@@ -205,13 +132,15 @@ def interpolated(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dic
     revision, options = models.fingerprint(profile, "amt"), amt_options(profile)
     load, rows = functools.cache(partial(models.load_amt, profile)), []
     for method, clip in track(jobs, "AMT-S"):
-        artefact = store.fingerprint(path_of(profile, method, clip))
+        artefact = store.fingerprint(methods.path_of(profile, method, clip))
         times = clips.repeats(clip, profile.clips.frames)
         settings = {"source_frames": clip.source_frames, "frames": profile.clips.frames}
         recipe = store.Recipe("amt", VERSION, settings, {"video": artefact}, model=revision)
         target = profile.layout.root / "amt" / method / f"{clip.id}.json"
         values, commit = _once(
-            target, recipe, partial(by_amt, load, metrics.AMT, partial(stream, profile, method, clip), times)
+            target,
+            recipe,
+            partial(by_amt, load, metrics.AMT, partial(methods.stream, profile, method, clip), times),
         )
         common = _common(profile, method, clip, artefact) | {"commit": commit}
         rows += [common | entry(name, value, options) for name, value in values.items()]
@@ -241,7 +170,7 @@ def recognised(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]
     rows = []
     for method, clip in track(jobs, "faces"):
         render, output = (_faces(profile, name, clip) for name in ("render", method))
-        common = _common(profile, method, clip, store.fingerprint(path_of(profile, method, clip)))
+        common = _common(profile, method, clip, store.fingerprint(methods.path_of(profile, method, clip)))
         sidecar = store.read_sidecar(faces.path_of(profile, method, clip))
         common |= {"commit": sidecar.get("commit", "unknown")}
         pack = {"pack": Path(profile.identity.model_pack).name}
@@ -260,11 +189,11 @@ def judged_offline(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[d
     options = {"model": profile.models.judge, "revision": revision[:12]}
     load, rows = functools.cache(lambda: OfflineJudge(name, commit, models.device(profile))), []
     for method, clip in track(jobs, "offline judge"):
-        artefact = store.fingerprint(path_of(profile, method, clip))
+        artefact = store.fingerprint(methods.path_of(profile, method, clip))
         settings = {"source_frames": clip.source_frames, "frames": length}
         recipe = store.Recipe(metric.name, OFFLINE_VERSION, settings, {"video": artefact}, model=revision)
         target = profile.layout.offline_judge / method / f"{clip.id}.json"
-        frames = partial(stream, profile, method, clip)
+        frames = partial(methods.stream, profile, method, clip)
         value, made = _once(target, recipe, lambda frames=frames: offline_judge(load(), frames(), length))
         common = _common(profile, method, clip, artefact) | {"commit": made}
         rows.append(common | entry(metric.name, value, options))
@@ -327,40 +256,22 @@ def write(target: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
         store.write_text(target, text.getvalue())
 
 
-def videos(profile: Profile) -> int:
-    """How many videos are measured at most: every method of the profile on every clip that it may have."""
-    held, variants = profile.data.validation_clips, profile.propagation.variants
-    unasked = [method for method in OUTSIDE if outside.why_not(profile, method)]
-    left_out = (
-        {judge.REAL}
-        | {method for method in VARIANTS if method not in variants}
-        | {
-            method
-            for method in (*unasked, *profile.baselines.folders)
-            if not (profile.layout.enhanced / method).is_dir()
-        }
-    )
-    counts = {method: held for method in methods(profile) if method not in left_out}
-    counts[per_frame.NAME] = len(per_frame.chosen(range(held)))
-    return sum(counts.values())
-
-
 def _jobs(profile: Profile, clips_: Sequence[Clip]) -> list[tuple[str, Clip]]:
     """Every method with every clip that it has a video of."""
-    return [(method, clip) for method in methods(profile) for clip in _having(profile, method, clips_)]
-
-
-def _most(profile: Profile) -> judge.Cost:
-    return judge.forecast(profile, videos(profile))
+    return [
+        (method, clip)
+        for method in methods.labels(profile)
+        for clip in methods.having(profile, method, clips_)
+    ]
 
 
 def _subject(profile: Profile, method: str, clip: Clip) -> judge.Subject:
     return judge.Subject(
-        video=store.fingerprint(path_of(profile, method, clip)),
-        render=store.fingerprint(path_of(profile, "render", clip)),
+        video=store.fingerprint(methods.path_of(profile, method, clip)),
+        render=store.fingerprint(methods.path_of(profile, "render", clip)),
         source_frames=clip.source_frames,
-        frames=partial(stream, profile, method, clip),
-        render_frames=partial(stream, profile, "render", clip),
+        frames=partial(methods.stream, profile, method, clip),
+        render_frames=partial(methods.stream, profile, "render", clip),
     )
 
 
@@ -372,8 +283,8 @@ def _compared_subject(profile: Profile, method: str, clip: Clip) -> features.Sub
         source_frames=clip.source_frames,
         inputs=_inputs(profile, method, clip),
         metrics=[m for m in metrics.FEATURES if _has(profile, method, clip, m)],
-        frames=partial(stream, profile, method, clip),
-        against={name: partial(stream, profile, name, clip) for name in against},
+        frames=partial(methods.stream, profile, method, clip),
+        against={name: partial(methods.stream, profile, name, clip) for name in against},
     )
 
 
@@ -382,14 +293,14 @@ def _inputs(profile: Profile, method: str, clip: Clip) -> dict[str, str]:
     named = {"video": method, "render": "render"}
     if truth.exists(profile, clip):
         named["truth"] = "truth"
-    return {key: store.fingerprint(path_of(profile, name, clip)) for key, name in named.items()}
+    return {key: store.fingerprint(methods.path_of(profile, name, clip)) for key, name in named.items()}
 
 
 def _faces(profile: Profile, method: str, clip: Clip) -> faces.Faces:
     length = profile.clips.frames
     wanted = arcface.linspace(length) + arcface.midpoints(length)
-    frames = partial(stream, profile, method, clip)
-    return faces.of_video(profile, method, clip, path_of(profile, method, clip), frames, wanted)
+    frames = partial(methods.stream, profile, method, clip)
+    return faces.of_video(profile, method, clip, methods.path_of(profile, method, clip), frames, wanted)
 
 
 def _common(profile: Profile, method: str, clip: Clip, artefact: str) -> dict[str, str]:
@@ -413,30 +324,9 @@ def _once(target: Path, recipe: store.Recipe, compute: Callable[[], Any]) -> tup
 
 
 def _value(profile: Profile, method: str, clip: Clip, metric: metrics.Metric) -> dict:
-    other = stream(profile, metric.against, clip) if metric.against else None
-    value = metric.of(stream(profile, method, clip), other, clips.repeats(clip, profile.clips.frames))
+    other = methods.stream(profile, metric.against, clip) if metric.against else None
+    value = metric.of(methods.stream(profile, method, clip), other, clips.repeats(clip, profile.clips.frames))
     return entry(metric.name, value)
-
-
-def _having(profile: Profile, method: str, clips_: Sequence[Clip]) -> Sequence[Clip]:
-    """The clips a method has a video of; variants leave those with a refused anchor out.
-
-    The paper's baselines are measured where they have run, or a user has put their clips, named as ours; so are the
-    profile's own folders.
-    """
-    if method in OUTSIDE or method in profile.baselines.folders:
-        return [clip for clip in clips_ if path_of(profile, method, clip).is_file()]
-    if method == judge.REAL:
-        return []  # rated only
-    if method == per_frame.NAME:
-        return per_frame.chosen(clips_)
-    if method in VARIANTS:
-        wanted = clips_ if method in profile.propagation.variants else []
-        indices = anchors.indices(profile, method)
-        return [clip for clip in wanted if not anchors.refused(profile, clip, indices)]
-    if method in ("vae_ceiling", "truth"):
-        return [clip for clip in clips_ if truth.exists(profile, clip)]
-    return clips_
 
 
 def _has(profile: Profile, method: str, clip: Clip, metric: metrics.Metric) -> bool:
@@ -449,7 +339,7 @@ def _check(profile: Profile, jobs: list[tuple[str, Clip]]) -> None:
     for method, clip in jobs:
         if method == "truth":
             continue  # its frames are counted and cropped as they are read
-        path = path_of(profile, method, clip)
+        path = methods.path_of(profile, method, clip)
         if not path.is_file():
             raise InputError(
                 f"{path} does not exist: {method} has not been run on clip {clip.id}; run the notebooks "

@@ -15,9 +15,9 @@ import pandas as pd
 from rmkit import (
     adapter,
     clips,
-    evaluate,
     faces,
     identity,
+    methods,
     metrics,
     record,
     sigma,
@@ -241,7 +241,7 @@ def study(preferences: pd.DataFrame) -> "Figure":
         place = np.arange(len(against)) + (i - (len(questions) - 1) / 2) * 0.25
         ax.bar(place, 100 * rows.preferred, 0.23, yerr=100 * spread, capsize=3, color=colour, label=question)
     ax.axhline(50, color="black", linewidth=0.8, linestyle=":")
-    ax.set_xticks(range(len(against)), [evaluate.METHODS.get(name, name) for name in against])
+    ax.set_xticks(range(len(against)), [methods.LABELS.get(name, name) for name in against])
     ax.set(ylabel="RealMaster preferred (% of trials)", ylim=(0, 100))
     ax.legend(frameon=False, fontsize=8, ncols=len(questions))
     return figure
@@ -287,8 +287,8 @@ def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure"
     """One panel a metric: a row a method, mean and interval."""
     frame = statistics.to_show(profile)
     figure, axes = _subplots(len(names), columns=columns)
-    methods, measured = evaluate.methods(profile), set(frame[frame.metric.isin(names)].method)
-    shown = [method for method in methods if method in measured]
+    known, measured = methods.labels(profile), set(frame[frame.metric.isin(names)].method)
+    shown = [method for method in known if method in measured]
     for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
         metric = metrics.BY_NAME[name]
         for y, method in enumerate(reversed(shown)):
@@ -298,7 +298,7 @@ def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure"
                 # A ratio's bounds can round to a hair on the wrong side of its value.
                 ax.errorbar(found.value, y, xerr=spread.clip(min=0), capsize=3, **_style(profile, method))
         first = i % columns == 0
-        labels = [methods[method] for method in reversed(shown)] if first else [""] * len(shown)
+        labels = [known[method] for method in reversed(shown)] if first else [""] * len(shown)
         ax.set_yticks(range(len(shown)), labels)
         better = {1: "higher is better", -1: "lower is better", 0: "nearest the truth's"}[metric.better]
         ax.set_xlabel(f"{metric.label} ({', '.join(filter(None, [metric.unit, better]))})", fontsize=8)
@@ -309,7 +309,7 @@ def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure"
 
 def _style(profile: Profile, method: str) -> dict[str, str]:
     known = {"color": COLOURS[method], "marker": MARKERS[method]} if method in COLOURS else ADDED
-    return {**known, "label": evaluate.methods(profile)[method]}
+    return {**known, "label": methods.labels(profile)[method]}
 
 
 def _subplots(count: int, columns: int = 3, width: float = 10.0, height: float = 2.6) -> tuple:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from rmkit import anchors, evaluate, features, store
+from rmkit import anchors, evaluate, features, methods, store
 from rmkit.baselines import outside
 from rmkit.profile import Profile
 
@@ -81,7 +81,7 @@ def steps(profile: Profile) -> list[Step]:
             profile,
             "evaluate",
             "clips x methods",
-            evaluate.videos(profile),
+            methods.videos(profile),
             (layout.root / "metrics").glob("*/*.json.json"),
         ),
         *compared,
@@ -123,12 +123,12 @@ def _step(profile: Profile, stage: str, items: str, count: int, sidecars: Iterab
 
 def _watched(profile: Profile, stage: str, folder: Path) -> Step:
     """A model that looks at every video."""
-    return _step(profile, stage, "clips x methods", evaluate.videos(profile), folder.glob("*/*.json.json"))
+    return _step(profile, stage, "clips x methods", methods.videos(profile), folder.glob("*/*.json.json"))
 
 
 def _faces(profile: Profile) -> Step:
     """Both sides of every training pair, for the filter, and every video that is measured."""
-    count = 2 * profile.data.train_clips + evaluate.videos(profile)
+    count = 2 * profile.data.train_clips + methods.videos(profile)
     return _step(profile, "faces", "videos", count, profile.layout.faces.glob("*/*.npz.json"))
 
 

@@ -14,9 +14,9 @@ from rmkit import (
     claims,
     clips,
     environment,
-    evaluate,
     figures,
     identity,
+    methods,
     metrics,
     sheets,
     statistics,
@@ -138,7 +138,7 @@ def _outcome(frame: pd.DataFrame, table: Table) -> str:
         if not order:
             lines.append(f"Order by {label}: not run (no truth).")
             continue
-        names = " > ".join(f"{evaluate.METHODS[method]} ({value:#.3g})" for method, value in order)
+        names = " > ".join(f"{methods.LABELS[method]} ({value:#.3g})" for method, value in order)
         lines.append(f"Order by {label}: {names}. {_against_paper([method for method, _ in order])}")
         lines.append("")
     return _section("What is claimed, and what came out", "\n".join(lines))

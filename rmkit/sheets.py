@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rmkit import anchors, evaluate, store, structure, video
+from rmkit import anchors, methods, store, structure, video
 from rmkit.clips import Clip
 from rmkit.metrics import truth
 from rmkit.profile import Profile
@@ -18,7 +18,7 @@ from rmkit.progress import track
 
 VERSION = 1
 ROWS = ("render", "anchors", "multi_anchor", "depth", "edges", "realmaster", "truth")
-LABELS = {**evaluate.METHODS, "anchors": "Anchors", "edge_map": "Edge map", "depth_map": "Depth map"}
+LABELS = {**methods.LABELS, "anchors": "Anchors", "edge_map": "Edge map", "depth_map": "Depth map"}
 EMPTY = 238  # grey of a frame that has no anchor
 
 
@@ -102,7 +102,7 @@ def beside(profile: Profile, clip: Clip) -> np.ndarray:
 def _path(profile: Profile, clip: Clip, row: str) -> Path:
     if row in ("edge_map", "depth_map"):
         return structure.path(profile, "edges" if row == "edge_map" else "depth", clip)
-    return evaluate.path_of(profile, row, clip)
+    return methods.path_of(profile, row, clip)
 
 
 def _stream(profile: Profile, clip: Clip, row: str):

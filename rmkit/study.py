@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rmkit import clips, evaluate, figures, statistics, store, tables, video
+from rmkit import clips, figures, methods, statistics, store, tables, video
 from rmkit.baselines import outside
 from rmkit.clips import Clip
 from rmkit.errors import InputError
@@ -45,10 +45,10 @@ def make(profile: Profile, against: Sequence[str] = (), trials: int = TRIALS) ->
     if not against:
         raise InputError(
             "no clips of the paper's baselines to compare with: make them, or name other methods with --against "
-            f"({', '.join(sorted(evaluate.methods(profile)))})."
+            f"({', '.join(sorted(methods.labels(profile)))})."
         )
     if unknown := [
-        name for name in against if name not in evaluate.methods(profile) or name in (OURS, "render")
+        name for name in against if name not in methods.labels(profile) or name in (OURS, "render")
     ]:
         raise InputError(f"--against: '{unknown[0]}' is no method to compare with.")
     pairs = [(clip, name) for name in against for clip in _with_clips(profile, name)]
@@ -61,8 +61,8 @@ def make(profile: Profile, against: Sequence[str] = (), trials: int = TRIALS) ->
         trial = _hash(profile, clip.id, name)
         # By the pair alone, so that a study made again with other pairs still understands earlier answers.
         side = int(_hash(profile, clip.id, name, "side"), 16) % 2
-        methods = [OURS, name] if side else [name, OURS]
-        files = [_viewing_copy(profile, page, clip, method) for method in ("render", *methods)]
+        sides = [OURS, name] if side else [name, OURS]
+        files = [_viewing_copy(profile, page, clip, method) for method in ("render", *sides)]
         shown.append({"id": trial, **dict(zip(("render", "a", "b"), files, strict=True))})
         key[trial] = {"clip": clip.id, "against": name, "ours": "a" if side else "b"}
     shown.sort(key=lambda trial: trial["id"])
@@ -122,7 +122,7 @@ def preferences(answers: pd.DataFrame) -> Table:
             if found.low == found.low
             else f"{found.value:.0%}"
         )
-        cells.append([evaluate.METHODS.get(against, against), question, share, str(len(rows)), str(people)])
+        cells.append([methods.LABELS.get(against, against), question, share, str(len(rows)), str(people)])
         bounds = {"preferred": found.value, "low": found.low, "high": found.high}
         data.append(
             {"against": against, "question": question, **bounds, "trials": len(rows), "participants": people}
@@ -155,7 +155,7 @@ def _with_clips(profile: Profile, method: str) -> list[Clip]:
     """Validation clips that RealMaster and the method have both made."""
     found = clips.load(profile, "validation")
     wanted = (OURS, method)
-    return [clip for clip in found if all(evaluate.path_of(profile, name, clip).is_file() for name in wanted)]
+    return [clip for clip in found if all(methods.path_of(profile, name, clip).is_file() for name in wanted)]
 
 
 def _viewing_copy(profile: Profile, page: Path, clip: Clip, method: str) -> str:
@@ -163,7 +163,7 @@ def _viewing_copy(profile: Profile, page: Path, clip: Clip, method: str) -> str:
     path = page / "videos" / f"{_hash(profile, clip.id, method, 'video')}.mp4"
     if not path.exists():
         scale = 4 if profile.clips.width <= 240 else 1
-        frames = video.stream(evaluate.path_of(profile, method, clip))
+        frames = video.stream(methods.path_of(profile, method, clip))
         video.write_viewing_copy(path, frames, profile.clips.fps, scale)
     return path.relative_to(page).as_posix()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from rmkit import claims, evaluate, judge, metrics, statistics
+from rmkit import claims, evaluate, judge, methods, metrics, statistics
 from rmkit.errors import InputError
 from rmkit.metrics import Metric
 from rmkit.paths import REPOSITORY
@@ -21,10 +21,10 @@ from rmkit.typeset import Table, cell, latex, markdown
 
 TABLE1 = (
     *("render", "blur", "colour_transfer", "per_frame"),
-    *evaluate.OUTSIDE,
+    *methods.OUTSIDE,
     *("realmaster", "vae_ceiling", "truth"),
 )
-TABLE2 = ("render", "colour_transfer", *evaluate.VARIANTS, "realmaster", "vae_ceiling", "truth")
+TABLE2 = ("render", "colour_transfer", *methods.VARIANTS, "realmaster", "vae_ceiling", "truth")
 PAPER = REPOSITORY / "data" / "paper" / "tables.yaml"
 PAPERS_METRICS = {"motion_smoothness": "motion_smoothness_amt"}  # ours of that name has another interpolator
 BOUNDS = ("render", "vae_ceiling", "truth", judge.REAL)
@@ -59,23 +59,21 @@ def build(profile: Profile) -> list[Table]:
 
 def _table1(profile: Profile) -> list[str]:
     """Methods of Table 1, with the profile's own folders among the outside ones."""
-    return [
-        method for method in evaluate.methods(profile) if method in TABLE1 or method not in evaluate.METHODS
-    ]
+    return [method for method in methods.labels(profile) if method in TABLE1 or method not in methods.LABELS]
 
 
 def _paired(profile: Profile) -> list[str]:
     """Methods that are compared with RealMaster clip by clip; real footage is of other clips."""
     alone = (statistics.REFERENCE, judge.REAL)
-    return [method for method in evaluate.methods(profile) if method not in alone]
+    return [method for method in methods.labels(profile) if method not in alone]
 
 
-def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, methods: Sequence[str]) -> Table:
+def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, names: Sequence[str]) -> Table:
     """Means of some methods: a table of the paper with the rows it lacks (input, grading, ceiling, truth)."""
     rows, data, columns = [], [], metrics.shown(frame.metric)
-    best = {metric.name: _best(frame, metric, methods) for metric in columns}
-    for method in methods:
-        label = evaluate.methods(profile)[method]
+    best = {metric.name: _best(frame, metric, names) for metric in columns}
+    for method in names:
+        label = methods.labels(profile)[method]
         estimates = {m.name: statistics.mean(frame, method, m.name) for m in columns}
         count = max(estimate.clips for estimate in estimates.values())
         cells = [cell(estimates[m.name], m.name, _missing(profile, frame, method, m)) for m in columns]
@@ -83,7 +81,7 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, metho
         data.append({"profile": profile.name, "method": method, "clips": count} | _columns(estimates))
     header = ["Method", "Clips", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
     notes = [
-        *_reasons(profile, frame, methods),
+        *_reasons(profile, frame, names),
         "Mean over clips [95 % interval, resampled by sequence]; bold: better than every other method's by more than "
         "the interval of their difference (input, ceiling and truth do not compete); "
         f"{measured(frame).sequence.nunique()} sequences. Sharpness is to be near the truth's, not high.",
@@ -98,25 +96,21 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, metho
         _judged_offline(profile, frame),
         _recognised(profile, frame),
     ]
-    if "per_frame" in methods:
+    if "per_frame" in names:
         notes.append("Per-frame editing: on some of the clips only; compare by the paired differences.")
     title = f"{subject} on the validation clips, profile {profile.name}"
     bold = frozenset(
-        (methods.index(method), column + 2)
-        for column, method in enumerate(best.values())
-        if method is not None
+        (names.index(method), column + 2) for column, method in enumerate(best.values()) if method is not None
     )
     return Table(name, title, header, rows, pd.DataFrame(data), notes, bold)
 
 
-def _best(frame: pd.DataFrame, metric: Metric, methods: Sequence[str]) -> str | None:
+def _best(frame: pd.DataFrame, metric: Metric, names: Sequence[str]) -> str | None:
     """The method that is better than every other one by more than chance, or None where there is none.
 
     Input, ceiling and truth stand in a table to be compared with; they do not compete.
     """
-    means = {
-        method: statistics.mean(frame, method, metric.name) for method in methods if method not in BOUNDS
-    }
+    means = {method: statistics.mean(frame, method, metric.name) for method in names if method not in BOUNDS}
     known = {method: found.value for method, found in means.items() if found.known}
     if not metric.better or len(known) < 2:
         return None
@@ -131,16 +125,16 @@ def _best(frame: pd.DataFrame, metric: Metric, methods: Sequence[str]) -> str | 
 def differences(profile: Profile, frame: pd.DataFrame) -> Table:
     """Paired differences of every method to RealMaster, clip by clip."""
     rows, data, columns = [], [], metrics.shown(frame.metric)
-    methods = _paired(profile)
-    for method in methods:
+    names = _paired(profile)
+    for method in names:
         found = {m.name: statistics.difference(frame, m.name, method) for m in columns}
         missing = {m.name: _missing(profile, frame, method, m) for m in columns}
         cells = [cell(found[name], name, missing[name], signed=True) for name in found]
-        rows.append([evaluate.methods(profile)[method], *cells])
+        rows.append([methods.labels(profile)[method], *cells])
         data.append({"profile": profile.name, "method": method} | _columns(found))
     header = ["Method − RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
     notes = [
-        *_reasons(profile, frame, methods),
+        *_reasons(profile, frame, names),
         "Mean over the clips both have [95 % interval, resampled by sequence].",
     ]
     title = f"Paired differences to RealMaster, profile {profile.name}"
@@ -151,9 +145,9 @@ def wins(profile: Profile, frame: pd.DataFrame) -> Table:
     """How often each method beats RealMaster, and whether a difference could be chance."""
     rows, data = [], []
     columns = [metric for metric in metrics.shown(frame.metric) if metric.better]
-    methods = _paired(profile)
-    tested = {metric.name: statistics.p_values(frame, metric.name, methods) for metric in columns}
-    for method in methods:
+    names = _paired(profile)
+    tested = {metric.name: statistics.p_values(frame, metric.name, names) for metric in columns}
+    for method in names:
         rates = {m.name: statistics.win_rate(frame, m.name, method, m.better) for m in columns}
         cells = []
         for metric in columns:
@@ -161,7 +155,7 @@ def wins(profile: Profile, frame: pd.DataFrame) -> Table:
             text = cell(rates[metric.name], metric.name, missing, ratio=True)
             p = tested[metric.name].get(method)
             cells.append(text if p is None else f"{text}, p {_p(p)}")
-        rows.append([evaluate.methods(profile)[method], *cells])
+        rows.append([methods.labels(profile)[method], *cells])
         ps = {f"{name}_p": round(found[method], 6) for name, found in tested.items() if method in found}
         data.append({"profile": profile.name, "method": method} | _columns(rates) | ps)
     header = ["Method against RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
@@ -227,7 +221,7 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
         if value is not None
     ]
     for number, method, metric, value in known:
-        if method not in evaluate.METHODS or metric not in metrics.BY_NAME:
+        if method not in methods.LABELS or metric not in metrics.BY_NAME:
             raise InputError(f"{PAPER}: {number} has {method}, {metric}, and one of them is not known here.")
         if not isinstance(value, int | float):
             raise InputError(f"{PAPER}: {number}, {method}, {metric} is {value!r} and must be a number.")
@@ -239,7 +233,7 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
         found, label = statistics.mean(frame, method, metric), metrics.BY_NAME[metric].label
         gap = f"{found.value - value:+.4g}".replace("-", "−") if found.known else "n/a"
         ours = cell(found, metric, _missing(profile, frame, method, metrics.BY_NAME[metric]))
-        rows.append([number, evaluate.METHODS[method], label, f"{value:g}", ours, gap])
+        rows.append([number, methods.LABELS[method], label, f"{value:g}", ours, gap])
         ids = {"profile": profile.name, "table": number, "method": method, "metric": metric, "paper": value}
         data.append(ids | _columns({"ours": found}))
     header = ["Table", "Method", "Metric", "Paper", "Ours", "Ours − paper"]
@@ -266,7 +260,7 @@ def _p(value: float) -> str:
 def _missing(profile: Profile, frame: pd.DataFrame, method: str, metric: Metric | None = None) -> str:
     """What stands in an empty cell: a metric that does not apply, or a method or metric that was not run."""
     if not frame.method.eq(method).any():
-        return evaluate.why_not(profile, method).split(":")[0]
+        return methods.why_not(profile, method).split(":")[0]
     if metric is None or frame.metric.eq(metric.name).any():
         return "n/a"
     return _unmeasured(profile, metric).split(":")[0]
@@ -275,7 +269,7 @@ def _missing(profile: Profile, frame: pd.DataFrame, method: str, metric: Metric 
 def _unmeasured(profile: Profile, metric: Metric) -> str:
     """Why metrics.csv has no row of a metric: 'not run' or 'n/a', a colon, and the reason."""
     if metric in metrics.JUDGED + metrics.SPREADS:
-        return evaluate.why_no_ratings(profile) or evaluate.NO_ROW
+        return evaluate.why_no_ratings(profile) or methods.NO_ROW
     if metric in metrics.FEATURES:
         return evaluate.why_no_features(profile)
     if metric in metrics.OFFLINE:
@@ -286,10 +280,10 @@ def _unmeasured(profile: Profile, metric: Metric) -> str:
     return "n/a: this data has no truth."
 
 
-def _reasons(profile: Profile, frame: pd.DataFrame, methods: Sequence[str]) -> list[str]:
+def _reasons(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Why a row is empty, a sentence each."""
-    empty = [method for method in methods if method not in set(frame.method)]
-    return [f"{evaluate.methods(profile)[method]}: {evaluate.why_not(profile, method)}" for method in empty]
+    empty = [method for method in names if method not in set(frame.method)]
+    return [f"{methods.labels(profile)[method]}: {methods.why_not(profile, method)}" for method in empty]
 
 
 def _compared(profile: Profile, frame: pd.DataFrame) -> str:

@@ -5,7 +5,7 @@ import pytest
 from small_faces import KNOWN, OTHER
 from test_metrics import put_results, rows_of
 
-from rmkit import claims, clips, evaluate, faces, metrics, statistics, store, tables, video
+from rmkit import claims, clips, evaluate, faces, methods, metrics, statistics, store, tables, video
 
 NAMES = [metric.name for metric in metrics.FACES]
 
@@ -18,7 +18,7 @@ def measured(with_faces, tiny_clips):
         render = video.read(clips.path(with_faces, clip))
         square = (render == KNOWN).all(-1)[..., None]
         for method, colour in (("realmaster", KNOWN), ("depth", OTHER), ("edges", 0)):
-            target = evaluate.path_of(with_faces, method, clip)
+            target = methods.path_of(with_faces, method, clip)
             video.write(target, np.where(square, colour, render).astype(np.uint8), 16)
     return with_faces
 

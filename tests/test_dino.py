@@ -15,7 +15,20 @@ from conftest import set_model
 from test_metrics import Live, noise, put_results, put_truth, rows_of
 from transformers import ViTModel
 
-from rmkit import cli, clips, doctor, evaluate, features, metrics, models, plan, profile, statistics, tables
+from rmkit import (
+    cli,
+    clips,
+    doctor,
+    evaluate,
+    features,
+    methods,
+    metrics,
+    models,
+    plan,
+    profile,
+    statistics,
+    tables,
+)
 from rmkit import video as videos
 from rmkit.errors import InputError
 from rmkit.metrics import dino
@@ -154,7 +167,7 @@ def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest
     by_metric: dict[str, set[str]] = {}
     for row in rows:
         by_metric.setdefault(row["metric"], set()).add(row["method"])
-    measured = set(evaluate.METHODS) - set(evaluate.OUTSIDE)
+    measured = set(methods.LABELS) - set(methods.OUTSIDE)
     for name in ("dino", "dino_patch", "dino_keys"):
         assert by_metric[name] == measured - {"render"}
     assert by_metric["dino_truth"] == measured - {"truth"}
@@ -171,7 +184,7 @@ def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest
     monkeypatch.setattr(features, "load", lambda settings: loaded.append(1) or original(settings))
     assert evaluate.evaluate(compared).read_bytes() == before and not loaded
     stamps = {file: file.stat().st_mtime_ns for file in compared.layout.features.rglob("*.json")}
-    videos.write(evaluate.path_of(compared, "lucy_edit", clip), videos.read(clips.path(compared, clip)), 16)
+    videos.write(methods.path_of(compared, "lucy_edit", clip), videos.read(clips.path(compared, clip)), 16)
     again = {(r["method"], r["metric"]): r for r in rows_of(evaluate.evaluate(compared))}
     assert loaded == [1] and float(again["lucy_edit", "dino"]["value"]) == 0
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())

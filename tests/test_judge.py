@@ -27,6 +27,7 @@ from rmkit import (
     endpoint,
     evaluate,
     judge,
+    methods,
     metrics,
     notebooks,
     profile,
@@ -479,8 +480,8 @@ def test_real_footage_is_rated_as_a_method_of_its_own(
         video.write(folder / f"{name}.mp4", frames, 25)
     filmed = asking(settings, real=str(folder), concurrency=1)
     assert judge.forecast(filmed, 3).answers == judge.forecast(settings, 3).answers + 2 * 2 * 2
-    assert evaluate.videos(filmed) == evaluate.videos(settings)
-    assert list(evaluate.methods(filmed).items()) == [*evaluate.METHODS.items(), ("real", "Real footage")]
+    assert methods.videos(filmed) == methods.videos(settings)
+    assert list(methods.labels(filmed).items()) == [*methods.LABELS.items(), ("real", "Real footage")]
     server.script = [rates(9)] * 4 + [rates(r) for r in (8, 9, 8, 9)]
     rows = evaluate.judged(filmed, [])
     seen = [levels(body)[0] for _, _, body, _ in server.requests]
@@ -496,7 +497,7 @@ def test_real_footage_is_rated_as_a_method_of_its_own(
     # Again: nothing is asked. Switched off: no row, and the folder does not matter.
     assert evaluate.judged(filmed, []) == rows and len(server.requests) == 8
     assert evaluate.judged(asking(filmed, enabled=False, real="no/such"), []) == []
-    assert evaluate.why_not(asking(filmed, enabled=False), "real").startswith(
+    assert methods.why_not(asking(filmed, enabled=False), "real").startswith(
         "not run: judge.enabled is false"
     )
     judge.check_footage(filmed)
@@ -640,7 +641,7 @@ def test_through_to_the_tables(
     assert set(computed.splitlines()) < set(text.splitlines())
     frame = statistics.load(finished)
     rated = frame[frame.metric.isin(["gpt_rs", "gpt_rs_ref"])]
-    assert set(rated.method) == set(evaluate.METHODS) - {*evaluate.OUTSIDE, *evaluate.VARIANTS}
+    assert set(rated.method) == set(methods.LABELS) - {*methods.OUTSIDE, *methods.VARIANTS}
     assert set(rated.options) == {"model=test-model;repeats=2;frames=2;sampling=linspace"}
     assert set(frame.metric) == set(metrics.BY_NAME) - {
         metric.name for metric in metrics.AMT + metrics.FACES + metrics.FEATURES + metrics.OFFLINE

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import set_model
 
-from rmkit import anchors, clips, doctor, evaluate, metrics, models, profile, propagate, store, video
+from rmkit import anchors, clips, doctor, evaluate, methods, metrics, models, profile, propagate, store, video
 from rmkit.baselines import blur, colour_transfer, outside, per_frame, vae_ceiling
 from rmkit.errors import InputError
 from rmkit.metrics import truth
@@ -213,7 +213,7 @@ def test_motion_smoothness_by_amt_has_columns_of_its_own(
     assert evaluate.why_no_amt(measured) == "not run: models.amt of this profile names no model."
     before = rows_of(evaluate.evaluate(measured))
     settings = set_model(measured, "amt", write_interpolator(tmp_path / "amt.onnx"))
-    assert evaluate.why_no_amt(settings) == evaluate.NO_ROW
+    assert evaluate.why_no_amt(settings) == methods.NO_ROW
     assert [f.ok for f in doctor.check(settings) if f.what == "model amt"] == [True]
     path = evaluate.evaluate(settings)
     rows = rows_of(path)
@@ -225,7 +225,7 @@ def test_motion_smoothness_by_amt_has_columns_of_its_own(
         f"model={settings.models.amt};revision={revision};interpolator=amt_s"
     }
     clip = clips.load(settings, "validation")[0]
-    frames = video.read(evaluate.path_of(settings, "realmaster", clip))
+    frames = video.read(methods.path_of(settings, "realmaster", clip))
     value = {(r["method"], r["clip"], r["metric"]): float(r["value"]) for r in rows}
     for name, chosen in (("motion_smoothness_amt", frames), ("motion_smoothness_amt_distinct", frames[::2])):
         expected = motion_smoothness(chosen, lambda a, b: (a.astype(np.float32) + b) / 2)
@@ -315,7 +315,7 @@ def test_evaluate_measures_everything_once(measured: profile.Profile) -> None:
     path = evaluate.evaluate(measured)
     rows = rows_of(path)
     assert list(rows[0])[:5] == ["profile", "method", "clip", "metric", "value"]
-    measured_methods = [method for method in evaluate.METHODS if method not in evaluate.OUTSIDE]
+    measured_methods = [method for method in methods.LABELS if method not in methods.OUTSIDE]
     assert list(dict.fromkeys(row["method"] for row in rows)) == measured_methods
     assert {row["metric"] for row in rows} == {m.name for m in metrics.ALL}
     assert {row["options"] for row in rows if "smooth" in row["metric"]} == {"interpolator=dis_flow"}
@@ -342,7 +342,7 @@ def test_evaluate_measures_everything_once(measured: profile.Profile) -> None:
 
 def test_another_methods_clips_are_measured_where_they_lie(measured: profile.Profile) -> None:
     for clip in clips.load(measured, "validation"):
-        target = evaluate.path_of(measured, "lucy_edit", clip)
+        target = methods.path_of(measured, "lucy_edit", clip)
         video.write(target, video.read(clips.path(measured, clip)), measured.clips.fps)
     rows = rows_of(evaluate.evaluate(measured))
     mine = {row["metric"]: float(row["value"]) for row in rows if row["method"] == "lucy_edit"}
@@ -355,7 +355,7 @@ def test_an_outside_method_is_made_and_measured_in_one_go(measured: profile.Prof
     def make(made: profile.Profile, clips_) -> None:
         for clip in clips_:
             frames = video.read(clips.path(made, clip))
-            video.write(evaluate.path_of(made, "editto", clip), frames, made.clips.fps)
+            video.write(methods.path_of(made, "editto", clip), frames, made.clips.fps)
 
     asked = measured.model_copy(
         update={"baselines": profile.Baselines(editto=profile.Editto(model="nowhere"))}
@@ -367,11 +367,11 @@ def test_an_outside_method_is_made_and_measured_in_one_go(measured: profile.Prof
     put_truth(asked)
     held = clips.load(asked, "validation")
     # An earlier run's clip of another size is made again, not refused.
-    video.write(evaluate.path_of(asked, "editto", held[0]), np.zeros((9, 16, 16, 3), np.uint8), 16)
+    video.write(methods.path_of(asked, "editto", held[0]), np.zeros((9, 16, 16, 3), np.uint8), 16)
     rows = rows_of(evaluate.evaluate(asked))
     assert {row["clip"] for row in rows if row["method"] == "editto"} == {clip.id for clip in held}
     video_count = len({(row["method"], row["clip"]) for row in rows})
-    assert evaluate.videos(asked) == video_count
+    assert methods.videos(asked) == video_count
 
 
 def test_simple_baselines(measured: profile.Profile) -> None:

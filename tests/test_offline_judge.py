@@ -15,7 +15,7 @@ from test_metrics import Live, noise, put_results, put_truth, rows_of
 from test_tables import put_metrics
 from transformers import ResNetForImageClassification
 
-from rmkit import cli, clips, doctor, evaluate, metrics, models, plan, profile, tables, video
+from rmkit import cli, clips, doctor, evaluate, methods, metrics, models, plan, profile, tables, video
 from rmkit.errors import InputError
 from rmkit.metrics.offline_judge import OfflineJudge, offline_judge
 
@@ -62,7 +62,7 @@ def test_rated_once_and_shown_beside_gpt_rs_but_not_as_it(
 ) -> None:
     path = evaluate.evaluate(judged)
     rows = [row for row in rows_of(path) if row["metric"] == "offline_judge"]
-    assert {row["method"] for row in rows} == set(evaluate.METHODS) - set(evaluate.OUTSIDE)
+    assert {row["method"] for row in rows} == set(methods.LABELS) - set(methods.OUTSIDE)
     assert all(1 <= float(row["value"]) <= 10 for row in rows)
     revision = models.fingerprint(judged, "judge")[:12]
     options = f"model={judged.models.judge};revision={revision};frames=5 linspace"
@@ -70,7 +70,7 @@ def test_rated_once_and_shown_beside_gpt_rs_but_not_as_it(
     clip = clips.load(judged, "validation")[0]
     row = next(row for row in rows if (row["method"], row["clip"]) == ("realmaster", clip.id))
     judge = OfflineJudge(judged.models.judge, None)
-    frames = video.read(evaluate.path_of(judged, "realmaster", clip))
+    frames = video.read(methods.path_of(judged, "realmaster", clip))
     assert float(row["value"]) == pytest.approx(offline_judge(judge, iter(frames), len(frames)), abs=1e-5)
 
     # Again: the same rows, and the model is not even loaded.

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from test_metrics import measured as measured
 from test_metrics import rows_of
 
-from rmkit import baselines, cli, clips, doctor, evaluate, models, plan, profile, store, video
+from rmkit import baselines, cli, clips, doctor, evaluate, methods, models, plan, profile, store, video
 from rmkit.baselines import editto, framing, lucy_edit, outside
 from rmkit.errors import InputError
 
@@ -350,9 +350,9 @@ def test_nothing_runs_unless_it_is_asked_for(tiny_profile, tiny_clips, monkeypat
     outside.make(tiny_profile, tiny_clips[2:])
     for name in ("mini", "smoke"):
         assert outside.asked(profile.load(name)) == []
-    for method in evaluate.OUTSIDE:
+    for method in methods.OUTSIDE:
         said = f"not run: baselines.{method} is null in this profile, and enhanced/{method}/ holds no clips."
-        assert evaluate.why_not(tiny_profile, method) == said
+        assert methods.why_not(tiny_profile, method) == said
 
 
 def test_real_profiles_name_the_real_models() -> None:
@@ -450,16 +450,16 @@ def test_a_method_is_added_by_a_folder_of_clips(measured, capsys) -> None:
     found = {(row["clip"], row["metric"]): row for row in rows if row["method"] == "Their-model_2"}
     assert {clip for clip, _ in found} == {clip.id for clip in held}
     assert float(found[held[0].id, "edge_f1"]["value"]) == 1
-    known = list(evaluate.methods(listed))
+    known = list(methods.labels(listed))
     assert known == [*known[:7], "Their-model_2", "other", "multi_anchor", *known[10:]]
-    assert known[4:7] == list(outside.PAPERS) and set(known) == set(evaluate.METHODS) | {
+    assert known[4:7] == list(outside.PAPERS) and set(known) == set(methods.LABELS) | {
         "Their-model_2",
         "other",
     }
     order = list(dict.fromkeys(row["method"] for row in rows))
     assert order == [name for name in known if name in order]
-    assert evaluate.why_not(listed, "other").startswith("not run: enhanced/other/ holds no clip")
-    assert evaluate.videos(listed) == evaluate.videos(measured) + len(held)
+    assert methods.why_not(listed, "other").startswith("not run: enhanced/other/ holds no clip")
+    assert methods.videos(listed) == methods.videos(measured) + len(held)
     for name in ("realmaster", "lucy_edit", "truth"):
         with pytest.raises(InputError, match=f"baselines.folders: '{name}' is a method of the kit's"):
             evaluate.evaluate(with_folders(measured, {name: "Mine"}))

@@ -13,7 +13,20 @@ import yaml
 from PIL import Image
 from test_tables import put_metrics
 
-from rmkit import anchors, clips, evaluate, figures, profile, propagate, record, report, sheets, store, video
+from rmkit import (
+    anchors,
+    clips,
+    evaluate,
+    figures,
+    methods,
+    profile,
+    propagate,
+    record,
+    report,
+    sheets,
+    store,
+    video,
+)
 from rmkit.metrics import truth
 from rmkit.paths import REPOSITORY
 
@@ -111,7 +124,7 @@ FIGURES = {
 def test_metrics_alone_are_enough_and_torch_is_not_imported(
     tiny_profile: profile.Profile, tmp_path: Path
 ) -> None:
-    put_metrics(tiny_profile, list(evaluate.METHODS))
+    put_metrics(tiny_profile, list(methods.LABELS))
     lines, made = blocked(tmp_path, tiny_profile)
     written = {path for path in made if path.startswith("figures/")}
     assert written >= FIGURES and "tables/table2.tex" in made
@@ -130,7 +143,7 @@ def test_metrics_alone_are_enough_and_torch_is_not_imported(
 def test_before_a_run_the_report_is_of_the_shipped_record(
     tiny_profile: profile.Profile, tiny_clips: list[clips.Clip], tmp_path: Path
 ) -> None:
-    put_metrics(tiny_profile, list(evaluate.METHODS))
+    put_metrics(tiny_profile, list(methods.LABELS))
     record = tiny_profile.layout.reference / "metrics.csv"
     record.parent.mkdir(parents=True)
     tiny_profile.layout.metrics.rename(record)

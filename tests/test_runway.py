@@ -19,7 +19,7 @@ import pytest
 import test_judge
 from test_judge import PASSING, Behaviour, breaks_off, is_silent, says, written
 
-from rmkit import cli, clips, doctor, endpoint, evaluate, plan, profile, store, video
+from rmkit import cli, clips, doctor, endpoint, evaluate, methods, plan, profile, store, video
 from rmkit.baselines import outside, runway_aleph, runway_api
 from rmkit.errors import InputError
 
@@ -270,7 +270,7 @@ def test_a_failed_task_leaves_its_clip_out_and_is_not_bought_again(
     assert f"runway_aleph: {held[0].id} is left out: task task-0: " in out and "to buy it again" in out
     outside.make(settings, held)
     assert server.count("submit") == 2 and server.count("poll") == 2
-    assert evaluate._having(settings, "runway_aleph", held) == [held[1]]
+    assert methods.having(settings, "runway_aleph", held) == [held[1]]
     (made(settings, held[0]).parent / "paid" / f"{held[0].id}.task.json").unlink()
     outside.make(settings, held)
     assert server.count("submit") == 3 and is_negative(settings, held[0])
@@ -338,7 +338,7 @@ def test_the_cost_is_said_before_and_refused_beyond_the_budget(server, settings,
     server.otherwise["submit"] = accepts()
     outside.make(settings, held[:1])
     outside.make(asking(settings, budget_usd=0.5), held)  # one is left to pay for
-    assert evaluate.why_not(settings, "runway_aleph").startswith("not run: metrics.csv has no row of it")
+    assert methods.why_not(settings, "runway_aleph").startswith("not run: metrics.csv has no row of it")
     assert outside.usd(settings, 2) == {"runway_aleph": 1.0}
     plan.show(settings)
     assert "runway_aleph: at most about 1.00 USD" in capsys.readouterr().out

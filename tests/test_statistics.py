@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import wilcoxon
 
-from rmkit import claims, evaluate, statistics
+from rmkit import claims, methods, statistics
 
 
 def frame_of(values: dict[str, dict[str, float]], metric: str = "psnr_truth") -> pd.DataFrame:
@@ -133,7 +133,7 @@ def test_a_claim_that_less_is_better_holds_below_nothing() -> None:
 
 def test_claims_compare_methods_that_exist_and_have_names_of_their_own() -> None:
     known = {method for claim in claims.load() if claim.check for method in claim.check.methods}
-    assert known <= set(evaluate.METHODS)
+    assert known <= set(methods.LABELS)
     assert len({claim.id for claim in claims.load()}) == len(claims.load())
 
 

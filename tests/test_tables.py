@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmkit import evaluate, figures, metrics, profile, statistics, tables, typeset
+from rmkit import figures, methods, metrics, profile, statistics, tables, typeset
 from rmkit.errors import InputError
 
 LEVELS = {m.name: (0.9, 0.02) for m in metrics.ALL} | {"psnr_truth": (22.0, 2.0), "sharpness": (300.0, 40.0)}
 
 
-def put_metrics(settings: profile.Profile, methods: list[str], truth: bool = True) -> None:
+def put_metrics(settings: profile.Profile, names: list[str], truth: bool = True) -> None:
     """A metrics.csv of 8 sequences of two clips with made-up values."""
     draw, rows = np.random.default_rng(0), []
-    for method in methods:
+    for method in names:
         for metric in metrics.ALL:
             if metric.against == method or (metric.against == "truth" and not truth):
                 continue
@@ -42,7 +42,7 @@ def put_metrics(settings: profile.Profile, methods: list[str], truth: bool = Tru
 
 
 def test_three_forms_that_agree(tiny_profile: profile.Profile) -> None:
-    put_metrics(tiny_profile, list(evaluate.METHODS))
+    put_metrics(tiny_profile, list(methods.LABELS))
     paths = {path.name: path for path in tables.write(tiny_profile, tables.build(tiny_profile))}
     assert set(paths) == {
         f"{t}.{s}"
@@ -52,7 +52,7 @@ def test_three_forms_that_agree(tiny_profile: profile.Profile) -> None:
     with paths["table2.csv"].open(newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     assert list(rows) == list(tables.TABLE2)
-    assert set(tables.TABLE1) | set(tables.TABLE2) == set(evaluate.METHODS)
+    assert set(tables.TABLE1) | set(tables.TABLE2) == set(methods.LABELS)
     row = rows["realmaster"]
     low, value, high = (float(row[f"psnr_truth{end}"]) for end in ("_low", "", "_high"))
     assert low < value < high and row["psnr_truth_interval"] == "BCa"
@@ -71,7 +71,7 @@ def test_three_forms_that_agree(tiny_profile: profile.Profile) -> None:
 def test_the_papers_values_stand_beside_ours_where_they_are_known(
     tiny_profile: profile.Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_metrics(tiny_profile, list(evaluate.METHODS))
+    put_metrics(tiny_profile, list(methods.LABELS))
     assert "paper" not in {
         table.name for table in tables.build(tiny_profile)
     }  # as shipped: no value is known
@@ -92,7 +92,7 @@ def test_the_papers_values_stand_beside_ours_where_they_are_known(
 
 
 def test_bold_is_what_beats_every_other_by_more_than_chance(tiny_profile: profile.Profile) -> None:
-    put_metrics(tiny_profile, list(evaluate.METHODS))
+    put_metrics(tiny_profile, list(methods.LABELS))
     frame = pd.read_csv(tiny_profile.layout.metrics)
     psnr = frame.metric == "psnr_truth"
     frame.loc[psnr & (frame.method == "realmaster"), "value"] += 8
@@ -124,7 +124,7 @@ def test_win_rates_and_p_values(tiny_profile: profile.Profile) -> None:
 
 
 def test_the_same_bytes_twice(tiny_profile: profile.Profile) -> None:
-    put_metrics(tiny_profile, list(evaluate.METHODS))
+    put_metrics(tiny_profile, list(methods.LABELS))
     before = [path.read_bytes() for path in tables.write(tiny_profile, tables.build(tiny_profile))]
     assert before == [path.read_bytes() for path in tables.write(tiny_profile, tables.build(tiny_profile))]
 
@@ -164,7 +164,7 @@ def test_the_papers_columns_are_there_and_say_why_they_are_empty(tiny_profile: p
 
 
 def test_a_styled_frame_shows_the_same(tiny_profile: profile.Profile) -> None:
-    put_metrics(tiny_profile, list(evaluate.METHODS))
+    put_metrics(tiny_profile, list(methods.LABELS))
     frame = pd.read_csv(tiny_profile.layout.metrics)
     frame.loc[(frame.metric == "psnr_truth") & (frame.method == "realmaster"), "value"] += 8
     frame.to_csv(tiny_profile.layout.metrics, index=False)
@@ -200,7 +200,7 @@ def test_tables_before_evaluation(tiny_profile: profile.Profile) -> None:
 
 
 def test_methods_that_a_profile_adds_have_rows(tiny_profile: profile.Profile) -> None:
-    """A folder of clips among the outside methods, and real footage last, which is of other clips."""
+    """A folder of clips among the outside names, and real footage last, which is of other clips."""
     content = tiny_profile.model_dump()
     content["baselines"]["folders"] = {"mine": "My model"}
     content["judge"]["real"] = "footage"

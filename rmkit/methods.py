@@ -1,0 +1,134 @@
+"""The methods that are compared: their names, where each one's clips lie, and why one has none (paper, 4.1 and 4.5).
+
+Reads the profile and looks for clips; writes nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rmkit import anchors, clips, judge, video
+from rmkit.baselines import outside, per_frame
+from rmkit.clips import Clip
+from rmkit.errors import InputError
+from rmkit.incontext import ATTENTION
+from rmkit.metrics import truth
+from rmkit.profile import Profile
+
+OUTSIDE = outside.labels()  # the paper's baselines, and those of your own modules
+LABELS = {
+    "render": "Render (input)",
+    "blur": "Blur",
+    "colour_transfer": "Colour transfer",
+    "per_frame": "Per-frame editing",
+    **OUTSIDE,
+    "multi_anchor": "Multiple Anchors",
+    "depth": "Depth",
+    "edges": "Edges",
+    "realmaster": "RealMaster",
+    "vae_ceiling": "VAE ceiling",
+    "truth": "Truth",
+}
+VARIANTS = ("multi_anchor", "depth", "edges")
+NO_ROW = "not run: metrics.csv has no row of it; run 05_evaluation again."
+
+
+def labels(profile: Profile) -> dict[str, str]:
+    """Every method's name and label in the order of the tables: LABELS, the profile's own folders with the outside ones.
+
+    Last comes the judge's real footage where the profile has some. Raises InputError when a folder has a name that the
+    kit uses.
+    """
+    own, known = profile.baselines.folders, list(LABELS.items())
+    if taken := sorted(own.keys() & {*LABELS, judge.REAL}):
+        raise InputError(
+            f"baselines.folders: '{taken[0]}' is a method of the kit's: name your folder otherwise."
+        )
+    first = list(LABELS).index(VARIANTS[0])
+    real = {judge.REAL: "Real footage"} if profile.judge.real else {}
+    return dict(known[:first]) | own | dict(known[first:]) | real
+
+
+def unlisted(profile: Profile) -> list[str]:
+    """Folders under enhanced/ that hold clips and are no method's, nor of a mode that `make compare-modes` compares."""
+    found = {clip.parent.name for clip in profile.layout.enhanced.glob("*/*.mp4")}
+    return sorted(found - labels(profile).keys() - ATTENTION.keys())
+
+
+def why_not(profile: Profile, method: str) -> str:
+    """Why a method has no row in metrics.csv: 'not run' or 'n/a', a colon, and the reason."""
+    if method in profile.baselines.folders:
+        return f"not run: enhanced/{method}/ holds no clip of a validation clip's name; or run 05_evaluation again."
+    if method in VARIANTS and method not in profile.propagation.variants:
+        return f"not run: propagation.variants of this profile leaves {method} out."
+    if method in VARIANTS:
+        return "not run: every clip has a refused anchor."
+    if method in OUTSIDE and (reason := outside.why_not(profile, method)):
+        return reason
+    if method in ("vae_ceiling", "truth"):
+        return "n/a: this data has no truth."
+    if method == judge.REAL:
+        return judge.why_not(profile, most(profile)) or NO_ROW
+    return NO_ROW
+
+
+def path_of(profile: Profile, method: str, clip: Clip) -> Path:
+    """The video of a method for a clip (for `truth`: of the whole sequence)."""
+    if method == "render":
+        return clips.path(profile, clip)
+    if method == "truth":
+        return truth.path(profile, clip)
+    root = profile.layout.propagated if method in VARIANTS else profile.layout.enhanced
+    return root / method / f"{clip.id}.mp4"
+
+
+def stream(profile: Profile, method: str, clip: Clip) -> Iterator[np.ndarray]:
+    """Frames of a method for a clip, one by one, uint8 [H, W, 3]."""
+    if method == "truth":
+        return truth.stream(profile, clip)
+    return video.stream(path_of(profile, method, clip))
+
+
+def videos(profile: Profile) -> int:
+    """How many videos are measured at most: every method of the profile on every clip that it may have."""
+    held, variants = profile.data.validation_clips, profile.propagation.variants
+    unasked = [method for method in OUTSIDE if outside.why_not(profile, method)]
+    left_out = (
+        {judge.REAL}
+        | {method for method in VARIANTS if method not in variants}
+        | {
+            method
+            for method in (*unasked, *profile.baselines.folders)
+            if not (profile.layout.enhanced / method).is_dir()
+        }
+    )
+    counts = {method: held for method in labels(profile) if method not in left_out}
+    counts[per_frame.NAME] = len(per_frame.chosen(range(held)))
+    return sum(counts.values())
+
+
+def most(profile: Profile) -> judge.Cost:
+    """What it costs at most to have all videos judged."""
+    return judge.forecast(profile, videos(profile))
+
+
+def having(profile: Profile, method: str, clips_: Sequence[Clip]) -> Sequence[Clip]:
+    """The clips a method has a video of; variants leave those with a refused anchor out.
+
+    The paper's baselines are measured where they have run, or a user has put their clips, named as ours; so are the
+    profile's own folders.
+    """
+    if method in OUTSIDE or method in profile.baselines.folders:
+        return [clip for clip in clips_ if path_of(profile, method, clip).is_file()]
+    if method == judge.REAL:
+        return []  # rated only
+    if method == per_frame.NAME:
+        return per_frame.chosen(clips_)
+    if method in VARIANTS:
+        wanted = clips_ if method in profile.propagation.variants else []
+        indices = anchors.indices(profile, method)
+        return [clip for clip in wanted if not anchors.refused(profile, clip, indices)]
+    if method in ("vae_ceiling", "truth"):
+        return [clip for clip in clips_ if truth.exists(profile, clip)]
+    return clips_
