@@ -120,7 +120,7 @@ def gain_by_clip(profile: Profile) -> "Figure":
     ax.axhline(1, color="#999999", linewidth=0.8, linestyle=":", label="1 dB")
     ax.set(xlabel="validation clips, by RealMaster's gain", ylabel="PSNR gain (dB)")
     ax.set_xticks([])
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))  # clips lie everywhere
     return figure
 
 
