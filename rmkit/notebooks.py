@@ -19,8 +19,9 @@ from typing import Any
 
 import yaml
 
-from rmkit import environment, evaluate, judge, models, report, store
+from rmkit import environment, evaluate, judge, methods, models, report, store
 from rmkit import profile as profiles
+from rmkit.baselines import outside
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY, resolve
 from rmkit.profile import Profile
@@ -41,7 +42,7 @@ class Notebook:
 
     name: str
     outputs: tuple[str, ...]
-    judged: bool = False  # whether its result hangs on there being a judge
+    measures: bool = False  # whether its result hangs on there being a judge, and on clips that a user adds
 
     @property
     def path(self) -> Path:
@@ -57,7 +58,7 @@ SERIES = (
     Notebook(
         "05_evaluation",
         ("enhanced/colour_transfer", "enhanced/vae_ceiling", "metrics.csv", "tables", "figures"),
-        judged=True,
+        measures=True,
     ),
 )
 
@@ -124,9 +125,17 @@ def _recipe(profile: Profile, index: int) -> store.Recipe:
             inputs[key] = _digest([resolve(folder)])
     for earlier in SERIES[:index]:
         inputs[earlier.name] = _listing(profile, earlier)
-    if notebook.judged:
+    if notebook.measures:
         inputs["judge"] = evaluate.why_no_ratings(profile) or store.fingerprint(judge.PROMPTS)
+        inputs["added"] = _digest([*_added(profile), *judge.footage(profile)])
     return store.Recipe("notebooks", VERSION, profile.model_dump(mode="json"), inputs)
+
+
+def _added(profile: Profile) -> list[Path]:
+    """Folders into which a user may have put clips of other methods."""
+    made_here = outside.asked(profile)
+    names = [name for name in (*methods.OUTSIDE, *profile.baselines.folders) if name not in made_here]
+    return [profile.layout.enhanced / name for name in names]
 
 
 def _sources() -> str:

@@ -93,6 +93,28 @@ def test_the_series_runs_and_then_does_nothing(
     assert lost.is_file() and series.layout.metrics.read_bytes() == values
 
 
+def test_clips_that_a_user_adds_are_measured(tiny_profile: profile.Profile, tmp_path: Path) -> None:
+    """Of another method, or real footage for the judge: what has run before must run again."""
+    folders = {"folders": {"mine": "My method"}}
+    settings = tiny_profile.model_copy(
+        update={
+            "baselines": tiny_profile.baselines.model_copy(update=folders),
+            "judge": tiny_profile.judge.model_copy(update={"real": str(tmp_path)}),
+        }
+    )
+    last = len(notebooks.SERIES) - 1
+    seen = [notebooks._recipe(settings, last).inputs]
+    for folder in (
+        settings.layout.enhanced / "mine",
+        settings.layout.enhanced / "lucy_edit",
+        tmp_path,
+    ):
+        video.write(folder / "a.mp4", np.zeros((2, 32, 48, 3), np.uint8), 16)
+        seen.append(notebooks._recipe(settings, last).inputs)
+    assert len({inputs["added"] for inputs in seen}) == 4
+    assert all("added" not in notebooks._recipe(settings, i).inputs for i in range(last))
+
+
 def test_a_failing_cell_leaves_no_executed_copy(series: profile.Profile, tmp_path: Path, monkeypatch) -> None:
     book = json.loads((REPOSITORY / "notebooks" / "00_start_here.ipynb").read_text())
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from test_cli import refused, saved
 from test_tables import put_metrics
 
-from rmkit import cli, metrics, profile, verify
+from rmkit import cli, judge, metrics, profile, verify
 from rmkit.paths import REPOSITORY
 
 METHODS = ["render", "blur", "colour_transfer", "edges", "realmaster", "truth"]
@@ -75,6 +75,15 @@ def test_a_run_that_agrees(capsys, spread: Path, tiny_profile):
     for seed in (1, 2, 3):
         tiny_profile.layout.metrics.write_text((seed_run(tiny_profile, seed) / "metrics.csv").read_text())
         assert verified(capsys, spread)[0] == 0
+
+
+def test_ratings_and_footage_of_ones_own_are_left_out(capsys, spread: Path, tiny_profile):
+    frame = pd.read_csv(tiny_profile.layout.metrics, keep_default_na=False)
+    rated = frame[frame.metric == "sharpness"].assign(metric="gpt_rs", value=7.0)
+    footage = rated.tail(2).assign(method=judge.REAL, clip=["street", "cafe"], sequence=["street", "cafe"])
+    write(pd.concat([frame, rated, footage]), tiny_profile.layout.root)
+    code, out = verified(capsys, spread)
+    assert code == 0 and out.endswith("pass: all agree.\n")
 
 
 def test_tolerances_follow_the_stated_rule(spread: Path, tiny_profile):
