@@ -103,12 +103,12 @@ def base(profile: Profile, part: str) -> str:
 def save(
     folder: Path,
     transformer: "WanTransformer3DModel",
+    weights: "dict[str, torch.Tensor]",
     facts: dict[str, Any],
-    weights: "dict[str, torch.Tensor] | None" = None,
 ) -> None:
     """Write the adapter of `transformer` into `folder`, with `facts` in the header and in adapter.json.
 
-    weights: the adapter's whole parameters by their names, for a transformer that holds a part of them (FSDP).
+    weights: its parameters by their names there, whole: the transformer may hold a part of each only (FSDP).
     """
     from diffusers import WanPipeline
     from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY

@@ -90,18 +90,19 @@ def stream(profile: Profile, method: str, clip: Clip) -> Iterator[np.ndarray]:
     return video.stream(path_of(profile, method, clip))
 
 
+def users_own(profile: Profile) -> list[str]:
+    """Methods that have clips only where a user has put them into enhanced/."""
+    asked = outside.asked(profile)
+    return [method for method in (*OUTSIDE, *profile.baselines.folders) if method not in asked]
+
+
 def videos(profile: Profile) -> int:
     """How many videos are measured at most: every method of the profile on every clip that it may have."""
     held, variants = profile.data.validation_clips, profile.propagation.variants
-    unasked = [method for method in OUTSIDE if outside.why_not(profile, method)]
     left_out = (
         {judge.REAL}
         | {method for method in VARIANTS if method not in variants}
-        | {
-            method
-            for method in (*unasked, *profile.baselines.folders)
-            if not (profile.layout.enhanced / method).is_dir()
-        }
+        | {method for method in users_own(profile) if not (profile.layout.enhanced / method).is_dir()}
     )
     counts = {method: held for method in labels(profile) if method not in left_out}
     counts[per_frame.NAME] = len(per_frame.chosen(range(held)))

@@ -21,7 +21,6 @@ import yaml
 
 from rmkit import environment, evaluate, judge, methods, models, report, store
 from rmkit import profile as profiles
-from rmkit.baselines import outside
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY, resolve
 from rmkit.profile import Profile
@@ -127,15 +126,9 @@ def _recipe(profile: Profile, index: int) -> store.Recipe:
         inputs[earlier.name] = _listing(profile, earlier)
     if notebook.measures:
         inputs["judge"] = evaluate.why_no_ratings(profile) or store.fingerprint(judge.PROMPTS)
-        inputs["added"] = _digest([*_added(profile), *judge.footage(profile)])
+        added = [profile.layout.enhanced / method for method in methods.users_own(profile)]
+        inputs["added"] = _digest([*added, *judge.footage(profile)])
     return store.Recipe("notebooks", VERSION, profile.model_dump(mode="json"), inputs)
-
-
-def _added(profile: Profile) -> list[Path]:
-    """Folders into which a user may have put clips of other methods."""
-    made_here = outside.asked(profile)
-    names = [name for name in (*methods.OUTSIDE, *profile.baselines.folders) if name not in made_here]
-    return [profile.layout.enhanced / name for name in names]
 
 
 def _sources() -> str:

@@ -286,7 +286,7 @@ def _fit(run: _Run, transformer: "WanTransformer3DModel", watch: Watch | None) -
     if accelerator.is_main_process:
         facts = {"device": str(accelerator.device), "processes": accelerator.num_processes}
         with store.writing(run.folder / expert.name, run.recipe, **facts) as temporary:
-            adapter.save(temporary, trained, _facts(run), weights)
+            adapter.save(temporary, trained, weights, _facts(run))
             write_tables(temporary, run.tables(record))
         run.checkpoint.unlink(missing_ok=True)
         store.sidecar_of(run.checkpoint).unlink(missing_ok=True)

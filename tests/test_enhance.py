@@ -31,7 +31,7 @@ def save_adapters(profile, name=train.NAME, **facts):
         known = {"mode": "joint", "expert": expert.name, "base": adapter.base(profile, expert.part)}
         folder = profile.layout.adapters / name / expert.name
         folder.mkdir(parents=True, exist_ok=True)
-        adapter.save(folder, transformer, {**known, **facts})
+        adapter.save(folder, transformer, parameters, {**known, **facts})
 
 
 def with_enhance(profile, **changes):

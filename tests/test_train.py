@@ -188,10 +188,10 @@ def test_held_out_pairs_are_measured_and_not_trained_on(pairs_profile):
 LAUNCHED = """
 import os, sys
 from pathlib import Path
+import torch
 from rmkit import cli, profile, train
 profile.REPOSITORY = Path(sys.argv[1])
 if os.environ.get("ACCELERATE_USE_FSDP"):
-    import torch
     from accelerate.state import DistributedType, PartialState
     PartialState._prepare_backend = lambda self, *_, **__: ("gloo", DistributedType.MULTI_GPU)
     PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
@@ -201,6 +201,7 @@ stock, calls = train.loss, []
 def loss(prediction, inputs):
     calls.append(1)
     if len(calls) > 3:
+        torch.distributed.barrier()  # the first process has written its checkpoint
         os._exit(9)
     return stock(prediction, inputs)
 train.loss = loss
