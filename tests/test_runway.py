@@ -417,10 +417,12 @@ def test_a_clip_is_sent_as_well_as_it_fits(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(runway_aleph, "QUALITIES", (quality,))
         sizes.append(len(runway_aleph.data_address(noise, 16)))
     assert sizes[1] < 0.8 * sizes[0]
+    # One clip encoded twice may differ by some bytes, so the limits stand well apart from both sizes.
+    limit = sum(sizes) // 2
     monkeypatch.setattr(runway_aleph, "QUALITIES", (16, 28))
-    monkeypatch.setattr(runway_api, "LARGEST", sizes[1])
-    assert len(runway_aleph.data_address(noise, 16)) == sizes[1]
-    monkeypatch.setattr(runway_api, "LARGEST", sizes[1] - 1)
+    monkeypatch.setattr(runway_api, "LARGEST", limit)
+    assert len(runway_aleph.data_address(noise, 16)) < limit
+    monkeypatch.setattr(runway_api, "LARGEST", sizes[1] // 2)
     with pytest.raises(InputError, match="9 frames of 64x96 take more than"):
         runway_aleph.data_address(noise, 16)
 
