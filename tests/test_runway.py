@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import test_judge
-from test_judge import PASSING, Behaviour, breaks_off, is_silent, says, written
+from test_judge import PASSING, SILENCE, Behaviour, breaks_off, is_silent, says, written
 
 from rmkit import cli, clips, doctor, endpoint, evaluate, methods, plan, profile, store, video
 from rmkit.baselines import outside, runway_aleph, runway_api
@@ -195,7 +195,7 @@ def test_each_clip_is_bought_and_downloaded_once(server, settings, held, monkeyp
 )
 def test_what_may_pass_is_asked_again(server, settings, held, route: str, bad: Behaviour) -> None:
     server.scripts[route] = [bad, bad]
-    outside.make(asking(settings, timeout=0.5) if bad is is_silent else settings, held[:1])
+    outside.make(asking(settings, timeout=SILENCE / 2) if bad is is_silent else settings, held[:1])
     assert is_negative(settings, held[0])
     assert [server.count(each) for each in ROUTES] == [3 if each == route else 1 for each in ROUTES]
 

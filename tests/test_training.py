@@ -110,6 +110,21 @@ def test_all_looks_of_a_clip_are_mirrored_together() -> None:
     assert turned.faces == (((3.0, 0.0, 5.0, 2.0),), ())
 
 
+def test_backwards_the_last_frame_comes_first_in_all_that_is_seen() -> None:
+    looks = [np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1) + start for start in (0, 20, 40, 60)]
+    boxes = tuple(((float(i), 0.0, 1.0, 1.0),) for i in range(17))
+    turned = dataset.backwards(dataset.Shot("s", *looks, "", "clear", boxes))
+    for name, start in (("render", 0), ("truth", 20), ("depth", 40), ("edges", 60)):
+        assert getattr(turned, name)[:, 0, 0, 0].tolist() == [*range(start + 16, start - 1, -1)]
+    assert [face[0][0] for face in turned.faces] == [*range(16, -1, -1)]
+
+
+def test_attention_written_out_is_attention() -> None:
+    query, key, value = (torch.randn(2, 3, length, 8) for length in (7, 5, 5))
+    fused = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    assert torch.allclose(train_video.attention(query, key, value), fused, atol=1e-6)
+
+
 def test_a_slowed_clip_shows_a_few_neighbouring_frames_for_its_whole_length() -> None:
     looks = [np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1) + start for start in (0, 20, 40, 60)]
     boxes = tuple(((float(i), 0.0, 1.0, 1.0),) for i in range(17))
