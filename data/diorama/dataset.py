@@ -78,6 +78,12 @@ def mirrored(shot: Shot) -> Shot:
     return replace(shot, **looks, faces=faces)
 
 
+def backwards(shot: Shot) -> Shot:
+    """Last frame first."""
+    looks = {name: getattr(shot, name)[::-1] for name in ("render", "truth", "depth", "edges")}
+    return replace(shot, **looks, faces=shot.faces[::-1])
+
+
 def slowed(shot: Shot, rng: np.random.Generator) -> Shot:
     """One to five neighbouring frames shown as long as the whole shot: a calm clip, or a still."""
     length = len(shot.truth)

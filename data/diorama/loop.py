@@ -1,9 +1,10 @@
 """The training loop of the tiny checkpoints: phases of steps, logged, resumed where they were killed.
 
-Reads and writes `<folder>/state/` (weights, optimiser, position) and `<folder>/log.csv`. Every random draw
+`train` reads and writes `<folder>/state/` (weights, optimiser, position) and `<folder>/log.csv`. Every random draw
 of a step comes from the phase's and the step's number, so a resumed run draws what an unbroken one would.
 """
 
+import argparse
 import csv
 import math
 import time
@@ -20,6 +21,15 @@ SAVE_EVERY = 300  # seconds
 LOG_EVERY = 100  # steps
 MUON_RANK = 16  # kernels with fewer rows or columns are left to AdamW
 MUON_RATE = 8  # times AdamW's learning rate
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options that every training script has, under the first line of its description."""
+    found = argparse.ArgumentParser(description=description.split("\n")[0])
+    found.add_argument("--rendered", type=Path, required=True, help="folder that render.py wrote")
+    found.add_argument("--out", type=Path, required=True, help="where states and results go")
+    found.add_argument("--device", default="cpu")
+    return found
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ bring rain) and `<out>/qwen_vae/`; writes `<out>/editor/` and the pipeline folde
     python data/diorama/train_editor.py --rendered DIR --out DIR
 """
 
-import argparse
 from pathlib import Path
 
 import architectures
@@ -30,12 +29,9 @@ LEARNING_RATE = 1.5e-3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rendered", type=Path, required=True, help="folder that render.py wrote")
-    parser.add_argument("--out", type=Path, required=True, help="where states and results go")
+    parser = loop.parser(__doc__)
     parser.add_argument("--steps", type=int, default=6_000)
     parser.add_argument("--batch", type=int, default=8, help="frame pairs a step")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--clips", type=int, help="use so many clips only, for a quick trial")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     parser.add_argument("--start-from", type=Path, help="checkpoints folder to go on from")

@@ -6,7 +6,6 @@ writes `<out>/detector/` and `<out>/recogniser/` (state, log.csv) and, by `--sta
     python data/diorama/train_faces.py --rendered DIR --out DIR --stage detector
 """
 
-import argparse
 from pathlib import Path
 
 import face_data
@@ -30,12 +29,9 @@ BATCH = {"detector": 8, "recogniser": 48}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rendered", type=Path, required=True, help="folder that render.py wrote")
-    parser.add_argument("--out", type=Path, required=True, help="where states and results go")
+    parser = loop.parser(__doc__)
     parser.add_argument("--stage", choices=(*STEPS, "save"), required=True)
     parser.add_argument("--steps", type=int, help="optimiser steps (default 5,000 and 8,000)")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--sequences", type=int, help="use so many only, for a quick trial")
     arguments = parser.parse_args()
     if arguments.stage == "save":

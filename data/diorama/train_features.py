@@ -8,10 +8,8 @@ blur among the augmentations, and all crops of a frame are mirrored together: da
     python data/diorama/train_features.py --rendered DIR --out DIR
 """
 
-import argparse
 import copy
 import math
-from pathlib import Path
 
 import architectures
 import cv2
@@ -33,12 +31,9 @@ LEARNING_RATE = 5e-4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rendered", type=Path, required=True, help="folder that render.py wrote")
-    parser.add_argument("--out", type=Path, required=True, help="where states and results go")
+    parser = loop.parser(__doc__)
     parser.add_argument("--steps", type=int, default=6_000)
     parser.add_argument("--batch", type=int, default=16, help="frames a step")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--clips", type=int, help="use so many clips only, for a quick trial")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     parser.add_argument("--save-only", action="store_true", help="write the folder from the last state")

@@ -8,7 +8,6 @@ little soft is the truth. Every eighth sequence is kept from the training, for t
     python data/diorama/train_judge.py --rendered DIR --out DIR
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +53,9 @@ class Material:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rendered", type=Path, required=True, help="folder that render.py wrote")
-    parser.add_argument("--out", type=Path, required=True, help="where states and results go")
+    parser = loop.parser(__doc__)
     parser.add_argument("--steps", type=int, default=1_800)
     parser.add_argument("--batch", type=int, default=16, help="pairs of frames a step")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--clips", type=int, help="use so many clips only, for a quick trial")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     arguments = parser.parse_args()

@@ -9,7 +9,6 @@ at 27). Many small steps beat few large ones here: batches are of a few crops.
     python data/diorama/train_vae.py --rendered DIR --out DIR --which wan
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,11 +31,8 @@ LATENT_PENALTY = 1e-3  # keeps latents near unit scale without a KL term's blur
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rendered", type=Path, required=True, help="folder that render.py wrote")
-    parser.add_argument("--out", type=Path, required=True, help="where states and results go")
+    parser = loop.parser(__doc__)
     parser.add_argument("--which", choices=("wan", "qwen"), required=True)
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--clips", type=int, help="use so many clips only, for a quick trial")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps of all phases")
     parser.add_argument("--start-from", type=Path, help="checkpoints folder to go on from")
