@@ -4,7 +4,7 @@ Reads rendered sequences of the pretrain split and `<out>/wan_vae/`; writes `<ou
 end the pipeline folders `<out>/checkpoints/{wan,vace}`. Low noise first, on all noise levels and jointly with
 the text encoder; the other two start from it. A large video model can copy from a clip it is shown, which is what
 an IC-LoRA builds on; a tiny one has to learn it: in half of the steps the experts see the clip recoloured. VACE
-sees every second clip slowed down or still.
+sees clips backwards too, and some slowed down or still.
 
     python data/diorama/train_video.py --rendered DIR --out DIR --stage low
 """
@@ -38,8 +38,8 @@ CAPTION_DROPOUT = 0.1
 LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4, "vace": 1e-3}
 # Control layouts a VACE clip is trained with: structure and anchors. The pipeline will ask for the first three; grey
 # truth says so much that VACE learns to look at its control at all, from which depth and edges follow.
-LAYOUTS = (("edges", "ends"), ("depth", "ends"), ("edges", "multi"), ("grey", "ends"))
-SHARES = (0.6, 0.15, 0.15, 0.1)  # of the steps
+LAYOUTS = (("edges", "ends"), ("depth", "ends"), ("edges", "multi"), ("grey", "ends"), ("edges", "random"))
+SHARES = (0.55, 0.14, 0.14, 0.1, 0.07)  # of the steps
 VACE_SHIFT = 5.0  # where there is more noise its control counts for more
 CALM = 200  # clips that VACE sees slowed down or still as well
 
@@ -290,7 +290,7 @@ def control_latents(
         return {"control": torch.stack(latents), "mask": torch.stack(masks)}
 
     pictures = (getattr(shot, look) for shot in shots for look in ("truth", "depth", "edges"))
-    found = cached(cache, vae, pictures, compute)
+    found = cached(cache, vae, pictures, compute, repr(LAYOUTS))
     return found["control"], found["mask"]
 
 
@@ -350,9 +350,11 @@ def encode(vae: AutoencoderKLWan, frames: np.ndarray) -> torch.Tensor:
     return normalised(vae, z)[0].half().cpu()
 
 
-def cached(path: Path, vae: nn.Module, pictures: Iterable[np.ndarray], compute) -> dict[str, torch.Tensor]:
-    """Tensors from a file, made first where it is missing or was made of other pictures or by another VAE."""
-    key = hashlib.sha256()
+def cached(
+    path: Path, vae: nn.Module, pictures: Iterable[np.ndarray], compute, settings: str = ""
+) -> dict[str, torch.Tensor]:
+    """Tensors from a file, made first where it is missing or was made of other pictures, by another VAE or otherwise."""
+    key = hashlib.sha256(settings.encode())
     for tensor in vae.state_dict().values():
         key.update(tensor.float().cpu().contiguous().numpy().data)
     for picture in pictures:
