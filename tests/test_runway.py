@@ -417,12 +417,15 @@ def test_a_clip_is_sent_as_well_as_it_fits(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(runway_aleph, "QUALITIES", (quality,))
         sizes.append(len(runway_aleph.data_address(noise, 16)))
     assert sizes[1] < 0.8 * sizes[0]
-    # One clip encoded twice may differ by some bytes, so the limits stand well apart from both sizes.
-    limit = sum(sizes) // 2
+    # One clip encoded twice may differ by some bytes, so the limits are tried on clips of known sizes.
+    monkeypatch.setattr(
+        video, "write_viewing_copy", lambda path, *_, quality: path.write_bytes(b"x" * (1000 - quality))
+    )
+    size = len("data:video/mp4;base64,") + len(base64.b64encode(b"x" * (1000 - 28)))
     monkeypatch.setattr(runway_aleph, "QUALITIES", (16, 28))
-    monkeypatch.setattr(runway_api, "LARGEST", limit)
-    assert len(runway_aleph.data_address(noise, 16)) < limit
-    monkeypatch.setattr(runway_api, "LARGEST", sizes[1] // 2)
+    monkeypatch.setattr(runway_api, "LARGEST", size)
+    assert len(runway_aleph.data_address(noise, 16)) == size
+    monkeypatch.setattr(runway_api, "LARGEST", size - 1)
     with pytest.raises(InputError, match="9 frames of 64x96 take more than"):
         runway_aleph.data_address(noise, 16)
 

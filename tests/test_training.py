@@ -123,6 +123,11 @@ def test_attention_written_out_is_attention() -> None:
     query, key, value = (torch.randn(2, 3, length, 8) for length in (7, 5, 5))
     fused = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     assert torch.allclose(train_video.attention(query, key, value), fused, atol=1e-6)
+    # UMT5 hands its position bias over as a mask: nothing that is asked for may be passed over.
+    bias = torch.randn(1, 3, 7, 5)
+    for more in ({"attn_mask": bias}, {"scale": 1.0}, {"is_causal": True}):
+        fused = torch.nn.functional.scaled_dot_product_attention(query, key, value, **more)
+        assert torch.equal(train_video.attention(query, key, value, **more), fused)
 
 
 def test_a_slowed_clip_shows_a_few_neighbouring_frames_for_its_whole_length() -> None:

@@ -17,6 +17,9 @@ STRUCTURE = Structure(edges="gradient")  # as in the mini profile
 GREY = 128  # nearest to the 0 that VACE puts where nothing is known
 
 
+LOOKS = ("render", "truth", "depth", "edges")  # of a shot
+
+
 @dataclass(frozen=True)
 class Shot:
     """One clip of 17 distinct frames, each array uint8 [17, 96, 144, 3], and what the engine knows."""
@@ -70,18 +73,14 @@ def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
 def mirrored(shot: Shot) -> Shot:
     """Left and right exchanged in all that is seen."""
     width = shot.truth.shape[2]
-    looks = {
-        name: np.ascontiguousarray(getattr(shot, name)[:, :, ::-1])
-        for name in ("render", "truth", "depth", "edges")
-    }
+    looks = {name: np.ascontiguousarray(getattr(shot, name)[:, :, ::-1]) for name in LOOKS}
     faces = tuple(tuple((width - x1, y0, width - x0, y1) for x0, y0, x1, y1 in boxes) for boxes in shot.faces)
     return replace(shot, **looks, faces=faces)
 
 
 def backwards(shot: Shot) -> Shot:
     """Last frame first."""
-    looks = {name: getattr(shot, name)[::-1] for name in ("render", "truth", "depth", "edges")}
-    return replace(shot, **looks, faces=shot.faces[::-1])
+    return _shown(shot, np.arange(len(shot.truth))[::-1])
 
 
 def slowed(shot: Shot, rng: np.random.Generator) -> Shot:
@@ -89,8 +88,12 @@ def slowed(shot: Shot, rng: np.random.Generator) -> Shot:
     length = len(shot.truth)
     count = int(rng.choice((1, 2, 3, 5)))
     first = int(rng.integers(length - count + 1))
-    frames = first + np.arange(length) * count // length
-    looks = {name: getattr(shot, name)[frames] for name in ("render", "truth", "depth", "edges")}
+    return _shown(shot, first + np.arange(length) * count // length)
+
+
+def _shown(shot: Shot, frames: np.ndarray) -> Shot:
+    """The frames of these numbers in all that is seen."""
+    looks = {name: getattr(shot, name)[frames] for name in LOOKS}
     return replace(shot, **looks, faces=tuple(shot.faces[i] for i in frames))
 
 

@@ -43,6 +43,7 @@ SHARES = (0.55, 0.14, 0.14, 0.1, 0.07)  # of the steps
 VACE_SHIFT = 5.0  # where there is more noise its control counts for more
 CALM = 200  # clips that VACE sees slowed down or still as well
 
+FUSED = torch.nn.functional.scaled_dot_product_attention
 SHOWN = 0.5  # share of the experts' steps in which a reference is shown
 
 
@@ -66,17 +67,18 @@ def main() -> None:
     # Mirrored before they are encoded: what a latent's channels say of its cell does not turn with the grid.
     shots += [dataset.mirrored(shot) for shot in shots]
     vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(arguments.device).eval()
-    control = reference = None
     latents = out / "latents"
+    truth = truth_latents(vae, shots, latents / "truth.safetensors")
+    control = reference = None
     if stage == "vace":
-        shots += [dataset.backwards(shot) for shot in shots]
+        more = [dataset.backwards(shot) for shot in shots]
         # Where nothing moves all of an anchor can be kept, which clips that move do not teach.
-        calm = shots[:: max(1, len(shots) // CALM)]
-        shots += [dataset.slowed(shot, np.random.default_rng((3, n))) for n, shot in enumerate(calm)]
-        truth = truth_latents(vae, shots, latents / "truth_vace.safetensors")
+        calm = [*shots, *more][:: max(1, 2 * len(shots) // CALM)]
+        more += [dataset.slowed(shot, np.random.default_rng((3, n))) for n, shot in enumerate(calm)]
+        truth = torch.cat([truth, truth_latents(vae, more, latents / "truth_vace.safetensors")])
+        shots += more
         control = control_latents(vae, shots, latents / "control.safetensors")
     else:
-        truth = truth_latents(vae, shots, latents / "truth.safetensors")
         reference = reference_latents(vae, shots, latents / f"reference_{stage}.safetensors", stage)
     text = Text(out, [shot.caption for shot in shots], stage == "low", arguments.start_from)
     model = start(stage, out, arguments.start_from).to(arguments.device)
@@ -101,11 +103,22 @@ def main() -> None:
     loop.train(out / stage, modules, phases)
 
 
-def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **unused: Any) -> torch.Tensor:
-    """Softmax attention without masks, [B, heads, L, D], written out.
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> torch.Tensor:
+    """Softmax attention, [B, heads, L, D], written out; torch's own where there is more to it (UMT5 has a mask).
 
     On a CPU and in bfloat16 this takes half of the time of torch's fused kernel, forward and backward.
     """
+    plain = attn_mask is None and not dropout_p and not is_causal
+    if not plain or any(option is not None and option is not False for option in options.values()):
+        return FUSED(query, key, value, attn_mask, dropout_p, is_causal, **options)
     weights = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # [B, heads, L, L']
     return weights.softmax(-1) @ value
 
