@@ -11,7 +11,10 @@ import pytest
 import torch
 import train_features
 import train_video
+from diffusers import WanVACETransformer3DModel
+from safetensors.torch import load_file
 from torch import nn
+from widening import widened
 
 from rmkit import models, propagate
 from rmkit.profile import Profile
@@ -204,6 +207,58 @@ def test_tokens_are_narrower_than_the_transformer() -> None:
     # A velocity holds the noise of all channels: a narrower stream could not carry it, and it would stay.
     width = architectures.HEADS * architectures.HEAD_WIDTH
     assert 4 * architectures.LATENT_CHANNELS < width
+
+
+def test_a_widened_vace_says_what_the_narrow_one_said_and_learns_to_use_its_room() -> None:
+    torch.manual_seed(0)
+    small = {"num_layers": 2, "vace_layers": [0, 1], "in_channels": 4, "out_channels": 4}
+    narrow = architectures.vace_transformer(**small, num_attention_heads=2, ffn_dim=64)
+    wide = widened(narrow, 3, 96)
+    assert (wide.config.num_attention_heads, wide.config.ffn_dim) == (3, 96)
+    call = {
+        "hidden_states": torch.randn(2, 4, 3, 4, 6),
+        "control_hidden_states": torch.randn(2, 72, 3, 4, 6),
+        "encoder_hidden_states": torch.randn(2, 5, architectures.TEXT_WIDTH),
+        "timestep": torch.tensor([900.0, 200.0]),
+    }
+    with torch.no_grad():
+        said = narrow(**call).sample
+        differ = (wide(**call).sample - said).square().mean() / said.var()
+    assert differ < 0.03
+    stream = 2 * architectures.HEAD_WIDTH
+    written = wide.vace_blocks[0].attn1.to_out[0].weight
+    assert not written[stream:].any() and not written[:, stream:].any()
+    optimiser = torch.optim.AdamW(wide.parameters(), lr=1e-3)
+    for _ in range(2):
+        optimiser.zero_grad()
+        wide(**call).sample.square().mean().backward()
+        optimiser.step()
+    unused = [
+        name for name, weight in wide.named_parameters() if weight.grad is None or not weight.grad.any()
+    ]
+    assert not unused and written[stream:].all() and written[:, stream:].all()
+    with pytest.raises(ValueError, match="5 heads cannot be made of 2"):
+        widened(narrow, 5, 96)
+    with pytest.raises(ValueError, match="64 do not fit into 32"):
+        widened(narrow, 3, 32)
+
+
+def test_vace_is_trained_with_the_eight_bits_that_it_is_stored_in(tmp_path: Path) -> None:
+    model = architectures.vace_transformer(num_layers=1, vace_layers=[0], num_attention_heads=2, ffn_dim=64)
+    exact = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    with train_video.as_stored(model):
+        seen = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, exact[name]), name
+    architectures.save_vace(tmp_path, model)
+    file = load_file(tmp_path / "transformer" / "diffusion_pytorch_model.safetensors")
+    small = [name for name, tensor in file.items() if tensor.dtype == torch.float8_e4m3fn]
+    assert "blocks.0.ffn.net.2.weight" in small and "patch_embedding.weight" not in small
+    stored = WanVACETransformer3DModel.from_pretrained(tmp_path / "transformer", torch_dtype=torch.float32)
+    for name, weight in stored.named_parameters():
+        assert weight.dtype == torch.float32, name
+        if name in small:
+            assert torch.equal(weight, seen[name]) and not torch.equal(weight, exact[name]), name
 
 
 def test_the_feature_models_teacher_goes_on_where_it_was_killed(

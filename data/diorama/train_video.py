@@ -10,8 +10,8 @@ sees clips backwards too, and some slowed down or still.
 """
 
 import hashlib
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import interpolate
 from transformers import UMT5EncoderModel
+from widening import widened
 
 from rmkit.encode import normalised
 from rmkit.incontext import in_context
@@ -151,7 +152,7 @@ class Text:
 
 
 def start(stage: str, out: Path, start_from: Path | None) -> nn.Module:
-    """A fresh low-noise expert, a model that continues from it, or the shipped one of the stage."""
+    """A fresh low-noise expert, a model that goes on from it (VACE a wider one), or the shipped one of the stage."""
     if start_from:
         part = {"low": "wan/transformer_2", "high": "wan/transformer", "vace": "vace/transformer"}[stage]
         kind = WanVACETransformer3DModel if stage == "vace" else WanTransformer3DModel
@@ -165,7 +166,9 @@ def start(stage: str, out: Path, start_from: Path | None) -> nn.Module:
         model = architectures.wan_transformer()
         model.load_state_dict(trained)
         return model
-    model = architectures.vace_transformer()
+    model = architectures.vace_transformer(
+        num_attention_heads=architectures.HEADS, ffn_dim=architectures.FFN_WIDTH
+    )
     missing, unexpected = model.load_state_dict(trained, strict=False)
     if unexpected or not all(name.startswith("vace_") for name in missing):
         raise ValueError("VACE and the text-to-video model differ in more than the VACE blocks")
@@ -176,7 +179,7 @@ def start(stage: str, out: Path, start_from: Path | None) -> nn.Module:
         nn.init.zeros_(block.proj_out.weight)
         nn.init.zeros_(block.proj_out.bias)
     see_control_as_clip(model)
-    return model
+    return widened(model, architectures.VACE_HEADS, architectures.VACE_FFN_WIDTH)
 
 
 @torch.no_grad()
@@ -242,7 +245,7 @@ def objective(
         if control is not None:
             layouts = rng.choice(len(LAYOUTS), size=count, p=SHARES)
             arguments["control_hidden_states"] = assemble(control, chosen, layouts).to(device).float()
-        context = nullcontext()
+        context = as_stored(model) if stage == "vace" else nullcontext()
         if shown:
             context = in_context(model, reference[chosen].to(device).float())
         with context, torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
@@ -258,6 +261,22 @@ def objective(
         return error.mean(), {**figures, "near": near.mean().item()} if len(near) else figures
 
     return loss
+
+
+@contextmanager
+def as_stored(model: WanVACETransformer3DModel) -> Iterator[None]:
+    """Run the model with the rounded matrices that its file will have, so that it learns to live with them.
+
+    Gradients are taken at the exact ones, which the optimiser moves: its steps are finer than eight bits.
+    """
+    matrices = [matrix.data for matrix in architectures.eight_bit(model)]
+    exact = [matrix.clone() for matrix in matrices]
+    for matrix in matrices:
+        matrix.copy_(matrix.to(torch.float8_e4m3fn))
+    try:
+        yield
+    finally:
+        torch._foreach_copy_(matrices, exact)
 
 
 @torch.no_grad()
