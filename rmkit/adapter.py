@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmkit import models, store
+from rmkit import store, weights
 from rmkit.errors import InputError
 from rmkit.paths import resolve
 from rmkit.profile import Profile
@@ -95,7 +95,7 @@ def experts(profile: Profile) -> list[Expert]:
 
 def base(profile: Profile, part: str) -> str:
     """Fingerprint of one part of the profile's Wan model: content of its folder, or the hub's commit."""
-    if models.is_hub_name(profile.models.wan):
+    if weights.is_hub_name(profile.models.wan):
         return f"{profile.models.wan}@{_root(profile).name}/{part}"
     return store.fingerprint(_root(profile) / part)
 
@@ -224,6 +224,6 @@ def load(pipeline: "WanPipeline", folder: Path, expert: Expert, name: str) -> in
 
 
 def _root(profile: Profile) -> Path:
-    if models.is_hub_name(profile.models.wan):
-        return models.hub_snapshot(profile.models.wan, "model_index.json")[0]
+    if weights.is_hub_name(profile.models.wan):
+        return weights.hub_snapshot(profile.models.wan, "model_index.json")[0]
     return resolve(profile.models.wan)

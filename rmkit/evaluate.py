@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rmkit import clips, faces, features, judge, methods, metrics, models, store, video
+from rmkit import clips, faces, features, judge, methods, metrics, models, store, video, weights
 from rmkit.baselines import blur, colour_transfer, outside, per_frame, vae_ceiling
 from rmkit.clips import Clip
 from rmkit.errors import InputError
@@ -184,7 +184,7 @@ def judged_offline(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[d
     if not profile.models.judge:
         return []
     (metric,), length = metrics.OFFLINE, profile.clips.frames
-    name, commit = models.single("models.judge", profile.models.judge)
+    name, commit = weights.single("models.judge", profile.models.judge)
     revision = models.fingerprint(profile, "judge")
     options = {"model": profile.models.judge, "revision": revision[:12]}
     load, rows = functools.cache(lambda: OfflineJudge(name, commit, models.device(profile))), []

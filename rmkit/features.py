@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rmkit import models, store
+from rmkit import models, store, weights
 from rmkit.metrics import Metric
 from rmkit.metrics.dino import FeatureModel, compare
 from rmkit.profile import Profile
@@ -87,7 +87,7 @@ def measure(profile: Profile, subjects: Sequence[Subject]) -> list[Found]:
 def load(profile: Profile) -> FeatureModel:
     """The profile's feature model; raises InputError when it is missing or cannot serve."""
     models.check(profile, "features")
-    name, commit = models.single("models.features", profile.models.features)
+    name, commit = weights.single("models.features", profile.models.features)
     return FeatureModel(name, commit, models.device(profile))
 
 

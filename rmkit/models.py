@@ -1,24 +1,22 @@
 """Loading: the pipelines of a profile, from folders or hub names, on its device and in its type.
 
 Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2) and 4.1 (DINO, AMT-S), and the offline judge.
-Reads model folders; writes nothing. A VACE folder may hold its own transformer only: the parts it lacks are those of
-the Wan folder.
+Reads model folders, which weights.py finds and checks; writes nothing. A VACE folder may hold its own transformer
+only: the parts it lacks are those of the Wan folder.
 """
 
-import hashlib
-import json
-import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from rmkit import store
+from rmkit import store, weights
 from rmkit.errors import InputError
 from rmkit.paths import resolve
 from rmkit.profile import Profile
+from rmkit.weights import Which
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 
     from rmkit.metrics.motion_smoothness import Amt
 
-Which = Literal["wan", "vace", "editor", "features", "amt", "judge", "lucy_edit"]
-SHARED = ("vae", "text_encoder", "tokenizer")  # of VACE with Wan
 TEXT_TOKENS = 512  # Wan's text length
 DEFAULT_AREA = 1024 * 1024  # pixels at which QwenImageEditPipeline works
 
@@ -98,27 +94,27 @@ def check(profile: Profile, which: Which) -> None:
         return _check_judge(profile)
     if which == "amt":
         return load_amt(profile).require_size(profile.clips.height, profile.clips.width)
-    _root(profile, which)
-    if which == "vace" and _lacking(profile):
-        _root(profile, "wan")
+    weights.pipeline_folder(profile, which)
+    if which == "vace" and weights.lacking(profile):
+        weights.pipeline_folder(profile, "wan")
 
 
 def fingerprint(profile: Profile, which: Which) -> str:
     """Content hash of all that loading `which` reads; for a hub name its commit."""
     if which in ("features", "judge"):
-        name, commit = single(*name_of(profile, which))
-        return commit or _content(Path(name))
+        name, commit = weights.single(*weights.name_of(profile, which))
+        return commit or weights.content(Path(name))
     if which == "amt":
         file = _amt_file(profile)
-        weights = file.with_name(
+        data = file.with_name(
             f"{file.name}.data"
-        )  # where torch's exporter puts them, unless told otherwise
-        return "+".join(store.fingerprint(part) for part in (file, weights) if part.is_file())
-    root, commit = _root(profile, which)
-    own = commit or _content(root)
-    if which == "vace" and _lacking(profile):
-        wan_root, wan_commit = _root(profile, "wan")
-        parts = [wan_commit or store.fingerprint(wan_root / part) for part in _lacking(profile)]
+        )  # where torch's exporter puts weights, unless told otherwise
+        return "+".join(store.fingerprint(part) for part in (file, data) if part.is_file())
+    root, commit = weights.pipeline_folder(profile, which)
+    own = commit or weights.content(root)
+    if which == "vace" and weights.lacking(profile):
+        wan_root, wan_commit = weights.pipeline_folder(profile, "wan")
+        parts = [wan_commit or store.fingerprint(wan_root / part) for part in weights.lacking(profile)]
         return "+".join([own, *parts])
     return own
 
@@ -138,7 +134,7 @@ def load_vace(profile: Profile) -> "WanVACEPipeline":
     from diffusers.video_processor import VideoProcessor
 
     shared: dict[str, Any] = {}
-    if lacking := _lacking(profile):
+    if lacking := weights.lacking(profile):
         absent = {name: None for name in ("transformer", "transformer_2")}
         wan = WanPipeline.from_pretrained(**_arguments(profile, "wan"), **absent)
         shared = {name: getattr(wan, name) for name in lacking}
@@ -166,7 +162,7 @@ def load_editor(profile: Profile) -> "QwenImageEditPipeline":
 
     arguments = _arguments(profile, "editor")
     root = Path(arguments["pretrained_model_name_or_path"])
-    name = _index(root)["_class_name"]
+    name = weights.pipeline_index(root)["_class_name"]
     # One type throughout: this pipeline hands latents over in the text encoder's type.
     arguments["dtype"] = dtype(profile)
     if not (_has_torchvision() and (root / "processor").is_dir()):
@@ -254,77 +250,9 @@ def speed_up_convolutions(vae: "ModelMixin") -> None:
             )
 
 
-def is_hub_name(name: str) -> bool:
-    """Whether a model is named as on the hub (owner/name) and cannot be meant as a folder here."""
-    named_so = bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name))
-    return named_so and not resolve(name).exists() and not resolve(name).parent.is_dir()
-
-
-def hub_snapshot(name: str, file: str) -> tuple[Path, str]:
-    """(cached folder, commit) of a hub repository that holds `file`; InputError when out of reach."""
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    found = try_to_load_from_cache(name, file)
-    if not isinstance(found, str):
-        if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE") == "1":
-            raise InputError(
-                f"model {name} is not a folder, is not in the local cache, and the hub is switched off "
-                "(HF_HUB_OFFLINE): download it first, or name a folder in the profile."
-            )
-        try:
-            found = hf_hub_download(name, file)
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise InputError(
-                f"model {name} is not a folder and the hub does not give it "
-                f"({type(error).__name__}): check the name, the network and your access."
-            ) from None
-    root = Path(found).parents[file.count("/")]
-    return root, root.name
-
-
-def name_of(profile: Profile, which: Which) -> tuple[str, str]:
-    """(key in the profile, folder or hub name) of a model; a baseline's must be asked for."""
-    if which == "lucy_edit":
-        return "baselines.lucy_edit.model", profile.baselines.lucy_edit.model
-    return f"models.{which}", getattr(profile.models, which)
-
-
-def single(key: str, name: str) -> tuple[str, str | None]:
-    """(folder, None) or (hub name, commit) of one transformers model with its preprocessor.
-
-    `key` is where the profile names it; raises InputError when it is not there, or not whole.
-    """
-    if is_hub_name(name):
-        return name, hub_snapshot(name, "config.json")[1]
-    folder = resolve(name)
-    if not folder.is_dir():
-        raise InputError(
-            f"{key} is {name}, and {folder} does not exist: get the model or correct the profile."
-        )
-    check_weights(folder, key)
-    if not (folder / "preprocessor_config.json").is_file():
-        raise InputError(f"{key}: {folder} has no preprocessor_config.json; copy it again.")
-    return str(folder), None
-
-
-def check_weights(folder: Path, what: str) -> None:
-    """Raise InputError unless a model's folder has a config and whole safetensors files."""
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{what}: {folder} has no config.json; copy the model there or correct the profile.")
-    expected = {file.name for file in folder.glob("*.safetensors")}
-    for listing in folder.glob("*.safetensors.index.json"):
-        expected |= set(json.loads(listing.read_text())["weight_map"].values())
-    if not expected:
-        raise InputError(f"{what}: {folder} has no *.safetensors file; other formats are not read.")
-    for name in sorted(expected):
-        if not _is_whole(folder / name):
-            raise InputError(f"{what}: {folder / name} is missing or truncated; copy it again.")
-
-
 def _check_features(profile: Profile) -> None:
     """A DINO of another class would load with random weights, and a patch that does not fit would cut the frame."""
-    name, config = _single_config(profile, "features")
+    name, config = weights.single_config(profile, "features")
     kind, patch, size = config.get("model_type"), config.get("patch_size", 16), profile.clips
     if kind != "vit":
         raise InputError(
@@ -348,7 +276,7 @@ def _amt_file(profile: Profile) -> Path:
 
 def _check_judge(profile: Profile) -> None:
     """A classifier of other things, or of frames of another size, would give numbers that mean nothing."""
-    name, config = _single_config(profile, "judge")
+    name, config = weights.single_config(profile, "judge")
     labels, known = config.get("id2label"), config.get("calibration")
     numbers = [known.get(key) for key in ("slope", "offset")] if isinstance(known, dict) else [None]
     if labels != {"0": "render", "1": "truth"} or not all(
@@ -366,89 +294,15 @@ def _check_judge(profile: Profile) -> None:
         )
 
 
-def _content(folder: Path) -> str:
-    """Content hash of a model or a pipeline, whatever card or sheet lies beside it."""
-    read = [p for p in sorted(folder.iterdir()) if p.is_dir() or p.suffix in (".json", ".safetensors")]
-    prints = [f"{p.name}={store.fingerprint(p)}" for p in read if p.name != "card.json"]
-    return hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
-
-
-def _single_config(profile: Profile, which: Which) -> tuple[str, dict[str, Any]]:
-    """(folder or hub name, config.json) of one transformers model."""
-    key, named = name_of(profile, which)
-    name, commit = single(key, named)
-    file = (hub_snapshot(name, "config.json")[0] if commit else Path(name)) / "config.json"
-    try:
-        return name, json.loads(file.read_text())
-    except ValueError as error:
-        raise InputError(f"{key}: {file} is not valid JSON ({error}); copy the model again.") from None
-
-
-def _root(profile: Profile, which: Which) -> tuple[Path, str | None]:
-    """(folder, None) of a complete model folder, or (cached snapshot, commit) of a hub name."""
-    key, name = name_of(profile, which)
-    if is_hub_name(name):
-        return hub_snapshot(name, "model_index.json")
-    root = resolve(name)
-    if not root.is_dir():
-        raise InputError(f"{key} is {name}, and {root} does not exist: get the model or correct the profile.")
-    optional = SHARED if which == "vace" else ("processor",)
-    for part, origin in _index(root).items():
-        # [null, null] marks a part that the pipeline goes without.
-        if part.startswith("_") or not isinstance(origin, list) or origin[0] is None:
-            continue
-        folder = root / part
-        if not folder.is_dir():
-            if part in optional:
-                continue
-            raise InputError(
-                f"{key}: {root} lacks its {part} folder, which model_index.json lists; copy the model again."
-            )
-        if (folder / "config.json").is_file() or "Model" in origin[1] or "Encoder" in origin[1]:
-            check_weights(folder, key)
-    return root, None
-
-
-def _index(root: Path) -> dict[str, Any]:
-    file = root / "model_index.json"
-    try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{root} has no model_index.json: it is not a diffusers pipeline folder.") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} is not valid JSON ({error}); copy the model again.") from None
-
-
-def _is_whole(file: Path) -> bool:
-    """Whether a safetensors file has the length its header states."""
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > file.stat().st_size:
-                return False
-            header = json.loads(stream.read(length))
-    except (OSError, ValueError):
-        return False
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return file.stat().st_size == 8 + length + max(ends, default=0)
-
-
-def _lacking(profile: Profile) -> list[str]:
-    """Parts that the VACE folder leaves to the Wan folder; a hub name is taken to have them all."""
-    if is_hub_name(profile.models.vace):
-        return []
-    return [part for part in SHARED if not (resolve(profile.models.vace) / part).is_dir()]
-
-
 def _arguments(profile: Profile, which: Which) -> dict[str, Any]:
     """What from_pretrained is called with; a hub model is downloaded at its pinned commit first."""
     import torch
     from diffusers import DiffusionPipeline
 
     _quiet()
-    root, commit = _root(profile, which)
+    root, commit = weights.pipeline_folder(profile, which)
     if commit:
-        _, name = name_of(profile, which)
+        _, name = weights.name_of(profile, which)
         root = Path(DiffusionPipeline.download(name, revision=commit, use_safetensors=True))
     return {
         "pretrained_model_name_or_path": str(root),

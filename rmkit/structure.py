@@ -11,7 +11,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from rmkit import clips, models, store, video
+from rmkit import clips, models, store, video, weights
 from rmkit.clips import Clip
 from rmkit.errors import InputError
 from rmkit.profile import Profile, Structure
@@ -165,7 +165,7 @@ def _depth_source(profile: Profile) -> tuple[str, str | None]:
             "structure.depth is 'depth_anything' and structure.depth_model is empty: name a folder or hub "
             "name of a Depth Anything checkpoint in transformers' format, or set depth to 'engine'."
         )
-    return models.single("structure.depth_model", name)
+    return weights.single("structure.depth_model", name)
 
 
 def _depth_model(profile: Profile) -> str:

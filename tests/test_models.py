@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rmkit import models
+from rmkit import models, weights
 from rmkit.errors import InputError
 from rmkit.profile import Profile
 
@@ -134,7 +134,7 @@ def test_hub_model_is_downloaded_at_its_pinned_commit(tiny_profile, tiny_checkpo
         return str(tiny_checkpoints / name.split("/")[1])
 
     monkeypatch.setattr(DiffusionPipeline, "download", download)
-    monkeypatch.setattr(models, "hub_snapshot", lambda name, file: (Path("cache/none"), "c0ffee"))
+    monkeypatch.setattr(weights, "hub_snapshot", lambda name, file: (Path("cache/none"), "c0ffee"))
     hub = pointed_at(tiny_profile, wan="owner/wan", editor="owner/editor")
     assert models.load_wan(hub).config.boundary_ratio == 0.875
     assert type(models.load_editor(hub)).__name__ == "QwenImageEditPipeline"
@@ -148,7 +148,7 @@ def test_a_snapshot_is_named_by_its_commit_however_deep_the_file(monkeypatch, fi
 
     cached = Path("cache/models--owner--name/snapshots/c0ffee")
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(cached / file))
-    assert models.hub_snapshot("owner/name", file) == (cached, "c0ffee")
+    assert weights.hub_snapshot("owner/name", file) == (cached, "c0ffee")
 
 
 @pytest.mark.parametrize(

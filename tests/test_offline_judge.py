@@ -15,7 +15,20 @@ from test_metrics import Live, noise, put_results, put_truth, rows_of
 from test_tables import put_metrics
 from transformers import ResNetForImageClassification
 
-from rmkit import cli, clips, doctor, evaluate, methods, metrics, models, plan, profile, tables, video
+from rmkit import (
+    cli,
+    clips,
+    doctor,
+    evaluate,
+    methods,
+    metrics,
+    models,
+    plan,
+    profile,
+    tables,
+    video,
+    weights,
+)
 from rmkit.errors import InputError
 from rmkit.metrics.offline_judge import OfflineJudge, offline_judge
 
@@ -176,7 +189,7 @@ def test_what_is_rated_anew_is_for_the_model_to_say_and_not_for_its_card(
 def test_the_shipped_judge_tells_the_shipped_truth_from_the_render() -> None:
     mini = profile.load("mini")
     models.check(mini, "judge")
-    name, commit = models.single("models.judge", mini.models.judge)
+    name, commit = weights.single("models.judge", mini.models.judge)
     judge = OfflineJudge(name, commit)
     folder = next(iter(sorted((cards.FOLDER.parent / "clips" / "validation").iterdir())))
     render, truth = (judge(video.read(folder / f"{look}.mp4")[::4]) for look in ("render", "truth"))

@@ -202,7 +202,7 @@ def test_longer_clips_take_more_passes(lucy, tiny_clips) -> None:
 
 def test_every_tensor_of_edittos_lora_finds_its_place(ditto, tmp_path: Path) -> None:
     pipeline, plain = editto.load(ditto), models.load_vace(ditto)
-    wanted = editto.weights(tmp_path / "ditto" / "models" / "ditto_sim2real.safetensors")
+    wanted = editto.tensors(tmp_path / "ditto" / "models" / "ditto_sim2real.safetensors")
     loaded = {
         f"transformer.{name.replace('.editto.', '.')}": value
         for name, value in pipeline.transformer.named_parameters()
@@ -269,10 +269,10 @@ def test_edittos_lora_and_prompt_matter_and_are_keyed(ditto, tiny_clips, tmp_pat
 
 def test_diffusers_own_lora_format_is_read_too(ditto, tmp_path: Path) -> None:
     file = tmp_path / "ditto" / "models" / "ditto_sim2real.safetensors"
-    renamed = editto.weights(file)
+    renamed = editto.tensors(file)
     save_file(renamed, file)
     editto.check(ditto, 1)
-    assert set(editto.weights(file)) == set(renamed)
+    assert set(editto.tensors(file)) == set(renamed)
 
 
 @pytest.mark.parametrize("kind", ["absent", "truncated", "another model", "another lora", "half"])
@@ -291,7 +291,7 @@ def test_a_lora_that_does_not_fit_is_a_sentence_before_the_model_loads(
     elif kind == "another model":
         lora(tmp_path / "ditto", blocks=3)
     elif kind == "half":
-        whole = editto.weights(file)
+        whole = editto.tensors(file)
         save_file({name: tensor for name, tensor in whole.items() if "lora_A" in name}, file)
     else:
         save_file({"blocks.0.self_attn.q.lora_A.weight": torch.zeros(3, 104)}, file)

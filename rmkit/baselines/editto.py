@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from rmkit import clips, models, store, video
+from rmkit import clips, models, store, video, weights
 from rmkit.baselines import framing, outside
 from rmkit.clips import Clip
 from rmkit.errors import InputError
@@ -116,11 +116,11 @@ def load(profile: Profile) -> "WanVACEPipeline":
     misfit = f"baselines.editto: {size[0]}x{size[1]} does not fit models.vace"
     models.require_cells(pipeline, *size, misfit)
     models.set_flow_shift(pipeline, settings.shift)
-    pipeline.load_lora_weights(weights(_file(profile)[0]), adapter_name=NAME)
+    pipeline.load_lora_weights(tensors(_file(profile)[0]), adapter_name=NAME)
     return pipeline
 
 
-def weights(file: Path) -> dict[str, "torch.Tensor"]:
+def tensors(file: Path) -> dict[str, "torch.Tensor"]:
     """The LoRA's tensors under diffusers' names, from DiffSynth's format or diffusers' own."""
     from safetensors.torch import load_file
 
@@ -172,8 +172,8 @@ def _skeleton(profile: Profile) -> "WanVACETransformer3DModel":
     from diffusers import WanVACETransformer3DModel
 
     name = profile.models.vace
-    if models.is_hub_name(name):
-        root = models.hub_snapshot(name, "transformer/config.json")[0]
+    if weights.is_hub_name(name):
+        root = weights.hub_snapshot(name, "transformer/config.json")[0]
     else:
         root = resolve(name)
     config = WanVACETransformer3DModel.load_config(root / "transformer")
@@ -198,8 +198,8 @@ def _embeddings(profile: Profile, pipeline: "WanVACEPipeline") -> dict[str, "tor
 def _file(profile: Profile) -> tuple[Path, str]:
     """(path, fingerprint) of the LoRA; InputError when it is out of reach."""
     settings = profile.baselines.editto
-    if models.is_hub_name(settings.model):
-        root, commit = models.hub_snapshot(settings.model, settings.file)
+    if weights.is_hub_name(settings.model):
+        root, commit = weights.hub_snapshot(settings.model, settings.file)
         return root / settings.file, f"{commit}/{settings.file}"
     file = resolve(settings.model) / settings.file
     if not file.is_file():

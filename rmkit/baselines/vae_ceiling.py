@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmkit import models, store, video
+from rmkit import models, store, video, weights
 from rmkit.clips import Clip
 from rmkit.metrics import truth
 from rmkit.paths import resolve
@@ -68,7 +68,7 @@ def _load(profile: Profile) -> "AutoencoderKLWan":
     from diffusers import AutoencoderKLWan
 
     name = profile.models.wan
-    source = name if models.is_hub_name(name) else resolve(name)
+    source = name if weights.is_hub_name(name) else resolve(name)
     vae = AutoencoderKLWan.from_pretrained(source, subfolder="vae", torch_dtype=torch.float32)
     vae.eval().to(models.device(profile))
     models.speed_up_convolutions(vae)
