@@ -110,7 +110,7 @@ def wan_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dic
         )
         frames = video.to_uint8(output.frames[0])
         samples.append((prompt[:60], [frames[i] for i in (0, 11, 22, 32)]))
-    video.contact_sheet(samples, width=216).save(FOLDER / "wan" / "sheet_samples.png")
+    video.contact_sheet(samples, width=144).save(FOLDER / "wan" / "sheet_samples.png")
     return {key: np.mean(values) for key, values in found.items()}
 
 
@@ -131,7 +131,7 @@ def vace_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> di
             found.setdefault(f"sharpness_ratio_{kind}", []).append(sharpness(output) / sharpness(truth))
             row.append(output[16])
         rows.append((shot.sequence, row))
-    video.contact_sheet(rows, width=216).save(FOLDER / "vace" / "sheet_truth_edges_depth.png")
+    video.contact_sheet(rows, width=144).save(FOLDER / "vace" / "sheet_truth_edges_depth.png")
     return {key: np.mean(values) for key, values in found.items()}
 
 
@@ -158,7 +158,7 @@ def editor_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> 
         found.setdefault("sharpness_ratio", []).append(sharpness(edited[None]) / sharpness(truth[None]))
         if number % 3 == 0:
             rows.append((shot.sequence, [render, mapped, edited, truth]))
-    video.contact_sheet(rows, width=216).save(FOLDER / "editor" / "sheet_render_affine_edited_truth.png")
+    video.contact_sheet(rows, width=144).save(FOLDER / "editor" / "sheet_render_affine_edited_truth.png")
     means = {key: np.mean(values) for key, values in found.items()}
     return {**means, "psnr_gain_over_affine": means["psnr_edited"] - means["psnr_affine"]}
 
