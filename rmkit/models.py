@@ -106,9 +106,8 @@ def fingerprint(profile: Profile, which: Which) -> str:
         return commit or weights.content(Path(name))
     if which == "amt":
         file = _amt_file(profile)
-        data = file.with_name(
-            f"{file.name}.data"
-        )  # where torch's exporter puts weights, unless told otherwise
+        # Where torch's exporter puts weights, unless told otherwise.
+        data = file.with_name(f"{file.name}.data")
         return "+".join(store.fingerprint(part) for part in (file, data) if part.is_file())
     root, commit = weights.pipeline_folder(profile, which)
     own = commit or weights.content(root)
