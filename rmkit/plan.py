@@ -1,6 +1,7 @@
 """What a run will do, what of it is done, and how long the rest takes, before it starts (ours).
 
-Reads the sidecars under results/<profile>/; writes nothing. Times are the run's own where it has begun, else
+Reads the sidecars under results/<profile>/; writes nothing. Files that were made with other settings count as
+done here, yet the run makes them anew. Times are the run's own where it has begun, else
 estimates for `mini` on two laptop cores; where neither applies it says so.
 """
 

@@ -126,8 +126,11 @@ def to_uint8(frames: np.ndarray) -> np.ndarray:
 def contact_sheet(
     rows: Sequence[tuple[str, Sequence[np.ndarray]]], width: int = 240, gap: int = 4
 ) -> Image.Image:
-    """Pictures in labelled rows: each row is (label, frames uint8 [H, W, 3]), scaled to `width` pixels."""
-    label_width = 14 + max(len(label) for label, _ in rows) * 8
+    """Pictures in labelled rows: each row is (label, frames uint8 [H, W, 3]), scaled to `width` pixels.
+
+    A label may have several lines.
+    """
+    label_width = 14 + max(len(line) for label, _ in rows for line in label.split("\n")) * 8
     height = max(round(frame.shape[0] * width / frame.shape[1]) for _, row in rows for frame in row)
     columns = max(len(row) for _, row in rows)
     sheet = Image.new(
@@ -139,7 +142,8 @@ def contact_sheet(
     font = ImageFont.load_default(size=14)
     for i, (label, row) in enumerate(rows):
         top = gap + i * (height + gap)
-        draw.text((6, top + height // 2 - 8), label, fill="black", font=font)
+        lines = label.count("\n") + 1
+        draw.text((6, top + height // 2 - 8 * lines), label, fill="black", font=font)
         for j, frame in enumerate(row):
             # Small clips are enlarged without smoothing: a sheet must not look better than the clip.
             method = Image.NEAREST if frame.shape[1] * 2 <= width else Image.BICUBIC

@@ -9,6 +9,7 @@ Reads `data/diorama/checkpoints/`, the training logs under `--out` and the rende
 import argparse
 import csv
 import json
+import textwrap
 from pathlib import Path
 
 import check_features
@@ -109,7 +110,7 @@ def wan_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dic
             output_type="np",
         )
         frames = video.to_uint8(output.frames[0])
-        samples.append((prompt[:60], [frames[i] for i in (0, 11, 22, 32)]))
+        samples.append((textwrap.fill(prompt, 36), [frames[i] for i in (0, 11, 22, 32)]))
     video.contact_sheet(samples, width=144).save(FOLDER / "wan" / "sheet_samples.png")
     return {key: np.mean(values) for key, values in found.items()}
 
