@@ -97,7 +97,7 @@ lock: setup ## requirements.lock anew from pyproject.toml (UPGRADE=1: newest ver
 	  --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file requirements.lock
 
 pretrain-data: setup ## the diorama rendered again with Blender (Python 3.11; SPLIT=, COUNT=); hours, resumable; writes data/diorama/work/
-	@$(PIP_INSTALL) "bpy==5.0.0"
+	@$(PIP_INSTALL) --no-deps "bpy==5.0.0" # it would put numpy 1 in the place of the lock's, and works without
 	@$(PY) data/diorama/render.py --out data/diorama/work/rendered --split $(SPLIT) --count $(COUNT) $(ARGS)
 
 bundle: setup ## the shipped clips from the rendered ones; 2 min; writes data/diorama/clips/
