@@ -11,10 +11,7 @@ import pytest
 import torch
 import train_features
 import train_video
-from diffusers import WanVACETransformer3DModel
-from safetensors.torch import load_file
 from torch import nn
-from widening import widened
 
 from rmkit import models, propagate
 from rmkit.profile import Profile
@@ -207,58 +204,67 @@ def test_tokens_are_narrower_than_the_transformer() -> None:
     # A velocity holds the noise of all channels: a narrower stream could not carry it, and it would stay.
     width = architectures.HEADS * architectures.HEAD_WIDTH
     assert 4 * architectures.LATENT_CHANNELS < width
+    # VACE's stream also holds what it makes of its control: anchors and structure, each as much again.
+    assert 3 * architectures.LATENT_CHANNELS * np.prod(architectures.VACE_PATCH) < width
 
 
-def test_a_widened_vace_says_what_the_narrow_one_said_and_learns_to_use_its_room() -> None:
+def test_vace_starts_as_the_expert_at_finer_tokens_and_learns_with_all_its_weights() -> None:
     torch.manual_seed(0)
-    small = {"num_layers": 2, "vace_layers": [0, 1], "in_channels": 4, "out_channels": 4}
-    narrow = architectures.vace_transformer(**small, num_attention_heads=2, ffn_dim=64)
-    wide = widened(narrow, 3, 96)
-    assert (wide.config.num_attention_heads, wide.config.ffn_dim) == (3, 96)
+    small = {"num_layers": 2, "in_channels": 4, "out_channels": 4}
+    expert = architectures.wan_transformer(**small)
+    vace = architectures.vace_transformer(**small, vace_layers=[0, 1])
+    train_video.take_over(vace, expert.state_dict())
+    for block in vace.vace_blocks:
+        nn.init.zeros_(block.proj_out.weight)
+        nn.init.zeros_(block.proj_out.bias)
+    # Attention over the latents of one patch that are all alike is what it is over the patch alone.
+    patch = torch.randn(2, 4, 1, 1, 1).expand(-1, -1, -1, 2, 2)
     call = {
-        "hidden_states": torch.randn(2, 4, 3, 4, 6),
-        "control_hidden_states": torch.randn(2, 72, 3, 4, 6),
+        "hidden_states": patch,
         "encoder_hidden_states": torch.randn(2, 5, architectures.TEXT_WIDTH),
         "timestep": torch.tensor([900.0, 200.0]),
     }
+    control = torch.randn(2, 72, 1, 2, 2)
     with torch.no_grad():
-        said = narrow(**call).sample
-        differ = (wide(**call).sample - said).square().mean() / said.var()
-    assert differ < 0.03
-    stream = 2 * architectures.HEAD_WIDTH
-    written = wide.vace_blocks[0].attn1.to_out[0].weight
-    assert not written[stream:].any() and not written[:, stream:].any()
-    optimiser = torch.optim.AdamW(wide.parameters(), lr=1e-3)
+        said = expert(**call).sample.mean((3, 4), keepdim=True).expand_as(patch)
+        assert torch.allclose(vace(**call, control_hidden_states=control).sample, said, atol=1e-5)
+    optimiser = torch.optim.AdamW(vace.parameters(), lr=1e-3)
     for _ in range(2):
         optimiser.zero_grad()
-        wide(**call).sample.square().mean().backward()
+        vace(**call, control_hidden_states=control).sample.square().mean().backward()
         optimiser.step()
     unused = [
-        name for name, weight in wide.named_parameters() if weight.grad is None or not weight.grad.any()
+        name for name, weight in vace.named_parameters() if weight.grad is None or not weight.grad.any()
     ]
-    assert not unused and written[stream:].all() and written[:, stream:].all()
-    with pytest.raises(ValueError, match="5 heads cannot be made of 2"):
-        widened(narrow, 5, 96)
-    with pytest.raises(ValueError, match="64 do not fit into 32"):
-        widened(narrow, 3, 32)
+    assert not unused
+    with pytest.raises(ValueError, match="no room"):
+        train_video.take_over(
+            architectures.vace_transformer(**small, vace_layers=[0], ffn_dim=32), expert.state_dict()
+        )
 
 
-def test_vace_is_trained_with_the_eight_bits_that_it_is_stored_in(tmp_path: Path) -> None:
-    model = architectures.vace_transformer(num_layers=1, vace_layers=[0], num_attention_heads=2, ffn_dim=64)
-    exact = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    with train_video.as_stored(model):
-        seen = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    for name, weight in model.named_parameters():
-        assert torch.equal(weight, exact[name]), name
-    architectures.save_vace(tmp_path, model)
-    file = load_file(tmp_path / "transformer" / "diffusion_pytorch_model.safetensors")
-    small = [name for name, tensor in file.items() if tensor.dtype == torch.float8_e4m3fn]
-    assert "blocks.0.ffn.net.2.weight" in small and "patch_embedding.weight" not in small
-    stored = WanVACETransformer3DModel.from_pretrained(tmp_path / "transformer", torch_dtype=torch.float32)
-    for name, weight in stored.named_parameters():
-        assert weight.dtype == torch.float32, name
-        if name in small:
-            assert torch.equal(weight, seen[name]) and not torch.equal(weight, exact[name]), name
+def test_vace_of_other_tokens_is_begun_anew_from_its_checkpoints_expert(tmp_path: Path) -> None:
+    assert not train_video.goes_on("vace", None) and not train_video.goes_on("vace", tmp_path)
+    assert train_video.goes_on("low", tmp_path)
+    small = {"num_layers": 1, "vace_layers": [0], "in_channels": 4, "out_channels": 4}
+    for patch, found in (((1, 2, 2), False), (architectures.VACE_PATCH, True)):
+        architectures.save_vace(tmp_path / "vace", architectures.vace_transformer(**small, patch_size=patch))
+        assert train_video.goes_on("vace", tmp_path) is found
+
+
+def test_a_crop_is_the_same_window_of_clip_and_control() -> None:
+    shape = torch.Size((3, 2, 1, 6, 9))
+    places = torch.arange(54.0).reshape(6, 9).expand(shape)
+    corners = set()
+    for seed in range(20):
+        window = train_video.cropping(np.random.default_rng(seed), shape, (3, 4))
+        seen = window(places)
+        assert seen.shape == (3, 2, 1, 3, 4)
+        assert torch.equal(window(places[:, :1] + 100), seen[:, :1] + 100)
+        assert torch.equal(seen[:, 0, 0] - seen[:, 0, 0, :1, :1], places[:, 0, 0, :3, :4])
+        corners |= set(seen[:, 0, 0, 0, 0].tolist())
+    assert len(corners) > 15  # of 24
+    assert train_video.cropping(np.random.default_rng(0), shape, None)(places) is places
 
 
 def test_the_feature_models_teacher_goes_on_where_it_was_killed(

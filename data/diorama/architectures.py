@@ -36,8 +36,10 @@ from transformers import (
 
 LATENT_CHANNELS = 48  # 2x2 patches make tokens of 192 numbers: below the width, or noise would stay
 HEADS, HEAD_WIDTH, FFN_WIDTH = 4, 52, 320  # width 208
-VACE_HEADS, VACE_FFN_WIDTH = 6, 480  # width 312: its stream holds the noise and what it makes of its control
 LAYERS = 4
+# VACE's stream holds the noise and what it makes of its control. Of patches that alone are nearly as wide as the stream
+# it could not hold both, so its tokens are single latents, 48 numbers each.
+VACE_PATCH, VACE_FFN_WIDTH, VACE_LAYERS = (1, 1, 1), 480, [0, 1, 2]
 TEXT_WIDTH = 96
 TEXT_TOKENS = 48  # every prompt is padded to this length, as Wan pads to 512
 BOUNDARY = 0.875  # sigma at which Wan2.2 hands over from the high-noise expert to the low-noise one
@@ -82,9 +84,9 @@ def wan_transformer(**overrides: Any) -> WanTransformer3DModel:
 
 
 def vace_transformer(**overrides: Any) -> WanVACETransformer3DModel:
-    """The text-to-video model, wider, with VACE blocks beside every other layer."""
-    wider = {"num_attention_heads": VACE_HEADS, "ffn_dim": VACE_FFN_WIDTH}
-    settings = {**_transformer_settings(), **wider, "vace_layers": [0, 2], **overrides}
+    """The text-to-video model with finer tokens and wider feed-forward parts, VACE blocks beside all layers but the last."""
+    finer = {"patch_size": VACE_PATCH, "ffn_dim": VACE_FFN_WIDTH, "vace_layers": VACE_LAYERS}
+    settings = {**_transformer_settings(), **finer, **overrides}
     # Inactive and reactive latents, and the mask at the VAE's 8x8 pixels a cell.
     settings.setdefault("vace_in_channels", 2 * settings["in_channels"] + 8**2)
     return WanVACETransformer3DModel(**settings)
@@ -249,17 +251,10 @@ def save_wan(
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-def eight_bit(transformer: WanVACETransformer3DModel) -> list[torch.nn.Parameter]:
-    """The matrices of the blocks, nine tenths of VACE, which are stored in float8: the room is taken by its width."""
-    return [p for name, p in transformer.named_parameters() if "blocks." in name and p.ndim == 2]
-
-
 def save_vace(
     folder: Path, transformer: WanVACETransformer3DModel, dtype: torch.dtype = torch.bfloat16
 ) -> None:
     """Write VACE's own parts; VAE, text encoder and tokenizer are those of the Wan folder."""
-    for matrix in eight_bit(transformer):
-        matrix.data = matrix.data.to(torch.float8_e4m3fn)
     _stored_as(transformer, dtype).save_pretrained(folder / "transformer", safe_serialization=True)
     wan_scheduler().save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(
@@ -330,11 +325,11 @@ def editor_scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 
 def _stored_as(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """Matrices and kernels in `dtype` unless they are in eight bits; biases, norms and modulations are few and stay as they are."""
+    """Matrices and kernels in `dtype`; biases, norms and modulations are few and stay as they are."""
     if isinstance(model, ConfigMixin):
         model.register_to_config(_name_or_path="")  # else the config tells where it was loaded from
     for parameter in model.parameters():
-        if parameter.ndim >= 2 and parameter.numel() >= 4096 and parameter.itemsize > 1:
+        if parameter.ndim >= 2 and parameter.numel() >= 4096:
             parameter.data = parameter.data.to(dtype)
     return model
 

@@ -4,14 +4,15 @@ Reads rendered sequences of the pretrain split and `<out>/wan_vae/`; writes `<ou
 end the pipeline folders `<out>/checkpoints/{wan,vace}`. Low noise first, on all noise levels and jointly with
 the text encoder; the other two start from it. A large video model can copy from a clip it is shown, which is what
 an IC-LoRA builds on; a tiny one has to learn it: in half of the steps the experts see the clip recoloured. VACE
-sees clips backwards too, and some slowed down or still.
+sees clips backwards too, and some slowed down or still; first in crops, as what it learns is where things have gone.
 
     python data/diorama/train_video.py --rendered DIR --out DIR --stage low
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+import json
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,22 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import interpolate
 from transformers import UMT5EncoderModel
-from widening import widened
 
 from rmkit.encode import normalised
 from rmkit.incontext import in_context
 from rmkit.sigma import shifted
 
 CAPTION_DROPOUT = 0.1
+PARTS = {"low": "wan/transformer_2", "high": "wan/transformer", "vace": "vace/transformer"}  # of checkpoints
 LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4, "vace": 1e-3}
-# Control layouts a VACE clip is trained with: structure and anchors. The pipeline will ask for the first three; grey
-# truth says so much that VACE learns to look at its control at all, from which depth and edges follow.
-LAYOUTS = (("edges", "ends"), ("depth", "ends"), ("edges", "multi"), ("grey", "ends"), ("edges", "random"))
-SHARES = (0.55, 0.14, 0.14, 0.1, 0.07)  # of the steps
+# Control layouts a VACE clip is trained with: structure and anchors. Each clip has the first, and one of the others,
+# which take turns. The pipeline will ask for all but the last.
+LAYOUT = ("edges", "ends")
+OTHERS = (("depth", "ends"), ("edges", "multi"), ("depth", "ends"), ("edges", "multi"), ("edges", "random"))
+FIRST_SHARE = 0.6  # of the steps
 VACE_SHIFT = 5.0  # where there is more noise its control counts for more
-CALM = 200  # clips that VACE sees slowed down or still as well
+CALM = 5  # one in so many clips is seen by VACE slowed down or still as well
+CROP = (6, 9)  # latents: a quarter of a frame, whose attention costs a sixteenth
 
 FUSED = torch.nn.functional.scaled_dot_product_attention
 SHOWN = 0.5  # share of the experts' steps in which a reference is shown
@@ -55,7 +58,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="clips a step")
     parser.add_argument("--clips", type=int, help="use so many clips only, for a quick trial")
     parser.add_argument("--learning-rate", type=float, help="instead of the stage's own")
-    parser.add_argument("--start-from", type=Path, help="checkpoints folder to go on from")
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        help="checkpoints folder to go on from; VACE from its expert where it has none",
+    )
     parser.add_argument("--compile", action="store_true", help="compile the transformer's blocks")
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -66,18 +73,20 @@ def main() -> None:
         return save(out)
     shots = dataset.load(arguments.rendered, "pretrain", arguments.clips)
     # Mirrored before they are encoded: what a latent's channels say of its cell does not turn with the grid.
-    shots += [dataset.mirrored(shot) for shot in shots]
+    mirrors = [dataset.mirrored(shot) for shot in shots]
+    if stage == "vace":
+        # Where nothing moves all of an anchor can be kept, which clips that move do not teach.
+        calm = [dataset.slowed(shot, np.random.default_rng((3, n))) for n, shot in enumerate(shots[::CALM])]
+        shots += [dataset.backwards(shot) for shot in mirrors] + calm
+    else:
+        shots += mirrors
     vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(arguments.device).eval()
     latents = out / "latents"
-    truth = truth_latents(vae, shots, latents / "truth.safetensors")
+    truth = truth_latents(
+        vae, shots, latents / ("truth_vace.safetensors" if stage == "vace" else "truth.safetensors")
+    )
     control = reference = None
     if stage == "vace":
-        more = [dataset.backwards(shot) for shot in shots]
-        # Where nothing moves all of an anchor can be kept, which clips that move do not teach.
-        calm = [*shots, *more][:: max(1, 2 * len(shots) // CALM)]
-        more += [dataset.slowed(shot, np.random.default_rng((3, n))) for n, shot in enumerate(calm)]
-        truth = torch.cat([truth, truth_latents(vae, more, latents / "truth_vace.safetensors")])
-        shots += more
         control = control_latents(vae, shots, latents / "control.safetensors")
     else:
         reference = reference_latents(vae, shots, latents / f"reference_{stage}.safetensors", stage)
@@ -85,8 +94,9 @@ def main() -> None:
     model = start(stage, out, arguments.start_from).to(arguments.device)
     text.encoder.to(arguments.device)
     if arguments.compile:
+        torch._dynamo.config.recompile_limit = 64  # the blocks are of two kinds, in sizes of two kinds
         for block in (*model.blocks, *getattr(model, "vace_blocks", ())):
-            block.compile(dynamic=False)  # clips come in two lengths only
+            block.compile(dynamic=False)
     modules = {"model": model, "text_encoder": text.encoder} if stage == "low" else {"model": model}
     rate = arguments.learning_rate or LEARNING_RATE[stage]
     phases = []
@@ -96,6 +106,12 @@ def main() -> None:
             model, text, truth[:, :, :3], None, None, stage, 2 * arguments.batch, arguments.device
         )
         phases.append(loop.Phase("short", arguments.steps // 2, rate, loss, warmup=0.03))
+    if stage == "vace" and not goes_on(stage, arguments.start_from):
+        loss = objective(
+            model, text, truth, control, None, stage, 4 * arguments.batch, arguments.device, CROP
+        )
+        phases.append(loop.Phase("crops", 6 * arguments.steps, rate, loss, warmup=0.03))
+        rate /= 2
     loss = objective(model, text, truth, control, reference, stage, arguments.batch, arguments.device)
     # Frozen after the short clips, so that VACE can start there and be trained beside the rest; also when going
     # on from shipped weights, whose other models read these embeddings.
@@ -151,27 +167,33 @@ class Text:
         return embedded * tokens.attention_mask[..., None]
 
 
+def goes_on(stage: str, start_from: Path | None) -> bool:
+    """Whether a stage goes on from a model of these checkpoints; not from a VACE of other tokens than today's."""
+    if start_from is None or stage != "vace":
+        return start_from is not None
+    config = start_from / PARTS[stage] / "config.json"
+    return config.exists() and json.loads(config.read_text())["patch_size"] == list(architectures.VACE_PATCH)
+
+
 def start(stage: str, out: Path, start_from: Path | None) -> nn.Module:
-    """A fresh low-noise expert, a model that goes on from it (VACE a wider one), or the shipped one of the stage."""
-    if start_from:
-        part = {"low": "wan/transformer_2", "high": "wan/transformer", "vace": "vace/transformer"}[stage]
+    """A fresh low-noise expert, a model that starts from it, or the shipped one of the stage."""
+    if goes_on(stage, start_from):
         kind = WanVACETransformer3DModel if stage == "vace" else WanTransformer3DModel
-        return kind.from_pretrained(start_from / part, torch_dtype=torch.float32).float()
+        return kind.from_pretrained(start_from / PARTS[stage], torch_dtype=torch.float32).float()
     if stage == "low":
         model = architectures.wan_transformer()
         pass_through(model)
         return model
-    trained = load_file(out / "low" / "state" / "model.safetensors")
+    if start_from:
+        trained = load_file(start_from / PARTS["low"] / "diffusion_pytorch_model.safetensors")
+    else:
+        trained = load_file(out / "low" / "state" / "model.safetensors")
     if stage == "high":
         model = architectures.wan_transformer()
         model.load_state_dict(trained)
         return model
-    model = architectures.vace_transformer(
-        num_attention_heads=architectures.HEADS, ffn_dim=architectures.FFN_WIDTH
-    )
-    missing, unexpected = model.load_state_dict(trained, strict=False)
-    if unexpected or not all(name.startswith("vace_") for name in missing):
-        raise ValueError("VACE and the text-to-video model differ in more than the VACE blocks")
+    model = architectures.vace_transformer()
+    take_over(model, trained)
     for number, layer in enumerate(model.config.vace_layers):
         block, origin = model.vace_blocks[number], model.blocks[layer]
         # Each VACE block starts as the block it stands beside; its output projection starts at zero.
@@ -179,7 +201,31 @@ def start(stage: str, out: Path, start_from: Path | None) -> nn.Module:
         nn.init.zeros_(block.proj_out.weight)
         nn.init.zeros_(block.proj_out.bias)
     see_control_as_clip(model)
-    return widened(model, architectures.VACE_HEADS, architectures.VACE_FFN_WIDTH)
+    return model
+
+
+@torch.no_grad()
+def take_over(model: WanVACETransformer3DModel, expert: dict[str, torch.Tensor]) -> None:
+    """Start VACE as the expert whose weights these are, at one latent a token where the expert has a patch of them.
+
+    Embeddings of a patch's places add up, what is said of them is averaged: where a patch's latents are alike, VACE
+    says what the expert said. What its feed-forward parts have more than the expert's counts for nothing at first.
+    Raises ValueError for an expert that VACE's blocks cannot be made of.
+    """
+    places = expert["proj_out.weight"].shape[0] // model.config.out_channels
+    fitted = {
+        "patch_embedding.weight": expert["patch_embedding.weight"].sum((2, 3, 4), keepdim=True),
+        "proj_out.weight": expert["proj_out.weight"].unflatten(0, (places, -1)).mean(0),
+        "proj_out.bias": expert["proj_out.bias"].unflatten(0, (places, -1)).mean(0),
+    }
+    own = model.state_dict()
+    for name, tensor in expert.items():
+        tensor = fitted.get(name, tensor)
+        if name not in own or any(a > b for a, b in zip(tensor.shape, own[name].shape, strict=True)):
+            raise ValueError(f"VACE cannot start from this expert: {name} has no room")
+        if name.endswith("ffn.net.2.weight"):
+            own[name].zero_()
+        own[name][tuple(slice(size) for size in tensor.shape)] = tensor
 
 
 @torch.no_grad()
@@ -223,10 +269,12 @@ def objective(
     stage: str,
     batch: int,
     device: str,
+    crop: tuple[int, int] | None = None,
 ):
     """Flow matching on latents: predict noise minus data at sigma drawn with a shift.
 
-    With a reference half of the steps show it, to half as many clips: it doubles the tokens.
+    With a reference half of the steps show it, to half as many clips: it doubles the tokens. With a crop, so many rows
+    and columns of latents are seen of each clip, anywhere in it.
     """
 
     def loss(rng: np.random.Generator, generator: torch.Generator):
@@ -234,6 +282,8 @@ def objective(
         count = batch // 2 if shown else batch
         chosen = rng.integers(len(truth), size=count)
         x0 = truth[chosen].to(device).float()  # [B, C, F, H, W]
+        window = cropping(rng, x0.shape, crop)
+        x0 = window(x0)
         captions = [text.captions[i] if rng.random() >= CAPTION_DROPOUT else "" for i in chosen]
         uniform = torch.rand(count, generator=generator)
         lowest = BOUNDARY if stage == "high" else 0.0
@@ -243,9 +293,10 @@ def objective(
         s = sigma.view(-1, 1, 1, 1, 1)
         arguments = {}
         if control is not None:
-            layouts = rng.choice(len(LAYOUTS), size=count, p=SHARES)
-            arguments["control_hidden_states"] = assemble(control, chosen, layouts).to(device).float()
-        context = as_stored(model) if stage == "vace" else nullcontext()
+            layouts = (rng.random(count) >= FIRST_SHARE).astype(int)
+            states = assemble(control, chosen, layouts).to(device).float()
+            arguments["control_hidden_states"] = window(states)
+        context = nullcontext()
         if shown:
             context = in_context(model, reference[chosen].to(device).float())
         with context, torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
@@ -263,20 +314,19 @@ def objective(
     return loss
 
 
-@contextmanager
-def as_stored(model: WanVACETransformer3DModel) -> Iterator[None]:
-    """Run the model with the rounded matrices that its file will have, so that it learns to live with them.
-
-    Gradients are taken at the exact ones, which the optimiser moves: its steps are finer than eight bits.
-    """
-    matrices = [matrix.data for matrix in architectures.eight_bit(model)]
-    exact = [matrix.clone() for matrix in matrices]
-    for matrix in matrices:
-        matrix.copy_(matrix.to(torch.float8_e4m3fn))
-    try:
-        yield
-    finally:
-        torch._foreach_copy_(matrices, exact)
+def cropping(
+    rng: np.random.Generator, shape: torch.Size, size: tuple[int, int] | None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Cuts the same windows, one a clip, out of whatever it is given, [B, ..., H, W]; all of it without a size."""
+    if size is None:
+        return lambda x: x
+    corners = [
+        [int(rng.integers(all_ - part + 1)) for all_, part in zip(shape[-2:], size, strict=True)]
+        for _ in range(shape[0])
+    ]
+    return lambda x: torch.stack(
+        [row[..., y0 : y0 + size[0], x0 : x0 + size[1]] for row, (y0, x0) in zip(x, corners, strict=True)]
+    )
 
 
 @torch.no_grad()
@@ -293,9 +343,9 @@ def truth_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torc
 def control_latents(
     vae: AutoencoderKLWan, shots: list[Shot], cache: Path, frames: int = 33
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inactive and reactive latents of every layout, and the masks, as WanVACEPipeline makes them.
+    """Inactive and reactive latents of a clip's two layouts, and the masks, as WanVACEPipeline makes them.
 
-    Returns float16 [N, layouts, 2C, F, H, W] and bool [N, layouts, F] (true: generate).
+    Returns float16 [N, 2, 2C, F, H, W] and bool [N, 2, F] (true: generate).
     """
 
     def compute() -> dict[str, torch.Tensor]:
@@ -303,7 +353,7 @@ def control_latents(
         for number, shot in enumerate(shots):
             rng = np.random.default_rng((1, number))
             row, row_masks, inactive = [], [], {}
-            for structure_name, anchors in LAYOUTS:
+            for structure_name, anchors in (LAYOUT, OTHERS[number % len(OTHERS)]):
                 known = dataset.known_frames(anchors, frames, rng)
                 where = known[:, None, None, None]
                 if anchors not in inactive:
@@ -322,7 +372,7 @@ def control_latents(
         return {"control": torch.stack(latents), "mask": torch.stack(masks)}
 
     pictures = (getattr(shot, look) for shot in shots for look in ("truth", "depth", "edges"))
-    found = cached(cache, vae, pictures, compute, repr(LAYOUTS))
+    found = cached(cache, vae, pictures, compute, repr((LAYOUT, OTHERS)))
     return found["control"], found["mask"]
 
 
@@ -364,7 +414,7 @@ def recoloured(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.n
 def assemble(
     control: tuple[torch.Tensor, torch.Tensor], chosen: np.ndarray, layouts: np.ndarray
 ) -> torch.Tensor:
-    """VACE's control states of some clips: [B, 2C + 64, F, H, W]."""
+    """VACE's control states of some clips, each in one of its two layouts: [B, 2C + 64, F, H, W]."""
     latents, masks = control
     states = latents[chosen, layouts]  # [B, 2C, F, H, W]
     mask = masks[chosen, layouts].to(states.dtype)  # [B, F]
