@@ -45,7 +45,9 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
         architectures.wan_transformer(**small),
         architectures.wan_transformer(**small),
     )
-    architectures.save_vace(root / "vace", architectures.vace_transformer(**small, vace_layers=[0, 1]))
+    # Patches of the real model's size, which a clip has to be made of.
+    vace = architectures.vace_transformer(**small, vace_layers=[0, 1], patch_size=(1, 2, 2))
+    architectures.save_vace(root / "vace", vace)
     qwen_tokenizer = architectures.qwen_tokenizer(CAPTIONS)
     architectures.save_editor(
         root / "editor",
