@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument(
         "--start-from",
         type=Path,
-        help="checkpoints folder to go on from; VACE from its expert where it has none",
+        help="checkpoints folder to go on from; VACE from its expert where its own has other tokens",
     )
     parser.add_argument("--compile", action="store_true", help="compile the transformer's blocks")
     arguments = parser.parse_args()
@@ -296,9 +296,7 @@ def objective(
             layouts = (rng.random(count) >= FIRST_SHARE).astype(int)
             states = assemble(control, chosen, layouts).to(device).float()
             arguments["control_hidden_states"] = window(states)
-        context = nullcontext()
-        if shown:
-            context = in_context(model, reference[chosen].to(device).float())
+        context = in_context(model, reference[chosen].to(device).float()) if shown else nullcontext()
         with context, torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
             predicted = model(
                 hidden_states=(1 - s) * x0 + s * noise,
