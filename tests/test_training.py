@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import train_features
+import train_vace
 import train_video
 from torch import nn
 
@@ -75,7 +76,10 @@ def test_twins_are_known_together_and_the_pipelines_layouts_are_used() -> None:
         assert (known[:-1:2] == known[1::2]).all()
 
 
-def test_vace_is_trained_on_what_the_pipeline_feeds_it(tiny_profile: Profile, tmp_path: Path) -> None:
+def test_vace_is_trained_on_what_the_pipeline_feeds_it(
+    tiny_profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_vace, "LAYOUTS", {("edges", "ends"): 1.0})
     rng = np.random.default_rng(0)
     # Smooth pictures: the encoder runs in bf16 in training and in fp32 in the pipeline.
     base = rng.integers(40, 200, (3, 5, 1, 1, 3))
@@ -83,8 +87,8 @@ def test_vace_is_trained_on_what_the_pipeline_feeds_it(tiny_profile: Profile, tm
     edges = np.full((5, 32, 48, 3), 255, np.uint8)
     shot = dataset.Shot("s", render, truth, depth, edges, "", "clear", ((),) * 5)
     pipeline = models.load_vace(tiny_profile)
-    control = train_video.control_latents(pipeline.vae, [shot], tmp_path / "control.safetensors", frames=9)
-    states = train_video.assemble(control, np.array([0]), np.array([0]))  # edges between both ends
+    clips = train_vace.controlled(pipeline.vae, iter([shot]), tmp_path / "control.safetensors")
+    states = clips.states(np.array([0]))
 
     anchors = {0: truth[0], 8: truth[4]}
     frames, mask = propagate.control(dataset.repeated(edges), anchors, [0, 8])
@@ -105,7 +109,7 @@ def test_all_looks_of_a_clip_are_mirrored_together() -> None:
     looks = [rng.integers(0, 255, (2, 4, 6, 3), dtype=np.uint8) for _ in range(4)]
     shot = dataset.Shot("s", *looks, "", "clear", (((1.0, 0.0, 3.0, 2.0),), ()))
     turned = dataset.mirrored(shot)
-    for name in ("render", "truth", "depth", "edges", "grey"):
+    for name in dataset.LOOKS:
         assert np.array_equal(getattr(turned, name), getattr(shot, name)[:, :, ::-1])
     assert turned.faces == (((3.0, 0.0, 5.0, 2.0),), ())
 
@@ -117,6 +121,55 @@ def test_backwards_the_last_frame_comes_first_in_all_that_is_seen() -> None:
     for name, start in (("render", 0), ("truth", 20), ("depth", 40), ("edges", 60)):
         assert getattr(turned, name)[:, 0, 0, 0].tolist() == [*range(start + 16, start - 1, -1)]
     assert [face[0][0] for face in turned.faces] == [*range(16, -1, -1)]
+
+
+def test_other_hues_leave_brightness_and_grey_as_they_are() -> None:
+    weights = np.array([0.299, 0.587, 0.114])
+    frames = np.random.default_rng(0).integers(90, 160, (2, 8, 8, 3), dtype=np.uint8)
+    turned = dataset.in_hues(frames, np.pi / 2, 1.0, 1.0)
+    assert np.abs(turned @ weights - frames @ weights).max() < 1
+    assert np.abs(turned.astype(int) - frames).mean() > 10
+    grey = np.full((1, 2, 2, 3), 120, np.uint8)
+    assert np.abs(dataset.in_hues(grey, 2.0, 1.1, 1.0).astype(int) - 120).max() <= 1
+    assert (dataset.in_hues(grey, 0.0, 1.0, 0.5) > 150).all()
+
+
+def test_versions_are_the_same_clip_seen_otherwise_and_windows_move_over_all_looks_together() -> None:
+    rng = np.random.default_rng(0)
+    places = np.broadcast_to(np.arange(96)[:, None] * 144 + np.arange(144), (17, 96, 144))
+    depth = np.stack([places // 256, places % 256, np.zeros_like(places)], -1).astype(np.uint8)
+    truth = rng.integers(60, 200, (17, 96, 144, 3), dtype=np.uint8)
+    shot = dataset.Shot("s", truth, truth, depth, depth, "a red car", "clear", ((),) * 17)
+    captions, moved = set(), set()
+    for seed in range(12):
+        varied = dataset.varied(shot, np.random.default_rng(seed))
+        captions.add(varied.caption)
+        # In other hues the caption would not be true.
+        same = np.array_equal(np.sort(varied.truth, None), np.sort(shot.truth, None))
+        assert same is (varied.caption == shot.caption)
+        seen = dataset.window(shot, np.random.default_rng(seed))
+        assert seen.truth.shape == (17, *dataset.WINDOW, 3)
+        numbers = seen.depth[..., 0].astype(int) * 256 + seen.depth[..., 1]
+        for frame, number in enumerate(numbers[:, 0, 0]):
+            y, x = divmod(number, 144)
+            assert np.array_equal(seen.truth[frame], truth[frame, y : y + 80, x : x + 128])
+        moved.add(int(numbers[-1, 0, 0] - numbers[0, 0, 0]))
+    assert captions == {"a red car", ""} and len(moved) > 6
+
+
+def test_what_is_near_in_one_clip_stands_before_another() -> None:
+    def flat(value: int, depth: np.ndarray) -> dataset.Shot:
+        looks = [np.full((2, 8, 12, 3), value + n, np.uint8) for n in range(2)]
+        return dataset.Shot("s", *looks, depth, np.full_like(depth, 255), "a caption", "clear", ((),) * 2)
+
+    near = np.zeros((2, 8, 12, 3), np.uint8)
+    near[:, :, :4] = 255
+    seen = dataset.in_front_of(flat(40, near), flat(200, np.zeros_like(near)))
+    assert (seen.render[:, :, :4] == 40).all() and (seen.render[:, :, 4:] == 200).all()
+    assert (seen.truth[:, :, :4] == 41).all() and (seen.truth[:, :, 4:] == 201).all()
+    assert np.array_equal(seen.depth, near) and seen.caption == ""
+    # The outline is where one ends before the other, and nowhere else.
+    assert (seen.edges[:, :, 3:5] < 128).all() and (seen.edges[:, :, [0, 1, 6, 7]] == 255).all()
 
 
 def test_attention_written_out_is_attention() -> None:
@@ -176,7 +229,7 @@ def test_experts_are_shown_the_same_clip_in_other_colours(tiny_profile: Profile,
             return torch.zeros(len(captions), 4, pipeline.text_encoder.config.d_model)
 
     model = pipeline.transformer.float()
-    loss = train_video.objective(model, Text(), target, None, reference, "low", 2, "cpu")
+    loss = train_video.objective(model, Text(), target, reference, "low", 2, "cpu")
     seen = [loss(np.random.default_rng(seed), torch.Generator().manual_seed(0))[1] for seed in range(8)]
     assert {key for figures in seen for key in figures} >= {"shown", "alone"}
     assert all(("shown" in figures) != ("alone" in figures) for figures in seen)
@@ -213,7 +266,7 @@ def test_vace_starts_as_the_expert_at_finer_tokens_and_learns_with_all_its_weigh
     small = {"num_layers": 2, "in_channels": 4, "out_channels": 4}
     expert = architectures.wan_transformer(**small)
     vace = architectures.vace_transformer(**small, vace_layers=[0, 1])
-    train_video.take_over(vace, expert.state_dict())
+    train_vace.take_over(vace, expert.state_dict())
     for block in vace.vace_blocks:
         nn.init.zeros_(block.proj_out.weight)
         nn.init.zeros_(block.proj_out.bias)
@@ -238,18 +291,31 @@ def test_vace_starts_as_the_expert_at_finer_tokens_and_learns_with_all_its_weigh
     ]
     assert not unused
     with pytest.raises(ValueError, match="no room"):
-        train_video.take_over(
+        train_vace.take_over(
             architectures.vace_transformer(**small, vace_layers=[0], ffn_dim=32), expert.state_dict()
         )
 
 
-def test_vace_of_other_tokens_is_begun_anew_from_its_checkpoints_expert(tmp_path: Path) -> None:
-    assert not train_video.goes_on("vace", None) and not train_video.goes_on("vace", tmp_path)
-    assert train_video.goes_on("low", tmp_path)
-    small = {"num_layers": 1, "vace_layers": [0], "in_channels": 4, "out_channels": 4}
-    for patch, found in (((1, 2, 2), False), (architectures.VACE_PATCH, True)):
-        architectures.save_vace(tmp_path / "vace", architectures.vace_transformer(**small, patch_size=patch))
-        assert train_video.goes_on("vace", tmp_path) is found
+def test_vace_of_other_tokens_is_begun_anew_from_its_checkpoints_expert(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"num_layers": 1, "in_channels": 4, "out_channels": 4}
+    expert = tmp_path / "wan" / "transformer_2"
+    architectures.wan_transformer(**small).save_pretrained(expert, safe_serialization=True)
+    for patch, anew in (((1, 2, 2), True), (architectures.VACE_PATCH, False)):
+        trained = architectures.vace_transformer(**small, vace_layers=[0], patch_size=patch)
+        architectures.save_vace(tmp_path / "vace", trained)
+        monkeypatch.setattr(
+            architectures,
+            "vace_transformer",
+            lambda made=architectures.vace_transformer: made(**small, vace_layers=[0]),
+        )
+        found, begun = train_vace.start(tmp_path / "out", tmp_path)
+        monkeypatch.undo()
+        assert begun is anew
+        key = "blocks.0.attn1.to_q.weight"
+        kept = torch.equal(found.state_dict()[key], trained.state_dict()[key].float())
+        assert kept is not anew
 
 
 def test_a_crop_is_the_same_window_of_clip_and_control() -> None:
@@ -257,14 +323,14 @@ def test_a_crop_is_the_same_window_of_clip_and_control() -> None:
     places = torch.arange(54.0).reshape(6, 9).expand(shape)
     corners = set()
     for seed in range(20):
-        window = train_video.cropping(np.random.default_rng(seed), shape, (3, 4))
+        window = train_vace.cropping(np.random.default_rng(seed), shape[-2:], 3, (3, 4))
         seen = window(places)
         assert seen.shape == (3, 2, 1, 3, 4)
         assert torch.equal(window(places[:, :1] + 100), seen[:, :1] + 100)
         assert torch.equal(seen[:, 0, 0] - seen[:, 0, 0, :1, :1], places[:, 0, 0, :3, :4])
         corners |= set(seen[:, 0, 0, 0, 0].tolist())
     assert len(corners) > 15  # of 24
-    assert train_video.cropping(np.random.default_rng(0), shape, None)(places) is places
+    assert train_vace.cropping(np.random.default_rng(0), shape[-2:], 3, None)(places) is places
 
 
 def test_the_feature_models_teacher_goes_on_where_it_was_killed(

@@ -17,6 +17,8 @@ STRUCTURE = Structure(edges="gradient")  # as in the mini profile
 GREY = 128  # nearest to the 0 that VACE puts where nothing is known
 
 
+WINDOW = (80, 128)  # pixels
+NEAR = 128  # half of the nearest point's disparity
 LOOKS = ("render", "truth", "depth", "edges")  # of a shot
 
 
@@ -32,12 +34,6 @@ class Shot:
     caption: str
     weather: str
     faces: tuple[tuple[tuple[float, float, float, float], ...], ...]  # boxes by frame
-
-    @property
-    def grey(self) -> np.ndarray:
-        """The truth's brightness in all three channels."""
-        weights = np.array([0.299, 0.587, 0.114], np.float32)
-        return np.rint(self.truth @ weights).astype(np.uint8)[..., None].repeat(3, axis=-1)
 
 
 def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
@@ -89,6 +85,55 @@ def slowed(shot: Shot, rng: np.random.Generator) -> Shot:
     count = int(rng.choice((1, 2, 3, 5)))
     first = int(rng.integers(length - count + 1))
     return _shown(shot, first + np.arange(length) * count // length)
+
+
+def varied(shot: Shot, rng: np.random.Generator) -> Shot:
+    """Mirrored and backwards at random, and mostly in other hues, of which the caption no longer tells.
+
+    Brightness stays, and so do the edges, which are of brightness; hues can then not be known from them by heart.
+    """
+    if rng.random() < 0.5:
+        shot = mirrored(shot)
+    if rng.random() < 0.5:
+        shot = backwards(shot)
+    if rng.random() < 0.2:
+        return shot
+    truth = in_hues(
+        shot.truth, rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.1), np.exp(rng.uniform(-0.3, 0.3))
+    )
+    return replace(shot, truth=truth, caption="")
+
+
+def in_front_of(front: Shot, back: Shot) -> Shot:
+    """What stands near in one clip before another clip: outlines and moves that were seen, never seen together."""
+    near = front.depth > NEAR
+    looks = {name: np.where(near, getattr(front, name), getattr(back, name)) for name in LOOKS[:3]}
+    edges = structure.edges(looks["render"], STRUCTURE)
+    return replace(back, **looks, edges=edges, caption="", faces=((),) * len(edges))
+
+
+def in_hues(frames: np.ndarray, turn: float, saturation: float, gamma: float) -> np.ndarray:
+    """Hues turned by an angle in radians about grey in YIQ, and toned: uint8 [..., 3] -> the same."""
+    to_yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    c, s = saturation * np.cos(turn), saturation * np.sin(turn)
+    matrix = np.linalg.inv(to_yiq) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ to_yiq
+    toned = (frames / np.float32(255)) ** np.float32(gamma)
+    return np.rint((toned @ matrix.T.astype(np.float32)).clip(0, 1) * 255).astype(np.uint8)
+
+
+def window(shot: Shot, rng: np.random.Generator, size: tuple[int, int] = WINDOW) -> Shot:
+    """What a window of so many pixels sees that moves over the clip in a straight line, a pixel at a time."""
+    corners = []
+    for all_, part in zip(shot.truth.shape[1:3], size, strict=True):
+        first, last = rng.integers(all_ - part + 1, size=2)
+        corners.append(np.rint(np.linspace(first, last, len(shot.truth))).astype(int))
+    height, width = size
+
+    def seen(frames: np.ndarray) -> np.ndarray:
+        return np.stack([f[y : y + height, x : x + width] for f, y, x in zip(frames, *corners, strict=True)])
+
+    looks = {name: seen(getattr(shot, name)) for name in LOOKS}
+    return replace(shot, **looks, faces=((),) * len(shot.truth))
 
 
 def _shown(shot: Shot, frames: np.ndarray) -> Shot:

@@ -1,0 +1,271 @@
+"""Train the miniature's VACE: edges or depth and a few known frames in, the clip out.
+
+Reads rendered sequences of the pretrain split and `<out>/wan_vae/`; writes `<out>/vace/` and at the end the folder
+`<out>/checkpoints/vace`. Starts as the low-noise expert, at finer tokens. What it has to learn is where things
+have gone, and no more: a few hundred clips are soon known by heart (known ones came out twice as near as new ones),
+so it sees them in other hues, mirrored, backwards, slowed, behind one another, and through windows that move over them.
+
+    python data/diorama/train_vace.py --rendered DIR --out DIR
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import architectures
+import dataset
+import loop
+import numpy as np
+import torch
+import train_vae
+from dataset import GREY, Shot
+from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn.functional import interpolate
+from train_video import CAPTION_DROPOUT, Text, cached, encode, written_out_attention
+
+from rmkit.sigma import shifted
+
+LEARNING_RATE = 1e-3
+SHIFT = 5.0  # where there is more noise its control counts for more
+# Structure and anchors of its clips, with their shares. The pipeline will ask for all but the last.
+LAYOUTS = {
+    ("edges", "ends"): 0.6,
+    ("depth", "ends"): 0.16,
+    ("edges", "multi"): 0.16,
+    ("edges", "random"): 0.08,
+}
+CALM = 5  # one in so many clips is seen slowed down or still as well
+WINDOWS = 2  # on each clip
+CROP = (6, 9)  # latents: a quarter of a frame, whose attention costs a sixteenth
+
+
+def main() -> None:
+    parser = loop.parser(__doc__)
+    parser.add_argument("--steps", type=int, default=5_000)
+    parser.add_argument("--batch", type=int, default=2, help="whole clips a step; twice as many windows")
+    parser.add_argument("--clips", type=int, help="use so many clips only, for a quick trial")
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        help="checkpoints folder whose VACE to go on from, or its expert where that VACE has other tokens",
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the transformer's blocks")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    written_out_attention(arguments.device)
+    out, device, batch = arguments.out, arguments.device, arguments.batch
+    shots = dataset.load(arguments.rendered, "pretrain", arguments.clips)
+    vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(device).eval()
+    train_vae.channels_last(vae)
+    whole = controlled(vae, whole_versions(shots), out / "latents" / "vace_whole.safetensors")
+    windows = controlled(vae, window_versions(shots), out / "latents" / "vace_windows.safetensors")
+    text = Text(out, whole.captions + windows.captions, trained=False, start_from=arguments.start_from)
+    text.encoder.to(device)
+    model, anew = start(out, arguments.start_from)
+    model.to(device)
+    if arguments.compile:
+        torch._dynamo.config.recompile_limit = 64  # the blocks are of two kinds, in sizes of three kinds
+        for block in (*model.blocks, *model.vace_blocks):
+            block.compile(dynamic=False)
+    rate, steps = arguments.learning_rate, arguments.steps
+    phases = []
+    if anew:
+        loss = objective(model, text, windows, 4 * batch, device, CROP)
+        phases.append(loop.Phase("crops", 6 * steps, rate, loss, warmup=0.03))
+    phases += [
+        loop.Phase("windows", steps, rate, objective(model, text, windows, 2 * batch, device), warmup=0.03),
+        loop.Phase("whole", steps, rate / 2, objective(model, text, whole, batch, device), warmup=0.03),
+    ]
+    loop.train(out / "vace", {"model": model}, phases)
+    architectures.save_vace(out / "checkpoints" / "vace", model)
+
+
+def whole_versions(shots: list[Shot]) -> Iterator[Shot]:
+    """The clips as they are, some of them calm, and all in another version."""
+    yield from shots
+    # Where nothing moves all of an anchor can be kept, which clips that move do not teach.
+    yield from (dataset.slowed(shot, np.random.default_rng((3, n))) for n, shot in enumerate(shots[::CALM]))
+    yield from (version(shots, n, np.random.default_rng((4, n))) for n in range(len(shots)))
+
+
+def window_versions(shots: list[Shot]) -> Iterator[Shot]:
+    """Windows on other versions of the clips."""
+    for n in range(WINDOWS * len(shots)):
+        rng = np.random.default_rng((5, n))
+        yield dataset.window(version(shots, n % len(shots), rng), rng)
+
+
+def version(shots: list[Shot], number: int, rng: np.random.Generator) -> Shot:
+    """A clip seen otherwise; half of the time with what is near in another one before it."""
+    back = dataset.varied(shots[number], rng)
+    if rng.random() < 0.5:
+        return back
+    return dataset.in_front_of(dataset.varied(shots[rng.integers(len(shots))], rng), back)
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """Clips with their controls, as WanVACEPipeline makes them: what VACE is trained on."""
+
+    truth: torch.Tensor  # normalised latents, float16 [N, C, F, H, W]
+    control: torch.Tensor  # inactive and reactive latents, float16 [N, 2C, F, H, W]
+    mask: torch.Tensor  # bool [N, F], true: generate
+    captions: list[str]
+
+    def states(self, chosen: np.ndarray) -> torch.Tensor:
+        """The control states of some clips: float32 [B, 2C + 64, F, H, W]."""
+        control = self.control[chosen].float()
+        shape = (len(chosen), 64, *control.shape[2:])
+        return torch.cat([control, self.mask[chosen].float()[:, None, :, None, None].expand(shape)], dim=1)
+
+
+@torch.no_grad()
+def controlled(vae: AutoencoderKLWan, shots: Iterator[Shot], cache: Path) -> Controlled:
+    """Latents of clips and of their controls, each in one layout drawn from LAYOUTS."""
+    shots = list(shots)
+    layouts, shares = list(LAYOUTS), list(LAYOUTS.values())
+
+    def compute() -> dict[str, torch.Tensor]:
+        truths, controls, masks = [], [], []
+        for number, shot in enumerate(shots):
+            rng = np.random.default_rng((1, number))
+            structure, anchors = layouts[rng.choice(len(layouts), p=shares)]
+            truth, lines = dataset.repeated(shot.truth), dataset.repeated(getattr(shot, structure))
+            known = dataset.known_frames(anchors, len(truth), rng)
+            where = known[:, None, None, None]
+            truths.append(encode(vae, truth))
+            inactive = encode(vae, np.where(where, truth, np.uint8(GREY)))
+            controls.append(torch.cat([inactive, encode(vae, np.where(where, np.uint8(GREY), lines))]))
+            # Sampled in time by nearest-exact, as the pipeline does it.
+            mask = torch.from_numpy(~known).float()[None, None]
+            masks.append(interpolate(mask, size=(len(truth) + 3) // 4, mode="nearest-exact")[0, 0] > 0.5)
+            if (number + 1) % 50 == 0:
+                print(f"latents of {number + 1} of {len(shots)} clips", flush=True)
+        return {"truth": torch.stack(truths), "control": torch.stack(controls), "mask": torch.stack(masks)}
+
+    pictures = (getattr(shot, look) for shot in shots for look in ("truth", "depth", "edges"))
+    return Controlled(
+        **cached(cache, vae, pictures, compute, repr(LAYOUTS)), captions=[s.caption for s in shots]
+    )
+
+
+def start(out: Path, start_from: Path | None) -> tuple[WanVACETransformer3DModel, bool]:
+    """These checkpoints' VACE, if its tokens are of today's size, or else one begun as the low-noise expert (true)."""
+    if start_from:
+        config = start_from / "vace" / "transformer" / "config.json"
+        if config.exists() and json.loads(config.read_text())["patch_size"] == list(architectures.VACE_PATCH):
+            found = WanVACETransformer3DModel.from_pretrained(config.parent, torch_dtype=torch.float32)
+            return found.float(), False
+        trained = start_from / "wan" / "transformer_2" / "diffusion_pytorch_model.safetensors"
+    else:
+        trained = out / "low" / "state" / "model.safetensors"
+    model = architectures.vace_transformer()
+    take_over(model, load_file(trained))
+    for number, layer in enumerate(model.config.vace_layers):
+        block, origin = model.vace_blocks[number], model.blocks[layer]
+        # Each VACE block starts as the block it stands beside; its output projection starts at zero.
+        block.load_state_dict(origin.state_dict(), strict=False)
+        nn.init.zeros_(block.proj_out.weight)
+        nn.init.zeros_(block.proj_out.bias)
+    see_control_as_clip(model)
+    return model, True
+
+
+@torch.no_grad()
+def take_over(model: WanVACETransformer3DModel, expert: dict[str, torch.Tensor]) -> None:
+    """Start VACE as the expert whose weights these are, at one latent a token where the expert has a patch of them.
+
+    Embeddings of a patch's places add up, what is said of them is averaged: where a patch's latents are alike, VACE
+    says what the expert said. What its feed-forward parts have more than the expert's counts for nothing at first.
+    Raises ValueError for an expert that VACE's blocks cannot be made of.
+    """
+    places = expert["proj_out.weight"].shape[0] // model.config.out_channels
+    fitted = {
+        "patch_embedding.weight": expert["patch_embedding.weight"].sum((2, 3, 4), keepdim=True),
+        "proj_out.weight": expert["proj_out.weight"].unflatten(0, (places, -1)).mean(0),
+        "proj_out.bias": expert["proj_out.bias"].unflatten(0, (places, -1)).mean(0),
+    }
+    own = model.state_dict()
+    for name, tensor in expert.items():
+        tensor = fitted.get(name, tensor)
+        if name not in own or any(a > b for a, b in zip(tensor.shape, own[name].shape, strict=True)):
+            raise ValueError(f"VACE cannot start from this expert: {name} has no room")
+        if name.endswith("ffn.net.2.weight"):
+            own[name].zero_()
+        own[name][tuple(slice(size) for size in tensor.shape)] = tensor
+
+
+@torch.no_grad()
+def see_control_as_clip(model: WanVACETransformer3DModel) -> None:
+    """Have VACE's control arrive in its first block as the clip's own latents arrive in the model.
+
+    A random embedding of structure is noise at first, and is trained away before anything reads it: after 9,000
+    steps its weights were a fifth of the anchors'. With this one grey clips are read within 200 steps.
+    """
+    embedding, own = model.vace_patch_embedding, model.patch_embedding
+    channels = own.weight.shape[1]
+    embedding.weight[:, :channels] = own.weight  # anchors
+    embedding.weight[:, channels : 2 * channels] = own.weight  # structure
+    embedding.weight[:, 2 * channels :] *= 0.1  # masks
+    embedding.bias.copy_(own.bias)
+    first = model.vace_blocks[0].proj_in
+    nn.init.eye_(first.weight)
+    nn.init.zeros_(first.bias)
+
+
+def objective(
+    model: nn.Module,
+    text: Text,
+    clips: Controlled,
+    batch: int,
+    device: str,
+    crop: tuple[int, int] | None = None,
+):
+    """Flow matching on latents: predict noise minus data at sigma drawn with a shift.
+
+    With a crop, so many rows and columns of latents are seen of each clip, anywhere in it.
+    """
+
+    def loss(rng: np.random.Generator, generator: torch.Generator):
+        chosen = rng.integers(len(clips.truth), size=batch)
+        window = cropping(rng, clips.truth.shape[-2:], batch, crop)
+        x0 = window(clips.truth[chosen].float()).to(device)  # [B, C, F, H, W]
+        captions = [clips.captions[i] if rng.random() >= CAPTION_DROPOUT else "" for i in chosen]
+        sigma = shifted(torch.rand(batch, generator=generator), 0.0, 1.0, SHIFT).to(device)
+        noise = torch.randn(x0.shape, generator=generator).to(device)
+        s = sigma.view(-1, 1, 1, 1, 1)
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+            predicted = model(
+                hidden_states=(1 - s) * x0 + s * noise,
+                timestep=sigma * 1000,
+                encoder_hidden_states=text(captions),
+                control_hidden_states=window(clips.states(chosen)).to(device),
+            ).sample
+        error = (predicted.float() - (noise - x0)).square().mean((1, 2, 3, 4))
+        far = error.detach()[sigma > 0.9]  # where all there is to go by is the control
+        return error.mean(), {"far": far.mean().item()} if len(far) else {}
+
+    return loss
+
+
+def cropping(
+    rng: np.random.Generator, shape: torch.Size, batch: int, size: tuple[int, int] | None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Cuts the same windows, one a clip, out of all of `shape` it is given, [B, ..., H, W]; or leaves it whole."""
+    if size is None:
+        return lambda x: x
+    corners = [
+        [int(rng.integers(all_ - part + 1)) for all_, part in zip(shape, size, strict=True)]
+        for _ in range(batch)
+    ]
+    return lambda x: torch.stack(
+        [row[..., y0 : y0 + size[0], x0 : x0 + size[1]] for row, (y0, x0) in zip(x, corners, strict=True)]
+    )
+
+
+if __name__ == "__main__":
+    main()
