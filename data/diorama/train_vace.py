@@ -136,10 +136,11 @@ def controlled(vae: AutoencoderKLWan, shots: Iterator[Shot], cache: Path) -> Con
             structure, anchors = layouts[rng.choice(len(layouts), p=shares)]
             truth, lines = dataset.repeated(shot.truth), dataset.repeated(getattr(shot, structure))
             known = dataset.known_frames(anchors, len(truth), rng)
-            where = known[:, None, None, None]
-            truths.append(encode(vae, truth))
-            inactive = encode(vae, np.where(where, truth, np.uint8(GREY)))
-            controls.append(torch.cat([inactive, encode(vae, np.where(where, np.uint8(GREY), lines))]))
+            where, grey = known[:, None, None, None], np.uint8(GREY)
+            inactive, reactive = (np.where(where, *pair) for pair in ((truth, grey), (grey, lines)))
+            z = encode(vae, np.stack([truth, inactive, reactive]))  # [3, C, F, H, W]
+            truths.append(z[0])
+            controls.append(z[1:].flatten(0, 1))
             # Sampled in time by nearest-exact, as the pipeline does it.
             mask = torch.from_numpy(~known).float()[None, None]
             masks.append(interpolate(mask, size=(len(truth) + 3) // 4, mode="nearest-exact")[0, 0] > 0.5)

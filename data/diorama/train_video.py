@@ -209,7 +209,7 @@ def truth_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torc
     """Normalised latents of all truth clips: float16 [N, C, F, H, W]."""
 
     def compute() -> dict[str, torch.Tensor]:
-        return {"truth": torch.stack([encode(vae, dataset.repeated(shot.truth)) for shot in shots])}
+        return {"truth": torch.cat([encode(vae, dataset.repeated(shot.truth)[None]) for shot in shots])}
 
     return cached(cache, vae, (shot.truth for shot in shots), compute)["truth"]
 
@@ -220,7 +220,7 @@ def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path, sta
 
     def compute() -> dict[str, torch.Tensor]:
         clips = [recoloured(shot.truth, np.random.default_rng((2, n)), stage) for n, shot in enumerate(shots)]
-        return {"reference": torch.stack([encode(vae, dataset.repeated(clip)) for clip in clips])}
+        return {"reference": torch.cat([encode(vae, dataset.repeated(clip)[None]) for clip in clips])}
 
     return cached(cache, vae, (shot.truth for shot in shots), compute)["reference"]
 
@@ -249,14 +249,14 @@ def recoloured(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.n
     return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
 
 
-def encode(vae: AutoencoderKLWan, frames: np.ndarray) -> torch.Tensor:
-    """uint8 [F, H, W, 3] -> normalised latents, float16 [C, (F-1)/4+1, H/8, W/8]."""
+def encode(vae: AutoencoderKLWan, clips: np.ndarray) -> torch.Tensor:
+    """uint8 [B, F, H, W, 3] -> normalised latents, float16 [B, C, (F-1)/4+1, H/8, W/8]."""
     device = next(vae.parameters()).device
-    x = torch.from_numpy(np.ascontiguousarray(frames)).to(device).float() / 127.5 - 1
-    x = x.permute(3, 0, 1, 2)[None].contiguous(memory_format=torch.channels_last_3d)
+    x = torch.from_numpy(clips).to(device).float() / 127.5 - 1
+    x = x.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)  # [B, 3, F, H, W]
     with torch.autocast(device.type, dtype=torch.bfloat16):
         z = vae.encode(x).latent_dist.mode()
-    return normalised(vae, z)[0].half().cpu()
+    return normalised(vae, z).half().cpu()
 
 
 def cached(
