@@ -1,11 +1,13 @@
 """The training of the tiny checkpoints: it resumes exactly, and VACE sees in training what it will be given."""
 
 from pathlib import Path
+from typing import Any
 
 import architectures
 import check_features
 import dataset
 import loop
+import matches
 import numpy as np
 import pytest
 import torch
@@ -85,7 +87,7 @@ def test_vace_is_trained_on_what_the_pipeline_feeds_it(
     base = rng.integers(40, 200, (3, 5, 1, 1, 3))
     render, truth, depth = (np.broadcast_to(v, (5, 32, 48, 3)).astype(np.uint8) for v in base)
     edges = np.full((5, 32, 48, 3), 255, np.uint8)
-    shot = dataset.Shot("s", render, truth, depth, edges, "", "clear", ((),) * 5)
+    shot = dataset.Shot("s", render, truth, depth, edges, depth[..., :1], "", "clear", ((),) * 5)
     pipeline = models.load_vace(tiny_profile)
     clips = train_vace.controlled(pipeline.vae, iter([shot]), tmp_path / "control.safetensors")
     states = clips.states(np.array([0]))
@@ -106,7 +108,7 @@ def test_vace_is_trained_on_what_the_pipeline_feeds_it(
 
 def test_all_looks_of_a_clip_are_mirrored_together() -> None:
     rng = np.random.default_rng(0)
-    looks = [rng.integers(0, 255, (2, 4, 6, 3), dtype=np.uint8) for _ in range(4)]
+    looks = [rng.integers(0, 255, (2, 4, 6, 3), dtype=np.uint8) for _ in dataset.LOOKS]
     shot = dataset.Shot("s", *looks, "", "clear", (((1.0, 0.0, 3.0, 2.0),), ()))
     turned = dataset.mirrored(shot)
     for name in dataset.LOOKS:
@@ -115,10 +117,10 @@ def test_all_looks_of_a_clip_are_mirrored_together() -> None:
 
 
 def test_backwards_the_last_frame_comes_first_in_all_that_is_seen() -> None:
-    looks = [np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1) + start for start in (0, 20, 40, 60)]
+    looks = [np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1) + start for start in (0, 20, 40, 60, 80)]
     boxes = tuple(((float(i), 0.0, 1.0, 1.0),) for i in range(17))
     turned = dataset.backwards(dataset.Shot("s", *looks, "", "clear", boxes))
-    for name, start in (("render", 0), ("truth", 20), ("depth", 40), ("edges", 60)):
+    for name, start in zip(dataset.LOOKS, (0, 20, 40, 60, 80), strict=True):
         assert getattr(turned, name)[:, 0, 0, 0].tolist() == [*range(start + 16, start - 1, -1)]
     assert [face[0][0] for face in turned.faces] == [*range(16, -1, -1)]
 
@@ -139,7 +141,9 @@ def test_versions_are_the_same_clip_seen_otherwise_and_windows_move_over_all_loo
     places = np.broadcast_to(np.arange(96)[:, None] * 144 + np.arange(144), (17, 96, 144))
     depth = np.stack([places // 256, places % 256, np.zeros_like(places)], -1).astype(np.uint8)
     truth = rng.integers(60, 200, (17, 96, 144, 3), dtype=np.uint8)
-    shot = dataset.Shot("s", truth, truth, depth, depth, "a red car", "clear", ((),) * 17)
+    objects = np.zeros((17, 96, 144, 1), np.uint8)
+    objects[:, :, 70:] = 3
+    shot = dataset.Shot("s", truth, truth, depth, depth, objects, "a red car", "clear", ((),) * 17)
     captions, moved = set(), set()
     for seed in range(12):
         varied = dataset.varied(shot, np.random.default_rng(seed))
@@ -157,10 +161,26 @@ def test_versions_are_the_same_clip_seen_otherwise_and_windows_move_over_all_loo
     assert captions == {"a red car", ""} and len(moved) > 6
 
 
+def test_objects_are_given_colours_of_their_own_which_they_keep() -> None:
+    truth = np.full((3, 8, 12, 3), (60, 120, 180), np.uint8)
+    objects = np.zeros((3, 8, 12, 1), np.uint8)
+    for frame in range(3):
+        objects[frame, :, 4 + frame : 8 + frame] = 7
+    shot = dataset.Shot("s", truth, truth, truth, truth, objects, "", "clear", ((),) * 3)
+    counts = set()
+    for seed in range(20):
+        varied = dataset.varied(shot, np.random.default_rng(seed))
+        colours = [np.unique(varied.truth[varied.objects[..., 0] == n], axis=0) for n in (0, 7)]
+        assert [len(c) for c in colours] == [1, 1]  # in all frames, wherever it has gone
+        counts.add(len(np.unique(np.concatenate(colours), axis=0)))
+    assert counts == {1, 2}
+
+
 def test_what_is_near_in_one_clip_stands_before_another() -> None:
     def flat(value: int, depth: np.ndarray) -> dataset.Shot:
         looks = [np.full((2, 8, 12, 3), value + n, np.uint8) for n in range(2)]
-        return dataset.Shot("s", *looks, depth, np.full_like(depth, 255), "a caption", "clear", ((),) * 2)
+        looks += [depth, np.full_like(depth, 255), np.full((2, 8, 12, 1), value, np.uint8)]
+        return dataset.Shot("s", *looks, "a caption", "clear", ((),) * 2)
 
     near = np.zeros((2, 8, 12, 3), np.uint8)
     near[:, :, :4] = 255
@@ -168,8 +188,65 @@ def test_what_is_near_in_one_clip_stands_before_another() -> None:
     assert (seen.render[:, :, :4] == 40).all() and (seen.render[:, :, 4:] == 200).all()
     assert (seen.truth[:, :, :4] == 41).all() and (seen.truth[:, :, 4:] == 201).all()
     assert np.array_equal(seen.depth, near) and seen.caption == ""
+    assert seen.objects.shape == (2, 8, 12, 1) and set(seen.objects[:, :, :4].flat) == {40}
     # The outline is where one ends before the other, and nowhere else.
     assert (seen.edges[:, :, 3:5] < 128).all() and (seen.edges[:, :, [0, 1, 6, 7]] == 255).all()
+
+
+def test_an_enlarged_clip_is_larger_in_all_that_is_seen_and_its_outlines_are_drawn_anew() -> None:
+    render = np.full((2, 40, 60, 3), 40, np.uint8)
+    render[:, :, 30:] = 200
+    looks = [render, render, render, np.zeros_like(render), render[..., :1]]
+    seen = dataset.enlarged(dataset.Shot("s", *looks, "", "clear", ((),) * 2), 1.5)
+    for name in dataset.LOOKS:
+        assert getattr(seen, name).shape[:3] == (2, 60, 90)
+    assert set(seen.objects.flat) == {40, 200}
+    assert np.array_equal(seen.edges, dataset.structure.edges(seen.render, dataset.STRUCTURE))
+    assert (seen.edges[:, :, 40:50].min((1, 2, 3)) < 128).all() and (seen.edges[:, :, :38] == 255).all()
+
+
+def test_what_is_seen_is_followed_to_both_ends_and_lost_where_it_leaves() -> None:
+    rng = np.random.default_rng(0)
+    wall = np.kron(rng.integers(0, 255, (24, 40, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+    pan = np.stack([wall[16:80, 2 * n : 2 * n + 96] for n in range(17)])  # 2 pixels to the left a frame
+    places = matches.where_from(pan).astype(np.float32)
+    assert places.shape == (2, 9, 8, 12, 2)
+    own = np.stack(np.mgrid[:8, :12], -1)
+    for latent, frame in ((0, 0), (3, 5), (8, 15)):
+        for end, moved in ((0, 2 * frame / 8), (1, -2 * (16 - frame) / 8)):
+            expected = own + np.array([0, moved])
+            there = (expected[..., 1] > 0) & (expected[..., 1] < 11)
+            found = places[end, latent]
+            assert np.abs(found - expected)[there].mean() < 0.15
+            assert (found[(expected[..., 1] < -1) | (expected[..., 1] > 12)] == matches.NOWHERE).all()
+
+
+def test_told_attention_is_the_models_own_and_lower_where_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = architectures.vace_transformer(num_layers=2, vace_layers=[0, 1], vace_in_channels=160)
+    told = matches.Told(model.vace_blocks[1].attn1)
+    asked = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+
+    def listening(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any
+    ) -> torch.Tensor:
+        if query.shape[-2] == key.shape[-2]:
+            asked.append(query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5)
+        return fused(query, key, value, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", listening)
+    places = torch.full((1, 2, 3, 4, 6, 2), matches.NOWHERE)
+    places[0, 1, 1, 2, 3] = torch.tensor([1.25, 4.0])  # one latent is known to go there in the last frame
+    with torch.no_grad():
+        model(
+            hidden_states=torch.randn(1, 48, 3, 4, 6),
+            timestep=torch.tensor([900.0]),
+            encoder_hidden_states=torch.randn(1, 4, 96),
+            control_hidden_states=torch.randn(1, 160, 3, 4, 6),
+        )
+        loss = told.loss(places)
+    chances = asked[1][0, 1].log_softmax(-1)[24 + 2 * 6 + 3, 48:].reshape(4, 6)  # of VACE's second block
+    assert torch.allclose(loss, -(0.75 * chances[1, 4] + 0.25 * chances[2, 4]), atol=1e-4)
 
 
 def test_attention_written_out_is_attention() -> None:
@@ -184,7 +261,7 @@ def test_attention_written_out_is_attention() -> None:
 
 
 def test_a_slowed_clip_shows_a_few_neighbouring_frames_for_its_whole_length() -> None:
-    looks = [np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1) + start for start in (0, 20, 40, 60)]
+    looks = [np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1) + start for start in (0, 20, 40, 60, 80)]
     boxes = tuple(((float(i), 0.0, 1.0, 1.0),) for i in range(17))
     shot = dataset.Shot("s", *looks, "", "clear", boxes)
     counts = set()
@@ -217,7 +294,7 @@ def test_experts_are_shown_the_same_clip_in_other_colours(tiny_profile: Profile,
     assert max(shifts["high"]) < 12 < max(shifts["low"])
 
     pipeline = models.load_wan(tiny_profile)
-    shot = dataset.Shot("s", truth, truth, truth, truth, "", "clear", ((),) * 5)
+    shot = dataset.Shot("s", *[truth] * 5, "", "clear", ((),) * 5)
     reference = train_video.reference_latents(pipeline.vae, [shot], tmp_path / "reference.safetensors", "low")
     target = train_video.truth_latents(pipeline.vae, [shot], tmp_path / "truth.safetensors")
     assert reference.shape == target.shape

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from rmkit import structure, video
@@ -19,18 +20,19 @@ GREY = 128  # nearest to the 0 that VACE puts where nothing is known
 
 WINDOW = (80, 128)  # pixels
 NEAR = 128  # half of the nearest point's disparity
-LOOKS = ("render", "truth", "depth", "edges")  # of a shot
+LOOKS = ("render", "truth", "depth", "edges", "objects")  # of a shot
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One clip of 17 distinct frames, each array uint8 [17, 96, 144, 3], and what the engine knows."""
+    """One clip of 17 distinct frames, each array uint8 [17, 96, 144, 3 or 1], and what the engine knows."""
 
     sequence: str
     render: np.ndarray
     truth: np.ndarray
     depth: np.ndarray  # grey, near is white
     edges: np.ndarray  # black lines on white
+    objects: np.ndarray  # numbers, one channel
     caption: str
     weather: str
     faces: tuple[tuple[tuple[float, float, float, float], ...], ...]  # boxes by frame
@@ -43,6 +45,7 @@ def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
         meta = json.loads((folder / "meta.json").read_text())
         render, truth = (video.read(folder / f"{look}.mp4") for look in ("render", "truth"))
         metres = np.load(folder / "depth.npy", allow_pickle=False).astype(np.float32)
+        objects = np.load(folder / "visible.npy", allow_pickle=False)[..., None]
         for shot in meta["shots"]:
             frames = slice(shot["first_frame"], shot["first_frame"] + shot["frames"])
             boxes = tuple(
@@ -56,6 +59,7 @@ def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
                     truth[frames],
                     structure.disparity_video(structure.disparity_of(metres[frames])),
                     structure.edges(render[frames], STRUCTURE),
+                    objects[frames],
                     shot["caption"],
                     shot["weather"],
                     boxes,
@@ -88,28 +92,38 @@ def slowed(shot: Shot, rng: np.random.Generator) -> Shot:
 
 
 def varied(shot: Shot, rng: np.random.Generator) -> Shot:
-    """Mirrored and backwards at random, and mostly in other hues, of which the caption no longer tells.
+    """Mirrored and backwards at random, and mostly in other colours, of which the caption no longer tells.
 
-    Brightness stays, and so do the edges, which are of brightness; hues can then not be known from them by heart.
+    The edges stay, which are the render's. All of the clip is turned in hue, or every object apart from the others and in
+    brightness too: neither can then be known by heart from the edges.
     """
     if rng.random() < 0.5:
         shot = mirrored(shot)
     if rng.random() < 0.5:
         shot = backwards(shot)
-    if rng.random() < 0.2:
+    kind = rng.choice(["as it is", "turned", "by object"], p=[0.2, 0.3, 0.5])
+    if kind == "as it is":
         return shot
-    truth = in_hues(
-        shot.truth, rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.1), np.exp(rng.uniform(-0.3, 0.3))
-    )
+    if kind == "turned":
+        return replace(shot, truth=in_hues(shot.truth, *_colouring(rng, 0.3)), caption="")
+    truth = shot.truth.copy()
+    for number in np.unique(shot.objects):
+        where = shot.objects[..., 0] == number
+        truth[where] = in_hues(truth[where], *_colouring(rng, 0.6))
     return replace(shot, truth=truth, caption="")
+
+
+def _colouring(rng: np.random.Generator, spread: float) -> tuple[float, float, float]:
+    """A turn of hue, a saturation and a gamma, of a logarithm up to `spread`."""
+    return rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.1), np.exp(rng.uniform(-spread, spread))
 
 
 def in_front_of(front: Shot, back: Shot) -> Shot:
     """What stands near in one clip before another clip: outlines and moves that were seen, never seen together."""
-    near = front.depth > NEAR
-    looks = {name: np.where(near, getattr(front, name), getattr(back, name)) for name in LOOKS[:3]}
-    edges = structure.edges(looks["render"], STRUCTURE)
-    return replace(back, **looks, edges=edges, caption="", faces=((),) * len(edges))
+    near = front.depth[..., :1] > NEAR
+    looks = {name: np.where(near, getattr(front, name), getattr(back, name)) for name in LOOKS}
+    looks["edges"] = structure.edges(looks["render"], STRUCTURE)
+    return replace(back, **looks, caption="", faces=((),) * len(near))
 
 
 def in_hues(frames: np.ndarray, turn: float, saturation: float, gamma: float) -> np.ndarray:
@@ -119,6 +133,21 @@ def in_hues(frames: np.ndarray, turn: float, saturation: float, gamma: float) ->
     matrix = np.linalg.inv(to_yiq) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ to_yiq
     toned = (frames / np.float32(255)) ** np.float32(gamma)
     return np.rint((toned @ matrix.T.astype(np.float32)).clip(0, 1) * 255).astype(np.uint8)
+
+
+def enlarged(shot: Shot, factor: float) -> Shot:
+    """All that is seen that many times as large, for a window to move over faster."""
+    height, width = shot.truth.shape[1:3]
+    size = round(width * factor), round(height * factor)
+
+    def larger(name: str) -> np.ndarray:
+        how = cv2.INTER_NEAREST if name == "objects" else cv2.INTER_CUBIC
+        frames = [cv2.resize(f, size, interpolation=how) for f in getattr(shot, name)]
+        return np.stack(frames).reshape(len(frames), size[1], size[0], -1)
+
+    looks = {name: larger(name) for name in LOOKS}
+    looks["edges"] = structure.edges(looks["render"], STRUCTURE)
+    return replace(shot, **looks, faces=((),) * len(shot.truth))
 
 
 def window(shot: Shot, rng: np.random.Generator, size: tuple[int, int] = WINDOW) -> Shot:

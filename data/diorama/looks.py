@@ -11,6 +11,7 @@ import bpy
 from meshes import KINDS
 from world import Plan
 
+SAMPLES = 5  # paths a pixel of the truth, which is then denoised
 SUN_RENDER, AMBIENT_RENDER = 6.0, (0.38, 0.40, 0.44)  # W/m2 and share of the base colour
 SKY = {
     "clear": ((0.30, 0.50, 0.86), (0.80, 0.86, 0.92)),
@@ -249,7 +250,7 @@ def make_light(plan: Plan, azimuth: float, elevation: float) -> None:
     flat.node.inputs["Color"].default_value = (0.42, 0.60, 0.86, 1)
 
 
-def switch(look: str, plan: Plan) -> None:
+def switch(look: str, plan: Plan, samples: int = SAMPLES) -> None:
     """Set materials, light and engine to render, truth or passes; `unlit` is the render without sun."""
     scene = bpy.context.scene
     output = "render" if look == "unlit" else look
@@ -265,7 +266,7 @@ def switch(look: str, plan: Plan) -> None:
     cycles.denoising_prefilter = "FAST"
     cycles.use_adaptive_sampling = False
     cycles.seed = 0  # still noise: what is left of it must not flicker
-    cycles.samples = 5 if look == "truth" else 1  # the game smooths no edges
+    cycles.samples = samples if look == "truth" else 1  # the game smooths no edges
     cycles.max_bounces = 1 if look == "truth" else 0  # the ray after the last bounce sees the sky
     cycles.caustics_reflective = cycles.caustics_refractive = False
     cycles.filter_width = 1.2 if look == "truth" else 0.01

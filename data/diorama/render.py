@@ -22,7 +22,7 @@ import bpy
 import numpy as np
 from figures import Figure
 from film import BRIGHTNESS, LUMA, add_weather, encode_film, encode_render, haze, match_exposure, soften
-from looks import make_light, make_materials, switch
+from looks import SAMPLES, make_light, make_materials, switch
 from sets import build_set
 from staging import Take, measure_face
 from world import (
@@ -48,6 +48,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1, help="sequences to go through")
     parser.add_argument("--step", type=int, default=1, help="2 with two processes side by side")
     parser.add_argument("--looks", default="render,truth")
+    parser.add_argument(
+        "--samples", type=int, default=SAMPLES, help="paths a pixel of the truth, then denoised"
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     looks = arguments.looks.split(",")
@@ -59,12 +62,14 @@ def main() -> None:
         if (folder / "meta.json").exists():
             continue
         begin = time.time()
-        parts = render_sequence(plan, folder, looks, arguments.threads)
+        parts = render_sequence(plan, folder, looks, arguments.threads, arguments.samples)
         told = " ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items())
         print(f"{plan.split}/{plan.sequence} {time.time() - begin:.1f} s ({told})", flush=True)
 
 
-def render_sequence(plan: Plan, folder: Path, looks: list[str], threads: int) -> dict[str, float]:
+def render_sequence(
+    plan: Plan, folder: Path, looks: list[str], threads: int, samples: int = SAMPLES
+) -> dict[str, float]:
     """Build once, render passes and looks, write the folder; returns seconds by part."""
     clock, parts = time.time(), {}
 
@@ -94,7 +99,7 @@ def render_sequence(plan: Plan, folder: Path, looks: list[str], threads: int) ->
             stops = match_exposure(light, brightness, encode_render)
             write_video(work / "render.mp4", encode_render(light * 2.0**stops))
         if "truth" in looks:
-            light, _ = shoot("truth", plan, takes, work)
+            light, _ = shoot("truth", plan, takes, work, samples=samples)
             light = add_weather(light, depth.astype(np.float32), plan.weather, plan.seed)
             target = brightness * BRIGHTNESS[plan.weather]
             film = encode_film(light * 2.0 ** match_exposure(light, target))
@@ -146,11 +151,16 @@ def build(plan: Plan, threads: int) -> tuple[list[Take], list[Figure], object]:
 
 
 def shoot(
-    look: str, plan: Plan, takes: list[Take], work: Path, figures: list[Figure] | None = None
+    look: str,
+    plan: Plan,
+    takes: list[Take],
+    work: Path,
+    figures: list[Figure] | None = None,
+    samples: int = SAMPLES,
 ) -> tuple[np.ndarray, list[list[dict]]]:
     """All frames in one look, linear float32 [frames, height, width, 3]; with figures, the faces."""
     scene = bpy.context.scene
-    switch(look, plan)
+    switch(look, plan, samples)
     path = work / "frame.exr"
     scene.render.filepath = str(path)
     frames, faces = np.empty((FRAMES, HEIGHT, WIDTH, 3), np.float32), []

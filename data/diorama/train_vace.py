@@ -16,6 +16,7 @@ from pathlib import Path
 import architectures
 import dataset
 import loop
+import matches
 import numpy as np
 import torch
 import train_vae
@@ -38,7 +39,9 @@ LAYOUTS = {
     ("edges", "random"): 0.08,
 }
 CALM = 5  # one in so many clips is seen slowed down or still as well
-WINDOWS = 2  # on each clip
+WINDOWS = 1  # on each clip
+LARGEST = 1.5  # times: a window on a larger picture can move faster than any camera does here
+TOLD, TELLING = (1, 2), 0.1  # VACE blocks whose attention is told where to look, and the weight of that loss
 CROP = (6, 9)  # latents: a quarter of a frame, whose attention costs a sixteenth
 
 
@@ -67,18 +70,22 @@ def main() -> None:
     text.encoder.to(device)
     model, anew = start(out, arguments.start_from)
     model.to(device)
+    told = [matches.Told(model.vace_blocks[number].attn1) for number in TOLD]
     if arguments.compile:
         torch._dynamo.config.recompile_limit = 64  # the blocks are of two kinds, in sizes of three kinds
-        for block in (*model.blocks, *model.vace_blocks):
+        # What is told where to look has to be listened to from outside.
+        for block in (*model.blocks, *(b for n, b in enumerate(model.vace_blocks) if n not in TOLD)):
             block.compile(dynamic=False)
     rate, steps = arguments.learning_rate, arguments.steps
     phases = []
     if anew:
-        loss = objective(model, text, windows, 4 * batch, device, CROP)
+        loss = objective(model, [], text, windows, 4 * batch, device, CROP)
         phases.append(loop.Phase("crops", 6 * steps, rate, loss, warmup=0.03))
     phases += [
-        loop.Phase("windows", steps, rate, objective(model, text, windows, 2 * batch, device), warmup=0.03),
-        loop.Phase("whole", steps, rate / 2, objective(model, text, whole, batch, device), warmup=0.03),
+        loop.Phase(
+            "windows", steps, rate, objective(model, told, text, windows, 2 * batch, device), warmup=0.03
+        ),
+        loop.Phase("whole", steps, rate / 2, objective(model, told, text, whole, batch, device), warmup=0.03),
     ]
     loop.train(out / "vace", {"model": model}, phases)
     architectures.save_vace(out / "checkpoints" / "vace", model)
@@ -93,10 +100,13 @@ def whole_versions(shots: list[Shot]) -> Iterator[Shot]:
 
 
 def window_versions(shots: list[Shot]) -> Iterator[Shot]:
-    """Windows on other versions of the clips."""
+    """Windows on other versions of the clips, half of them enlarged."""
     for n in range(WINDOWS * len(shots)):
         rng = np.random.default_rng((5, n))
-        yield dataset.window(version(shots, n % len(shots), rng), rng)
+        shot = version(shots, n % len(shots), rng)
+        if rng.random() < 0.5:
+            shot = dataset.enlarged(shot, rng.uniform(1.0, LARGEST))
+        yield dataset.window(shot, rng)
 
 
 def version(shots: list[Shot], number: int, rng: np.random.Generator) -> Shot:
@@ -114,6 +124,9 @@ class Controlled:
     truth: torch.Tensor  # normalised latents, float16 [N, C, F, H, W]
     control: torch.Tensor  # inactive and reactive latents, float16 [N, 2C, F, H, W]
     mask: torch.Tensor  # bool [N, F], true: generate
+    places: (
+        torch.Tensor
+    )  # as of matches.where_from, float16 [N, 2, F, H, W, 2]; nowhere in ends that are not known
     captions: list[str]
 
     def states(self, chosen: np.ndarray) -> torch.Tensor:
@@ -130,7 +143,7 @@ def controlled(vae: AutoencoderKLWan, shots: Iterator[Shot], cache: Path) -> Con
     layouts, shares = list(LAYOUTS), list(LAYOUTS.values())
 
     def compute() -> dict[str, torch.Tensor]:
-        truths, controls, masks = [], [], []
+        truths, controls, masks, places = [], [], [], []
         for number, shot in enumerate(shots):
             rng = np.random.default_rng((1, number))
             structure, anchors = layouts[rng.choice(len(layouts), p=shares)]
@@ -141,12 +154,16 @@ def controlled(vae: AutoencoderKLWan, shots: Iterator[Shot], cache: Path) -> Con
             z = encode(vae, np.stack([truth, inactive, reactive]))  # [3, C, F, H, W]
             truths.append(z[0])
             controls.append(z[1:].flatten(0, 1))
+            there = matches.where_from(shot.render)
+            there[~known[[0, -1]]] = matches.NOWHERE
+            places.append(torch.from_numpy(there))
             # Sampled in time by nearest-exact, as the pipeline does it.
             mask = torch.from_numpy(~known).float()[None, None]
             masks.append(interpolate(mask, size=(len(truth) + 3) // 4, mode="nearest-exact")[0, 0] > 0.5)
             if (number + 1) % 50 == 0:
                 print(f"latents of {number + 1} of {len(shots)} clips", flush=True)
-        return {"truth": torch.stack(truths), "control": torch.stack(controls), "mask": torch.stack(masks)}
+        found = {"truth": truths, "control": controls, "mask": masks, "places": places}
+        return {name: torch.stack(tensors) for name, tensors in found.items()}
 
     pictures = (getattr(shot, look) for shot in shots for look in ("truth", "depth", "edges"))
     return Controlled(
@@ -220,13 +237,14 @@ def see_control_as_clip(model: WanVACETransformer3DModel) -> None:
 
 def objective(
     model: nn.Module,
+    told: list[matches.Told],
     text: Text,
     clips: Controlled,
     batch: int,
     device: str,
     crop: tuple[int, int] | None = None,
 ):
-    """Flow matching on latents: predict noise minus data at sigma drawn with a shift.
+    """Flow matching on latents: predict noise minus data at sigma drawn with a shift; and to look where it is told.
 
     With a crop, so many rows and columns of latents are seen of each clip, anywhere in it.
     """
@@ -246,9 +264,13 @@ def objective(
                 encoder_hidden_states=text(captions),
                 control_hidden_states=window(clips.states(chosen)).to(device),
             ).sample
+            looking = [attention.loss(clips.places[chosen].to(device)) for attention in told]
         error = (predicted.float() - (noise - x0)).square().mean((1, 2, 3, 4))
         far = error.detach()[sigma > 0.9]  # where all there is to go by is the control
-        return error.mean(), {"far": far.mean().item()} if len(far) else {}
+        figures = {"far": far.mean().item()} if len(far) else {}
+        if told:
+            figures["told"] = looking[-1].item()
+        return error.mean() + TELLING * sum(looking), figures
 
     return loss
 
