@@ -3,7 +3,8 @@
 Reads rendered sequences of the pretrain split and `<out>/wan_vae/`; writes `<out>/vace/` and at the end the folder
 `<out>/checkpoints/vace`. Starts as the low-noise expert, at finer tokens. What it has to learn is where things
 have gone, and no more: a few hundred clips are soon known by heart (known ones came out twice as near as new ones),
-so it sees them in other hues, mirrored, backwards, slowed, behind one another, and through windows that move over them.
+so it sees them in other colours, mirrored, backwards, slowed, behind one another, and through windows that move over
+them; and since it would learn first that things stay where they are, its attention is told where they go (matches.py).
 
     python data/diorama/train_vace.py --rendered DIR --out DIR
 """
@@ -41,7 +42,7 @@ LAYOUTS = {
 CALM = 5  # one in so many clips is seen slowed down or still as well
 WINDOWS = 1  # on each clip
 LARGEST = 1.5  # times: a window on a larger picture can move faster than any camera does here
-TOLD, TELLING = (1, 2), 0.1  # VACE blocks whose attention is told where to look, and the weight of that loss
+TELLING = 0.1  # weight of the loss of attention that is told where to look
 CROP = (6, 9)  # latents: a quarter of a frame, whose attention costs a sixteenth
 
 
@@ -70,12 +71,13 @@ def main() -> None:
     text.encoder.to(device)
     model, anew = start(out, arguments.start_from)
     model.to(device)
-    told = [matches.Told(model.vace_blocks[number].attn1) for number in TOLD]
+    listening = [*model.vace_blocks[1:], model.blocks[-1]]
+    told = [matches.Told(block.attn1) for block in listening]
     if arguments.compile:
         torch._dynamo.config.recompile_limit = 64  # the blocks are of two kinds, in sizes of three kinds
-        # What is told where to look has to be listened to from outside.
-        for block in (*model.blocks, *(b for n, b in enumerate(model.vace_blocks) if n not in TOLD)):
-            block.compile(dynamic=False)
+        for block in (*model.blocks, *model.vace_blocks):
+            if block not in listening:  # what is told where to look has to be heard outside
+                block.compile(dynamic=False)
     rate, steps = arguments.learning_rate, arguments.steps
     phases = []
     if anew:
