@@ -17,9 +17,9 @@ from rmkit.profile import Profile
 # Seconds an item, expected of `mini` (33 frames of 96x144) on two laptop cores.
 EXPECTED = {
     "data": 0.3,
-    "anchors": 0.4,
+    "anchors": 0.2,
     "structure": 0.1,
-    "propagate": 1.7,
+    "propagate": 2.6,
     "train": 0.45,
     "enhance": 1.7,
     "evaluate": 0.7,
