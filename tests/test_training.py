@@ -193,6 +193,31 @@ def test_what_is_near_in_one_clip_stands_before_another() -> None:
     assert (seen.edges[:, :, 3:5] < 128).all() and (seen.edges[:, :, [0, 1, 6, 7]] == 255).all()
 
 
+def test_what_drifts_moves_in_all_that_is_seen_and_leaves_nothing_behind() -> None:
+    places = np.broadcast_to(1 + np.arange(96)[:, None] * 144 + np.arange(144), (17, 96, 144))
+    coded = np.stack([places // 256, places % 256, np.zeros_like(places)], -1).astype(np.uint8)
+    shot = dataset.Shot("s", coded, coded, coded, coded, coded[..., 1:2], "", "clear", ((),) * 17)
+    speeds = set()
+    for seed in range(8):
+        seen = dataset.adrift(shot, np.random.default_rng(seed))
+        numbers = seen.truth[..., 0].astype(int) * 256 + seen.truth[..., 1]
+        corners = []
+        for frame, number in enumerate(numbers):
+            ys, xs = np.nonzero(number)
+            if not len(ys):
+                continue
+            there = (slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1))
+            y, x = divmod(int(number[there][0, 0]) - 1, 144)
+            height, width = number[there].shape
+            assert np.array_equal(number[there], places[0][y : y + height, x : x + width])
+            assert len(ys) == height * width == (96 - abs(ys.min() - y)) * (144 - abs(xs.min() - x))
+            corners.append((frame, xs.min() - x))
+        assert np.array_equal(seen.objects[..., 0], seen.render[..., 1])
+        assert min(abs(corners[0][1]), abs(corners[-1][1])) <= 36  # mostly seen at one end
+        speeds.add(round((corners[-1][1] - corners[0][1]) / (corners[-1][0] - corners[0][0])))
+    assert len(speeds) > 3
+
+
 def test_an_enlarged_clip_is_larger_in_all_that_is_seen_and_its_outlines_are_drawn_anew() -> None:
     render = np.full((2, 40, 60, 3), 40, np.uint8)
     render[:, :, 30:] = 200

@@ -126,6 +126,28 @@ def in_front_of(front: Shot, back: Shot) -> Shot:
     return replace(back, **looks, caption="", faces=((),) * len(near))
 
 
+def adrift(shot: Shot, rng: np.random.Generator) -> Shot:
+    """All that is seen moves across the frame in a straight line, a pixel at a time, and nothing is where it has left.
+
+    At one end of the clip it is moved a quarter as far at most: there it can mostly be seen.
+    """
+    height, width = shot.truth.shape[1:3]
+    ends = rng.uniform(-1, 1, (2, 2)) * (height / 2, width)
+    ends[rng.integers(2)] /= 4
+    path = np.rint(np.linspace(*ends, len(shot.truth))).astype(int)
+
+    def moved(frames: np.ndarray) -> np.ndarray:
+        found = np.zeros_like(frames)
+        for frame, there, (y, x) in zip(frames, found, path, strict=True):
+            there[max(y, 0) : max(height + y, 0), max(x, 0) : max(width + x, 0)] = frame[
+                max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)
+            ]
+        return found
+
+    looks = {name: moved(getattr(shot, name)) for name in LOOKS}
+    return replace(shot, **looks, faces=((),) * len(shot.truth))
+
+
 def in_hues(frames: np.ndarray, turn: float, saturation: float, gamma: float) -> np.ndarray:
     """Hues turned by an angle in radians about grey in YIQ, and toned: uint8 [..., 3] -> the same."""
     to_yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])

@@ -112,11 +112,12 @@ def window_versions(shots: list[Shot]) -> Iterator[Shot]:
 
 
 def version(shots: list[Shot], number: int, rng: np.random.Generator) -> Shot:
-    """A clip seen otherwise; half of the time with what is near in another one before it."""
+    """A clip seen otherwise; half of the time with what is near in another one before it, coming or going as a rule."""
     back = dataset.varied(shots[number], rng)
     if rng.random() < 0.5:
         return back
-    return dataset.in_front_of(dataset.varied(shots[rng.integers(len(shots))], rng), back)
+    front = dataset.varied(shots[rng.integers(len(shots))], rng)
+    return dataset.in_front_of(dataset.adrift(front, rng) if rng.random() < 0.7 else front, back)
 
 
 @dataclass(frozen=True)
