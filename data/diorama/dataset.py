@@ -135,17 +135,10 @@ def adrift(shot: Shot, rng: np.random.Generator) -> Shot:
     ends = rng.uniform(-1, 1, (2, 2)) * (height / 2, width)
     ends[rng.integers(2)] /= 4
     path = np.rint(np.linspace(*ends, len(shot.truth))).astype(int)
-
-    def moved(frames: np.ndarray) -> np.ndarray:
-        found = np.zeros_like(frames)
-        for frame, there, (y, x) in zip(frames, found, path, strict=True):
-            there[max(y, 0) : max(height + y, 0), max(x, 0) : max(width + x, 0)] = frame[
-                max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)
-            ]
-        return found
-
-    looks = {name: moved(getattr(shot, name)) for name in LOOKS}
-    return replace(shot, **looks, faces=((),) * len(shot.truth))
+    # As through a window that moves the other way, over the clip in a margin of nothing.
+    margin = ((0, 0), (height, height), (width, width), (0, 0))
+    amid_nothing = replace(shot, **{name: np.pad(getattr(shot, name), margin) for name in LOOKS})
+    return _through(amid_nothing, (height, width) - path, (height, width))
 
 
 def in_hues(frames: np.ndarray, turn: float, saturation: float, gamma: float) -> np.ndarray:
@@ -178,10 +171,15 @@ def window(shot: Shot, rng: np.random.Generator, size: tuple[int, int] = WINDOW)
     for all_, part in zip(shot.truth.shape[1:3], size, strict=True):
         first, last = rng.integers(all_ - part + 1, size=2)
         corners.append(np.rint(np.linspace(first, last, len(shot.truth))).astype(int))
+    return _through(shot, np.stack(corners, -1), size)
+
+
+def _through(shot: Shot, corners: np.ndarray, size: tuple[int, int]) -> Shot:
+    """What a window of so many pixels sees, whose top left is, frame by frame, in the rows of `corners`."""
     height, width = size
 
     def seen(frames: np.ndarray) -> np.ndarray:
-        return np.stack([f[y : y + height, x : x + width] for f, y, x in zip(frames, *corners, strict=True)])
+        return np.stack([f[y : y + height, x : x + width] for f, (y, x) in zip(frames, corners, strict=True)])
 
     looks = {name: seen(getattr(shot, name)) for name in LOOKS}
     return replace(shot, **looks, faces=((),) * len(shot.truth))
