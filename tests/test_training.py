@@ -78,8 +78,9 @@ def test_twins_are_known_together_and_the_pipelines_layouts_are_used() -> None:
         assert (known[:-1:2] == known[1::2]).all()
 
 
+@pytest.mark.parametrize("edited", [False, True], ids=["true anchors", "edited anchors"])
 def test_vace_is_trained_on_what_the_pipeline_feeds_it(
-    tiny_profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: bool
 ) -> None:
     monkeypatch.setattr(train_vace, "LAYOUTS", {("edges", "ends"): 1.0})
     rng = np.random.default_rng(0)
@@ -89,10 +90,14 @@ def test_vace_is_trained_on_what_the_pipeline_feeds_it(
     edges = np.full((5, 32, 48, 3), 255, np.uint8)
     shot = dataset.Shot("s", render, truth, depth, edges, depth[..., :1], "", "clear", ((),) * 5)
     pipeline = models.load_vace(tiny_profile)
-    clips = train_vace.controlled(pipeline.vae, iter([shot]), tmp_path / "control.safetensors")
+    edit = train_vace.Editor(Path(tiny_profile.models.editor)) if edited else None
+    clips = train_vace.controlled(pipeline.vae, iter([shot]), tmp_path / "control.safetensors", edit)
     states = clips.states(np.array([0]))
 
     anchors = {0: truth[0], 8: truth[4]}
+    if edit:
+        anchors = dict(zip(anchors, edit(render[[0, 4]], 0), strict=True))
+        assert not np.array_equal(anchors[0], truth[0])
     frames, mask = propagate.control(dataset.repeated(edges), anchors, [0, 8])
     video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     masks = torch.from_numpy(mask / 255.0).float()[None, None].expand(1, 3, -1, -1, -1)
@@ -104,6 +109,8 @@ def test_vace_is_trained_on_what_the_pipeline_feeds_it(
     assert torch.equal(states[:, -64:].float(), expected[:, -64:])
     difference = (states[:, :-64].float() - expected[:, :-64]).abs().mean()
     assert difference < 0.05 * expected[:, :-64].abs().mean()
+    aim = train_vace.encode(pipeline.vae, dataset.repeated(truth)[None])
+    torch.testing.assert_close(clips.truth, aim, atol=0.02, rtol=0.02)  # whatever the anchors are
 
 
 def test_all_looks_of_a_clip_are_mirrored_together() -> None:

@@ -136,7 +136,7 @@ def objective(
         sigma = shifted(uniform, 0.0, 1.0, SHIFT).to(device)
         noise = torch.randn(x0.shape, generator=generator).to(device)
         s = sigma.view(-1, 1, 1)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with loop.autocast(device):
             embedded, mask = pipeline.encode_prompt(
                 image=[seen[i] for i in chosen], prompt=[mini.anchors.prompt] * batch, device=device
             )

@@ -106,7 +106,7 @@ class Teacher(nn.Module):
 
 def answers(model: nn.ModuleDict, crops: torch.Tensor) -> torch.Tensor:
     """Cosines with the prototypes, float32 [B, 512], of crops [B, 3, h, w] in -1..1."""
-    with torch.autocast(crops.device.type, dtype=torch.bfloat16):
+    with loop.autocast(crops.device):
         hidden = model["blocks"](crops, interpolate_pos_encoding=True).last_hidden_state
         return model["head"](hidden[:, 0]).float()
 

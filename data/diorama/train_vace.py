@@ -1,7 +1,7 @@
 """Train the miniature's VACE: edges or depth and a few known frames in, the clip out.
 
-Reads rendered sequences of the pretrain split and `<out>/wan_vae/`; writes `<out>/vace/` and at the end the folder
-`<out>/checkpoints/vace`. Starts as the low-noise expert, at finer tokens. What it has to learn is where things
+Reads rendered sequences of the pretrain split, `<out>/wan_vae/` and the editor; writes `<out>/vace/` and at the end the
+folder `<out>/checkpoints/vace`. Starts as the low-noise expert, at finer tokens. What it has to learn is where things
 have gone, and no more: a few hundred clips are soon known by heart (known ones came out twice as near as new ones),
 so it sees them in other colours, mirrored, backwards, slowed, behind one another, and through windows that move over
 them; and since it would learn first that things stay where they are, its attention is told where they go (matches.py).
@@ -11,7 +11,7 @@ them; and since it would learn first that things stay where they are, its attent
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import architectures
@@ -28,6 +28,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 from train_video import CAPTION_DROPOUT, Text, cached, encode, written_out_attention
 
+from rmkit import models, profile
+from rmkit.anchors import edit_frame
 from rmkit.sigma import shifted
 
 LEARNING_RATE = 1e-3
@@ -66,6 +68,9 @@ def main() -> None:
     vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(device).eval()
     train_vae.channels_last(vae)
     whole = controlled(vae, whole_versions(shots), out / "latents" / "vace_whole.safetensors")
+    clear = (shot for shot in shots if shot.weather == "clear")
+    edit = Editor((arguments.start_from or out / "checkpoints") / "editor")
+    whole = joined(whole, controlled(vae, clear, out / "latents" / "vace_edited.safetensors", edit))
     windows = controlled(vae, window_versions(shots), out / "latents" / "vace_windows.safetensors")
     text = Text(out, whole.captions + windows.captions, trained=False, start_from=arguments.start_from)
     text.encoder.to(device)
@@ -139,9 +144,30 @@ class Controlled:
         return torch.cat([control, self.mask[chosen].float()[:, None, :, None, None].expand(shape)], dim=1)
 
 
+class Editor:
+    """Edits frames as the anchoring does it: uint8 [N, H, W, 3] of a render -> the same.
+
+    The pipeline's anchors are not the truth. Each errs in its own way, and a VACE that has seen such ends need not
+    keep to one of them. It learns what the editor gets wrong on new clips only from clips the editor was not trained on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        mini = profile.load("mini")
+        settings = mini.models.model_copy(update={"editor": str(folder.resolve()), "device": "cpu"})
+        self.profile = mini.model_copy(update={"models": settings})
+        self.pipeline = models.load_editor(self.profile)
+        self.fingerprint = models.fingerprint(self.profile, "editor")
+
+    def __call__(self, frames: np.ndarray, seed: int) -> np.ndarray:
+        """All of them drawn from one seed, as frame by frame from seeds that follow it."""
+        return np.stack([edit_frame(self.profile, self.pipeline, f, seed + n) for n, f in enumerate(frames)])
+
+
 @torch.no_grad()
-def controlled(vae: AutoencoderKLWan, shots: Iterator[Shot], cache: Path) -> Controlled:
-    """Latents of clips and of their controls, each in one layout drawn from LAYOUTS."""
+def controlled(
+    vae: AutoencoderKLWan, shots: Iterator[Shot], cache: Path, edit: Editor | None = None
+) -> Controlled:
+    """Latents of clips and of their controls, each in one layout drawn from LAYOUTS; with an editor, its anchors."""
     shots = list(shots)
     layouts, shares = list(LAYOUTS), list(LAYOUTS.values())
 
@@ -153,7 +179,13 @@ def controlled(vae: AutoencoderKLWan, shots: Iterator[Shot], cache: Path) -> Con
             truth, lines = dataset.repeated(shot.truth), dataset.repeated(getattr(shot, structure))
             known = dataset.known_frames(anchors, len(truth), rng)
             where, grey = known[:, None, None, None], np.uint8(GREY)
-            inactive, reactive = (np.where(where, *pair) for pair in ((truth, grey), (grey, lines)))
+            ends = truth
+            if edit:
+                ends = shot.truth.copy()
+                chosen = np.flatnonzero(known[::2])  # of the distinct frames
+                ends[chosen] = edit(shot.render[chosen], 100 * number)
+                ends = dataset.repeated(ends)
+            inactive, reactive = (np.where(where, *pair) for pair in ((ends, grey), (grey, lines)))
             z = encode(vae, np.stack([truth, inactive, reactive]))  # [3, C, F, H, W]
             truths.append(z[0])
             controls.append(z[1:].flatten(0, 1))
@@ -169,9 +201,15 @@ def controlled(vae: AutoencoderKLWan, shots: Iterator[Shot], cache: Path) -> Con
         return {name: torch.stack(tensors) for name, tensors in found.items()}
 
     pictures = (getattr(shot, look) for shot in shots for look in ("truth", "depth", "edges"))
-    return Controlled(
-        **cached(cache, vae, pictures, compute, repr(LAYOUTS)), captions=[s.caption for s in shots]
-    )
+    settings = repr(LAYOUTS) + (edit.fingerprint if edit else "")
+    return Controlled(**cached(cache, vae, pictures, compute, settings), captions=[s.caption for s in shots])
+
+
+def joined(first: Controlled, second: Controlled) -> Controlled:
+    """Both one after the other."""
+    names = [field.name for field in fields(Controlled) if field.name != "captions"]
+    tensors = {name: torch.cat([getattr(first, name), getattr(second, name)]) for name in names}
+    return Controlled(**tensors, captions=first.captions + second.captions)
 
 
 def start(out: Path, start_from: Path | None) -> tuple[WanVACETransformer3DModel, bool]:
@@ -260,7 +298,7 @@ def objective(
         sigma = shifted(torch.rand(batch, generator=generator), 0.0, 1.0, SHIFT).to(device)
         noise = torch.randn(x0.shape, generator=generator).to(device)
         s = sigma.view(-1, 1, 1, 1, 1)
-        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        with loop.autocast(device):
             predicted = model(
                 hidden_states=(1 - s) * x0 + s * noise,
                 timestep=sigma * 1000,

@@ -220,7 +220,7 @@ def reconstruction(
     x = x.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)  # [B, 3, F, h, w]
     lines = torch.tensor(["edges" in kind for kind, _ in samples])
     weights = torch.where(lines, LINE_WEIGHT, 1.0).to(device)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with loop.autocast(device):
         z = vae.encode(x).latent_dist.mean
         noise = torch.randn(z.shape, generator=generator).to(device)
         target = z if code is None else code(x)

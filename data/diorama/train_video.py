@@ -190,7 +190,7 @@ def objective(
         noise = torch.randn(x0.shape, generator=generator).to(device)
         s = sigma.view(-1, 1, 1, 1, 1)
         context = in_context(model, reference[chosen].to(device).float()) if shown else nullcontext()
-        with context, torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        with context, loop.autocast(device):
             predicted = model(
                 hidden_states=(1 - s) * x0 + s * noise,
                 timestep=sigma * 1000,
@@ -254,7 +254,7 @@ def encode(vae: AutoencoderKLWan, clips: np.ndarray) -> torch.Tensor:
     device = next(vae.parameters()).device
     x = torch.from_numpy(clips).to(device).float() / 127.5 - 1
     x = x.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)  # [B, 3, F, H, W]
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with loop.autocast(device):
         z = vae.encode(x).latent_dist.mode()
     return normalised(vae, z).half().cpu()
 
