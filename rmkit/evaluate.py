@@ -120,7 +120,20 @@ def measure(profile: Profile, method: str, clip: Clip) -> list[dict]:
         inputs=inputs,
     )
     target = profile.layout.root / "metrics" / method / f"{clip.id}.json"
-    values, commit = _once(target, recipe, lambda: [_value(profile, method, clip, m) for m in chosen])
+
+    @functools.cache
+    def frames(of: str) -> list[np.ndarray]:
+        """Decoded once for all metrics, which takes longer than most of them."""
+        return list(methods.stream(profile, of, clip))
+
+    def compute() -> list[dict]:
+        repeats = clips.repeats(clip, profile.clips.frames)
+        return [
+            entry(m.name, m.of(frames(method), frames(m.against) if m.against else None, repeats))
+            for m in chosen
+        ]
+
+    values, commit = _once(target, recipe, compute)
     common = _common(profile, method, clip, artefact) | {"commit": commit}
     return [common | value for value in values]
 
@@ -321,12 +334,6 @@ def _once(target: Path, recipe: store.Recipe, compute: Callable[[], Any]) -> tup
         with store.writing(target, recipe) as temporary:
             temporary.write_text(json.dumps(compute(), indent=1) + "\n")
     return json.loads(target.read_text()), store.read_sidecar(target).get("commit", "unknown")
-
-
-def _value(profile: Profile, method: str, clip: Clip, metric: metrics.Metric) -> dict:
-    other = methods.stream(profile, metric.against, clip) if metric.against else None
-    value = metric.of(methods.stream(profile, method, clip), other, clips.repeats(clip, profile.clips.frames))
-    return entry(metric.name, value)
 
 
 def _has(profile: Profile, method: str, clip: Clip, metric: metrics.Metric) -> bool:
