@@ -22,7 +22,7 @@ EXPECTED = {
     "propagate": 2.6,
     "train": 0.45,
     "enhance": 1.7,
-    "evaluate": 0.7,
+    "evaluate": 0.35,
     "features": 0.3,
     "faces": 0.2,
     "offline_judge": 0.05,

@@ -175,7 +175,9 @@ def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest
     assert {row["options"] for row in rows} == {f"model={name};revision={revision}"}
     value = {(r["method"], r["clip"], r["metric"]): float(r["value"]) for r in rows}
     clip = clips.load(compared, "validation")[0]
-    assert value["truth", clip.id, "dino"] == value["render", clip.id, "dino_truth"]
+    # The same distance in another batch: equal but for the last digit, by CPU.
+    other = value["render", clip.id, "dino_truth"]
+    assert value["truth", clip.id, "dino"] == pytest.approx(other, abs=1e-5)
     assert value["realmaster", clip.id, "dino"] < value["depth", clip.id, "dino"]
 
     # Again: the same file, and the model is not even loaded; another method: it alone is looked at.
