@@ -21,6 +21,7 @@ from train_video import cached
 
 from rmkit import models, profile
 from rmkit.encode import normalised
+from rmkit.progress import track
 from rmkit.sigma import shifted
 
 FRAMES = (0, 4, 8, 12, 16)  # of each clip
@@ -97,7 +98,7 @@ def pictures(shots: list[Shot], look: str) -> list[Image.Image]:
 def encode(pipeline: QwenImageEditPipeline, images: list[Image.Image], area: int) -> torch.Tensor:
     """Normalised packed latents at the edit area, float16 [N, L, 64], as the pipeline makes them."""
     packed = []
-    for first in range(0, len(images), 8):
+    for first in track(range(0, len(images), 8), "latents, by 8 pictures"):
         x = torch.cat([preprocess(pipeline, image, area) for image in images[first : first + 8]])
         z = pipeline.vae.encode(x.to(pipeline.device)).latent_dist.mode()  # [B, 16, 1, H/8, W/8]
         z = normalised(pipeline.vae, z).cpu()
