@@ -41,8 +41,7 @@ def main() -> None:
     torch.manual_seed(0)
     mini = profile.load("mini")
     folder = arguments.start_from / "editor" if arguments.start_from else fresh(arguments.out, mini)
-    settings = mini.models.model_copy(update={"editor": str(folder.resolve()), "device": "cpu"})
-    pipeline = models.load_editor(mini.model_copy(update={"models": settings}))
+    pipeline = models.load_editor(using(folder))
     parts = {"transformer": pipeline.transformer, "text_encoder": pipeline.text_encoder}
     if arguments.save_only:
         for name, part in parts.items():
@@ -69,6 +68,13 @@ def main() -> None:
         pipeline.tokenizer,
         pipeline.transformer,
     )
+
+
+def using(folder: Path) -> profile.Profile:
+    """The profile `mini` with the editor of this folder, on the CPU."""
+    mini = profile.load("mini")
+    settings = mini.models.model_copy(update={"editor": str(folder.resolve()), "device": "cpu"})
+    return mini.model_copy(update={"models": settings})
 
 
 def fresh(out: Path, mini: profile.Profile) -> Path:

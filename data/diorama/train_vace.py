@@ -20,6 +20,7 @@ import loop
 import matches
 import numpy as np
 import torch
+import train_editor
 import train_vae
 from dataset import GREY, Shot
 from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
@@ -28,7 +29,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 from train_video import CAPTION_DROPOUT, Text, cached, encode, written_out_attention
 
-from rmkit import models, profile
+from rmkit import models
 from rmkit.anchors import edit_frame
 from rmkit.sigma import shifted
 
@@ -152,9 +153,7 @@ class Editor:
     """
 
     def __init__(self, folder: Path) -> None:
-        mini = profile.load("mini")
-        settings = mini.models.model_copy(update={"editor": str(folder.resolve()), "device": "cpu"})
-        self.profile = mini.model_copy(update={"models": settings})
+        self.profile = train_editor.using(folder)
         self.pipeline = models.load_editor(self.profile)
         self.fingerprint = models.fingerprint(self.profile, "editor")
 
