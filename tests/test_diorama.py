@@ -231,6 +231,17 @@ class TestShippedBundle:
         subsets = {subset for shot in shots for subset in shot["subsets"]}
         assert len(subsets) >= 3, subsets
 
+    def test_later_pretraining_has_people_who_walk_in_or_move_fast_as_well(self):
+        first = world.LABELLED_FROM
+        plans = [world.plan_sequence("pretrain", i) for i in range(first - 40, first + 40)]
+        labels = [{subset for shot in plan.shots for subset in shot.subsets} for plan in plans]
+        assert not any(labels[:40])
+        assert set().union(*labels[40:]) == {"mid_clip_entry", "fast_motion"}
+        for plan in plans[40:]:
+            for shot in plan.shots:
+                assert not (shot.subsets and plan.world == "road")
+                assert ("enter" in shot.actions) == ("mid_clip_entry" in shot.subsets)
+
     def test_no_truth_of_a_training_scene(self):
         assert not list(SHIPPED.glob("train/*/truth.mp4"))
         assert len(list(SHIPPED.glob("validation/*/truth.mp4"))) == len(self.metas()["validation"])

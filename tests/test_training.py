@@ -1,6 +1,7 @@
 """The training of the tiny checkpoints: it resumes exactly, and VACE sees in training what it will be given."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import architectures
@@ -18,6 +19,8 @@ from torch import nn
 
 from rmkit import models, propagate
 from rmkit.profile import Profile
+
+MUONS_OWN = torch.optim._muon._zeropower_via_newtonschulz
 
 
 def test_a_killed_training_ends_like_one_never_killed(
@@ -68,6 +71,32 @@ def test_muon_trains_kernels_where_they_lie_and_frozen_modules_stay(tmp_path: Pa
     assert len(rows) == 1
 
 
+@pytest.mark.parametrize("shape", [(24, 60), (60, 24)])
+def test_gradients_are_made_orthogonal_as_torch_s_muon_does_it(shape: tuple[int, int]) -> None:
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    settings = (3.4445, -4.775, 2.0315), 5, 1e-7
+    ours = loop.orthogonal(gradient, *settings)
+    theirs = MUONS_OWN(gradient, *settings).float()
+    assert (ours - theirs).norm() < 0.05 * theirs.norm()
+    assert torch.linalg.svdvals(ours).min() > 0.5
+    assert torch.linalg.svdvals(gradient / gradient.norm()).min() < 0.2
+
+
+@pytest.mark.parametrize("able", [True, False], ids=["bfloat16", "none"])
+def test_muon_computes_in_what_the_processor_can(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+    monkeypatch.setattr(torch.optim._muon, "_zeropower_via_newtonschulz", MUONS_OWN)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able})
+    seen = []
+    monkeypatch.setattr(loop, "orthogonal", lambda *arguments: seen.append(1) or MUONS_OWN(*arguments))
+    model = nn.ModuleDict({"block": nn.Linear(20, 20)})
+    optimisers = loop.Optimisers({"model": model})
+    model["block"](torch.ones(1, 20)).sum().backward()
+    before = model["block"].weight.detach().clone()
+    optimisers.step(0.01)
+    assert bool(seen) != able
+    assert not torch.equal(before, model["block"].weight)
+
+
 def test_twins_are_known_together_and_the_pipelines_layouts_are_used() -> None:
     ends = dataset.known_frames("ends", 33, np.random.default_rng(0))
     assert np.flatnonzero(ends).tolist() == [0, 1, 32]
@@ -111,6 +140,45 @@ def test_vace_is_trained_on_what_the_pipeline_feeds_it(
     assert difference < 0.05 * expected[:, :-64].abs().mean()
     aim = train_vace.encode(pipeline.vae, dataset.repeated(truth)[None])
     torch.testing.assert_close(clips.truth, aim, atol=0.02, rtol=0.02)  # whatever the anchors are
+
+
+def test_a_channel_counts_by_what_is_seen_of_it(tiny_profile: Profile) -> None:
+    vae = models.load_vace(tiny_profile).vae
+    with torch.no_grad():
+        vae.post_quant_conv.weight[:, 1] = 0  # of this channel nothing is seen
+        vae.post_quant_conv.weight[:, 0] *= 3
+    clips = np.random.default_rng(0).integers(0, 255, (2, 5, 32, 48, 3), dtype=np.uint8)
+    weights = train_video.channel_weights(vae, clips)
+    assert weights.shape == (vae.config.z_dim,)
+    assert weights.mean().item() == pytest.approx(1)
+    assert weights[1] == weights.min() == pytest.approx(train_video.UNSEEN)
+    assert weights[0] > 1
+
+
+def test_vace_s_loss_counts_each_channel_by_its_weight() -> None:
+    class Still(torch.nn.Module):
+        """Predicts nothing, so that what is missed is the noise without the clip."""
+
+        def forward(self, hidden_states: torch.Tensor, **_: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(sample=torch.zeros_like(hidden_states))
+
+    def text(captions: list[str]) -> torch.Tensor:
+        return torch.zeros(len(captions), 1, 1)
+
+    truth = torch.zeros(2, 3, 1, 2, 2, dtype=torch.float16)
+    truth[:, 2] = 100
+    control, mask = torch.zeros(2, 6, 1, 2, 2), torch.ones(2, 1, dtype=torch.bool)
+    clips = train_vace.Controlled(truth, control, mask, torch.zeros(2, 2, 1, 2, 2, 2), ["a", "b"])
+
+    def loss(*weights: float) -> float:
+        inner = train_vace.objective(
+            Still(), [], text, clips, torch.tensor(weights, dtype=torch.float32), 2, "cpu"
+        )
+        return inner(np.random.default_rng(0), torch.Generator().manual_seed(0))[0].item()
+
+    assert loss(1.5, 1.5, 0) < 10
+    assert loss(1, 1, 1) == pytest.approx(100**2 / 3, rel=0.1)
+    assert loss(0, 0, 3) == pytest.approx(100**2, rel=0.1)
 
 
 def test_all_looks_of_a_clip_are_mirrored_together() -> None:

@@ -27,7 +27,7 @@ from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import interpolate
-from train_video import CAPTION_DROPOUT, Text, cached, encode, written_out_attention
+from train_video import CAPTION_DROPOUT, Text, cached, channel_weights, encode, written_out_attention
 
 from rmkit import models
 from rmkit.anchors import edit_frame
@@ -75,6 +75,7 @@ def main() -> None:
     windows = controlled(vae, window_versions(shots), out / "latents" / "vace_windows.safetensors")
     text = Text(out, whole.captions + windows.captions, trained=False, start_from=arguments.start_from)
     text.encoder.to(device)
+    weights = channel_weights(vae, np.stack([shot.truth[:5] for shot in shots[:4]]))
     model, anew = start(out, arguments.start_from)
     model.to(device)
     listening = [*model.vace_blocks[1:], model.blocks[-1]]
@@ -87,13 +88,14 @@ def main() -> None:
     rate, steps = arguments.learning_rate, arguments.steps
     phases = []
     if anew:
-        loss = objective(model, [], text, windows, 4 * batch, device, CROP)
+        loss = objective(model, [], text, windows, weights, 4 * batch, device, CROP)
         phases.append(loop.Phase("crops", 6 * steps, rate, loss, warmup=0.03))
     phases += [
-        loop.Phase(
-            "windows", steps, rate, objective(model, told, text, windows, 2 * batch, device), warmup=0.03
-        ),
-        loop.Phase("whole", steps, rate / 2, objective(model, told, text, whole, batch, device), warmup=0.03),
+        loop.Phase(name, steps, peak, objective(model, told, text, clips, weights, size, device), warmup=0.03)
+        for name, clips, size, peak in (
+            ("windows", windows, 2 * batch, rate),
+            ("whole", whole, batch, rate / 2),
+        )
     ]
     loop.train(out / "vace", {"model": model}, phases)
     architectures.save_vace(out / "checkpoints" / "vace", model)
@@ -280,13 +282,15 @@ def objective(
     told: list[matches.Told],
     text: Text,
     clips: Controlled,
+    weights: torch.Tensor,
     batch: int,
     device: str,
     crop: tuple[int, int] | None = None,
 ):
     """Flow matching on latents: predict noise minus data at sigma drawn with a shift; and to look where it is told.
 
-    With a crop, so many rows and columns of latents are seen of each clip, anywhere in it.
+    A channel's error counts by its weight, float32 [C]. With a crop, so many rows and columns of latents are seen of
+    each clip, anywhere in it.
     """
 
     def loss(rng: np.random.Generator, generator: torch.Generator):
@@ -305,7 +309,9 @@ def objective(
                 control_hidden_states=window(clips.states(chosen)).to(device),
             ).sample
             looking = [attention.loss(clips.places[chosen].to(device)) for attention in told]
-        error = (predicted.float() - (noise - x0)).square().mean((1, 2, 3, 4))
+        error = (
+            (predicted.float() - (noise - x0)).square().mean((2, 3, 4)) @ weights.to(device) / len(weights)
+        )
         far = error.detach()[sigma > 0.9]  # where all there is to go by is the control
         figures = {"far": far.mean().item()} if len(far) else {}
         if told:

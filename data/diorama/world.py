@@ -18,6 +18,7 @@ SKY_DEPTH = 1000.0  # metres, where no surface is hit
 SEED_OFFSET = {"pretrain": 0, "train": 100_000, "validation": 200_000, "road": 300_000}
 IDENTITY_POOL = {"pretrain": (0, 240), "train": (1000, 48), "validation": (2000, 24)}
 WEATHER_SHARE = 0.3  # of the street and road sequences of split pretrain
+LABELLED_FROM = 752  # first pretrain sequence whose people may walk in or move fast, as some of validation do
 
 # Base colours in sRGB; the names are the caption's colour words.
 COLOURS = {
@@ -225,7 +226,11 @@ def plan_sequence(split: str, index: int) -> Plan:
     if world != "road":
         first, size = IDENTITY_POOL[split]
         people = [identity(first + k) for k in r.sample(range(size), 2 if r.random() < 0.6 else 1)]
-    subsets = validation_subsets(index) if split == "validation" else [[], []]
+    subsets: list[list[str]] = [[], []]
+    if split == "validation":
+        subsets = validation_subsets(index)
+    elif split == "pretrain" and index >= LABELLED_FROM and people:
+        subsets = [r.choice([["mid_clip_entry"], ["fast_motion"], ["fast_motion"], []]) for _ in range(SHOTS)]
     if any("mid_clip_entry" in s for s in subsets) and len(people) == 1:
         first, size = IDENTITY_POOL[split]
         people.append(identity(first + (people[0].id - first + 7) % size))
