@@ -34,9 +34,8 @@ def frames(pipeline: "WanPipeline", latents: "torch.Tensor") -> np.ndarray:
     import torch
 
     vae = pipeline.vae
-    mean, spread = _moments(vae, latents.device)
     with torch.no_grad():
-        decoded = vae.decode((latents.float() * spread + mean).to(vae.dtype)).sample
+        decoded = vae.decode(denormalised(vae, latents).to(vae.dtype)).sample
     return video.to_uint8(pipeline.video_processor.postprocess_video(decoded, output_type="np")[0])
 
 
@@ -44,6 +43,12 @@ def normalised(vae: "ModelMixin", latents: "torch.Tensor") -> "torch.Tensor":
     """Latents [B, C, F, H, W] of a video or image VAE to float32 of mean 0 and spread 1."""
     mean, spread = _moments(vae, latents.device)
     return (latents.float() - mean) / spread
+
+
+def denormalised(vae: "ModelMixin", latents: "torch.Tensor") -> "torch.Tensor":
+    """What `normalised` was given, float32 [B, C, F, H, W], from what it returned."""
+    mean, spread = _moments(vae, latents.device)
+    return latents.float() * spread + mean
 
 
 def text(pipeline: "WanPipeline", prompt: str) -> "torch.Tensor":

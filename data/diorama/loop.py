@@ -101,7 +101,7 @@ class Optimisers:
         if any(v.data_ptr() != p.data_ptr() for v, p in zip(self.views, self.kernels, strict=True)):
             raise ValueError("kernels must lie with their channels last, or Muon would train copies of them")
         self.muon = torch.optim.Muon(self.views, weight_decay=0, adjust_lr_fn="match_rms_adamw")
-        if any(not computes_in_bfloat16(p.device) for p in self.parameters):
+        if not computes_in_bfloat16(self.views[0].device):  # for all of the process: it has no setting
             torch.optim._muon._zeropower_via_newtonschulz = orthogonal
 
     def step(self, rate: float) -> None:

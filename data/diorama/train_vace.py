@@ -86,16 +86,16 @@ def main() -> None:
             if block not in listening:  # what is told where to look has to be heard outside
                 block.compile(dynamic=False)
     rate, steps = arguments.learning_rate, arguments.steps
+
+    def loss(clips: Controlled, at_once: int, told=told, crop=None):
+        return objective(model, told, text, clips, weights, at_once, device, crop)
+
     phases = []
     if anew:
-        loss = objective(model, [], text, windows, weights, 4 * batch, device, CROP)
-        phases.append(loop.Phase("crops", 6 * steps, rate, loss, warmup=0.03))
+        phases.append(loop.Phase("crops", 6 * steps, rate, loss(windows, 4 * batch, [], CROP), warmup=0.03))
     phases += [
-        loop.Phase(name, steps, peak, objective(model, told, text, clips, weights, size, device), warmup=0.03)
-        for name, clips, size, peak in (
-            ("windows", windows, 2 * batch, rate),
-            ("whole", whole, batch, rate / 2),
-        )
+        loop.Phase("windows", steps, rate, loss(windows, 2 * batch), warmup=0.03),
+        loop.Phase("whole", steps, rate / 2, loss(whole, batch), warmup=0.03),
     ]
     loop.train(out / "vace", {"model": model}, phases)
     architectures.save_vace(out / "checkpoints" / "vace", model)

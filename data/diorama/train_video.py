@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import UMT5EncoderModel
 
-from rmkit.encode import normalised
+from rmkit.encode import denormalised, normalised
 from rmkit.incontext import in_context
 from rmkit.sigma import shifted
 
@@ -269,15 +269,11 @@ def channel_weights(vae: nn.Module, clips: np.ndarray) -> torch.Tensor:
     """
     device = next(vae.parameters()).device
     z = encode(vae, clips).float()
-    std, mean = (
-        torch.tensor(numbers, device=device).view(1, -1, 1, 1, 1)
-        for numbers in (vae.config.latents_std, vae.config.latents_mean)
-    )
     noise = 0.3 * torch.randn(z[:, 0].shape, generator=torch.Generator().manual_seed(0))
 
     def decoded(latents: torch.Tensor) -> torch.Tensor:
         with loop.autocast(device):
-            return vae.decode(latents.to(device) * std + mean).sample.float()
+            return vae.decode(denormalised(vae, latents.to(device))).sample.float()
 
     right, changes = decoded(z), []
     for channel in range(z.shape[1]):
