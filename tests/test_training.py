@@ -12,9 +12,11 @@ import matches
 import numpy as np
 import pytest
 import torch
+import train_editor
 import train_features
 import train_vace
 import train_video
+from PIL import Image
 from torch import nn
 
 from rmkit import models, propagate
@@ -155,13 +157,14 @@ def test_a_channel_counts_by_what_is_seen_of_it(tiny_profile: Profile) -> None:
     assert weights[0] > 1
 
 
+class Still(torch.nn.Module):
+    """Predicts nothing, so that what is missed is the noise without the clip."""
+
+    def forward(self, hidden_states: torch.Tensor, **_: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(sample=torch.zeros_like(hidden_states))
+
+
 def test_vace_s_loss_counts_each_channel_by_its_weight() -> None:
-    class Still(torch.nn.Module):
-        """Predicts nothing, so that what is missed is the noise without the clip."""
-
-        def forward(self, hidden_states: torch.Tensor, **_: torch.Tensor) -> SimpleNamespace:
-            return SimpleNamespace(sample=torch.zeros_like(hidden_states))
-
     def text(captions: list[str]) -> torch.Tensor:
         return torch.zeros(len(captions), 1, 1)
 
@@ -179,6 +182,25 @@ def test_vace_s_loss_counts_each_channel_by_its_weight() -> None:
     assert loss(1.5, 1.5, 0) < 10
     assert loss(1, 1, 1) == pytest.approx(100**2 / 3, rel=0.1)
     assert loss(0, 0, 3) == pytest.approx(100**2, rel=0.1)
+
+
+def test_the_editor_s_loss_counts_each_channel_by_its_weight(tiny_profile: Profile) -> None:
+    pipeline = models.load_editor(tiny_profile)
+    pipeline.transformer.forward = Still().forward
+    renders = [Image.new("RGB", (96, 64))] * 2
+    latents = torch.zeros(2, 16, 1, 8, 12)
+    latents[:, 2] = 100
+    packed = pipeline._pack_latents(latents, 2, 16, 8, 12)
+    weights = torch.full((16,), 16 / 15)
+    weights[2] = 0
+
+    def loss(weights: torch.Tensor) -> float:
+        pairs = {"truth": packed, "render": packed}
+        inner = train_editor.objective(pipeline, renders, pairs, weights, tiny_profile, 2)
+        return inner(np.random.default_rng(0), torch.Generator().manual_seed(0))[0].item()
+
+    assert loss(weights) < 10
+    assert loss(torch.ones(16)) == pytest.approx(100**2 / 16, rel=0.1)
 
 
 def test_all_looks_of_a_clip_are_mirrored_together() -> None:
@@ -309,8 +331,12 @@ def test_what_is_seen_is_followed_to_both_ends_and_lost_where_it_leaves() -> Non
     rng = np.random.default_rng(0)
     wall = np.kron(rng.integers(0, 255, (24, 40, 3)), np.ones((4, 4, 1))).astype(np.uint8)
     pan = np.stack([wall[16:80, 2 * n : 2 * n + 96] for n in range(17)])  # 2 pixels to the left a frame
-    places = matches.where_from(pan).astype(np.float32)
+    objects = np.zeros((17, 64, 96, 1), np.uint8)
+    places = matches.where_from(pan, objects).astype(np.float32)
     assert places.shape == (2, 9, 8, 12, 2)
+    objects[-1] = 1  # what looks the same in the last frame is something else
+    assert (matches.where_from(pan, objects)[1, :8] == matches.NOWHERE).all()
+    assert np.array_equal(matches.where_from(pan, objects)[0, :8], places[0, :8])
     own = np.stack(np.mgrid[:8, :12], -1)
     for latent, frame in ((0, 0), (3, 5), (8, 15)):
         for end, moved in ((0, 2 * frame / 8), (1, -2 * (16 - frame) / 8)):

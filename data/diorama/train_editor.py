@@ -17,7 +17,7 @@ from dataset import Shot
 from diffusers import AutoencoderKLQwenImage, QwenImageEditPipeline
 from PIL import Image
 from safetensors.torch import load_file
-from train_video import cached
+from train_video import cached, channel_weights
 
 from rmkit import models, profile
 from rmkit.encode import normalised
@@ -58,7 +58,8 @@ def main() -> None:
         pairs = cached(
             cache, pipeline.vae, seen, lambda: {k: encode(pipeline, v, area) for k, v in looks.items()}
         )
-        loss = objective(pipeline, renders, pairs, mini, arguments.batch)
+        weights = channel_weights(pipeline.vae, np.stack([np.asarray(p) for p in truths[:16:2]])[:, None])
+        loss = objective(pipeline, renders, pairs, weights, mini, arguments.batch)
         phases = [loop.Phase("editor", arguments.steps, arguments.learning_rate, loss, warmup=0.03)]
         loop.train(arguments.out / "editor", parts, phases)
     architectures.save_editor(
@@ -125,11 +126,17 @@ def objective(
     pipeline: QwenImageEditPipeline,
     renders: list[Image.Image],
     pairs: dict[str, torch.Tensor],
+    weights: torch.Tensor,
     mini: profile.Profile,
     batch: int,
 ):
-    """Flow matching from noise to the truth's latents beside the render's clean ones."""
+    """Flow matching from noise to the truth's latents beside the render's clean ones.
+
+    A latent channel's error counts by its weight, float32 [C].
+    """
     device = pipeline.device
+    # A token is 2x2 latents, channel by channel.
+    weights = weights.repeat_interleave(4).to(device)
     # The vision-language encoder sees the picture at the edit area, as in the pipeline.
     width, height = round((mini.anchors.edit_area * 1.5) ** 0.5), round((mini.anchors.edit_area / 1.5) ** 0.5)
     seen = [image.resize((width, height), Image.LANCZOS) for image in renders]
@@ -154,7 +161,7 @@ def objective(
                 encoder_hidden_states_mask=mask,
                 img_shapes=[[grid, grid]] * batch,
             ).sample[:, : x0.shape[1]]
-        return (predicted.float() - (noise - x0)).square().mean(), {}
+        return ((predicted.float() - (noise - x0)).square() * weights).mean(), {}
 
     return loss
 

@@ -190,7 +190,7 @@ def controlled(
             z = encode(vae, np.stack([truth, inactive, reactive]))  # [3, C, F, H, W]
             truths.append(z[0])
             controls.append(z[1:].flatten(0, 1))
-            there = matches.where_from(shot.render)
+            there = matches.where_from(shot.render, shot.objects)
             there[~known[[0, -1]]] = matches.NOWHERE
             places.append(torch.from_numpy(there))
             # Sampled in time by nearest-exact, as the pipeline does it.
