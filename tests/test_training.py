@@ -171,7 +171,7 @@ def test_vace_s_loss_counts_each_channel_by_its_weight() -> None:
     truth = torch.zeros(2, 3, 1, 2, 2, dtype=torch.float16)
     truth[:, 2] = 100
     control, mask = torch.zeros(2, 6, 1, 2, 2), torch.ones(2, 1, dtype=torch.bool)
-    clips = train_vace.Controlled(truth, control, mask, torch.zeros(2, 2, 1, 2, 2, 2), ["a", "b"])
+    clips = train_vace.Controlled(truth, control, mask, torch.zeros(2, 2, 1, 2, 2, 2), mask, mask, ["a", "b"])
 
     def loss(*weights: float) -> float:
         inner = train_vace.objective(
@@ -285,7 +285,11 @@ def test_what_is_near_in_one_clip_stands_before_another() -> None:
     assert (seen.render[:, :, :4] == 40).all() and (seen.render[:, :, 4:] == 200).all()
     assert (seen.truth[:, :, :4] == 41).all() and (seen.truth[:, :, 4:] == 201).all()
     assert np.array_equal(seen.depth, near) and seen.caption == ""
-    assert seen.objects.shape == (2, 8, 12, 1) and set(seen.objects[:, :, :4].flat) == {40}
+    # Numbered apart, or its first person would be the other clip's first object.
+    assert seen.objects.shape == (2, 8, 12, 1)
+    assert set(seen.objects[:, :, :4].flat) == {40 + dataset.OTHERS} and set(seen.objects[:, :, 4:].flat) == {
+        200
+    }
     # The outline is where one ends before the other, and nowhere else.
     assert (seen.edges[:, :, 3:5] < 128).all() and (seen.edges[:, :, [0, 1, 6, 7]] == 255).all()
 
@@ -370,9 +374,25 @@ def test_told_attention_is_the_models_own_and_lower_where_it_looks(monkeypatch: 
             encoder_hidden_states=torch.randn(1, 4, 96),
             control_hidden_states=torch.randn(1, 160, 3, 4, 6),
         )
-        loss = told.loss(places)
+        own, ends = torch.zeros(1, 3, 4, 6, dtype=torch.uint8), torch.full((1, 2, 4, 6), matches.EVERYTHING)
+        loss = told.loss(places, own, ends)
+        ends[:, 0] = 2  # in the first frame there is number one only, which nothing is of
+        more = told.loss(places, own, ends)
     chances = asked[1][0, 1].log_softmax(-1)[24 + 2 * 6 + 3, 48:].reshape(4, 6)  # of VACE's second block
-    assert torch.allclose(loss, -(0.75 * chances[1, 4] + 0.25 * chances[2, 4]), atol=1e-4)
+    assert torch.allclose(loss, -(0.75 * chances[1, 4] + 0.25 * chances[2, 4]), atol=1e-3)
+    astray = asked[1][0, 0].softmax(-1)[:, :24].sum(-1)
+    assert torch.allclose(more - loss, -(1 - astray).log().sum() / (2 * 72 - 1), atol=1e-3)
+
+
+def test_what_an_end_shows_is_known_by_latent() -> None:
+    objects = np.full((5, 16, 24, 1), 3, np.uint8)
+    objects[0, 8:, 16:] = 70  # bit 7
+    objects[-1, 7:9, 7] = 5
+    objects[3, 4, 12] = 9
+    own, ends = matches.contents(objects)
+    assert own.tolist() == [[[3, 3, 3], [3, 3, 7]], [[3, 3, 3]] * 2, [[3, 9, 3], [3, 3, 3]]]
+    assert ends[0].tolist() == [[8, 8, 8], [8, 8, 128]]
+    assert ends[1].tolist() == [[8 | 32, 8, 8], [8 | 32, 8, 8]]
 
 
 def test_attention_written_out_is_attention() -> None:

@@ -20,6 +20,7 @@ GREY = 128  # nearest to the 0 that VACE puts where nothing is known
 
 WINDOW = (80, 128)  # pixels
 NEAR = 128  # half of the nearest point's disparity
+OTHERS = 100  # added to the numbers of another clip's objects; no clip has so many
 LOOKS = ("render", "truth", "depth", "edges", "objects")  # of a shot
 
 
@@ -121,6 +122,7 @@ def _colouring(rng: np.random.Generator, spread: float) -> tuple[float, float, f
 def in_front_of(front: Shot, back: Shot) -> Shot:
     """What stands near in one clip before another clip: outlines and moves that were seen, never seen together."""
     near = front.depth[..., :1] > NEAR
+    front = replace(front, objects=front.objects + np.uint8(OTHERS))
     looks = {name: np.where(near, getattr(front, name), getattr(back, name)) for name in LOOKS}
     looks["edges"] = structure.edges(looks["render"], STRUCTURE)
     return replace(back, **looks, caption="", faces=((),) * len(near))

@@ -1,7 +1,8 @@
 """Where things have gone: what VACE's attention is told in training, since it finds out slowly by itself.
 
-Reads and writes nothing. `where_from` follows the optical flow of a clip's render from each latent to the two ends; `Told`
-is the loss of a block's attention that has one head look there in the first frame, and one in the last.
+Reads and writes nothing. `where_from` follows the optical flow of a clip's render from each latent to the two ends, and
+`contents` says which objects are where; `Told` is the loss of a block's attention that has one head look there in the first
+frame, and one in the last, and neither of them at another object.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ HALF = CELL // 2
 SURE = 4.0  # pixels by which there and back again may miss
 NOWHERE = -1.0
 STILL = 0.1  # weight of what has moved by a latent at most
+BITS = 63
+EVERYTHING = -1  # all bits: of an end that is not known
 
 
 def where_from(render: np.ndarray, objects: np.ndarray) -> np.ndarray:
@@ -55,6 +58,19 @@ def where_from(render: np.ndarray, objects: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.array(found), nan=NOWHERE).astype(np.float16)
 
 
+def contents(objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which object each latent is of, and which there are in each latent of the first and the last frame, as bits.
+
+    Objects' numbers, uint8 [D, H, W, 1] -> uint8 [F, H/8, W/8], below BITS, and int64 [2, H/8, W/8].
+    """
+    bits = objects[..., 0] % BITS  # two of a crowd may share one, and are then one thing
+    middle = bits[[0, *range(1, len(bits) - 1, 2)]]  # as where_from
+    ends = np.left_shift(np.int64(1), bits[[0, -1]].astype(np.int64))
+    height, width = (size // CELL for size in ends.shape[1:])
+    cells = ends.reshape(2, height, CELL, width, CELL)
+    return middle[:, HALF::CELL, HALF::CELL], np.bitwise_or.reduce(cells, axis=(2, 4))
+
+
 def _chained(flows: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     """Flows one after another as one, float32 [H, W, 2]; none are no motion."""
     total = np.zeros((*shape, 2), np.float32)
@@ -79,8 +95,12 @@ class Told:
     def _keep(self, _: nn.Module, inputs: tuple) -> None:
         self.states, self.rotary = inputs[0], inputs[3]
 
-    def loss(self, places: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of the last forward call's attention to `places`, float [B, 2, F, h, w, 2] as of where_from."""
+    def loss(self, places: torch.Tensor, own: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """What the last forward call's attention missed: a cross-entropy where a place is known, and how much went astray.
+
+        `places` as of where_from, float [B, 2, F, h, w, 2], `own` and `ends` as of contents, [B, F, h, w] and [B, 2, h, w].
+        Where no place is known, what an end shows of other objects is not to be looked at.
+        """
         attention = self.attention
         query, key = (
             self._turned(norm(project(self.states)).unflatten(2, (attention.heads, -1))[:, :, :2])
@@ -101,13 +121,23 @@ class Told:
         )
         shares = [(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right]
         chosen[:, 1] += (frames - 1) * height * width
-        said = score.gather(-1, chosen) - score.logsumexp(-1, keepdim=True)
+        all_ = score.logsumexp(-1)
+        said = score.gather(-1, chosen) - all_[..., None]
         error = -(said * torch.stack(shares, -1)).sum(-1)  # [B, 2, L]
-        own = torch.stack(torch.meshgrid(*map(torch.arange, (height, width)), indexing="ij"), -1)
-        moved = (at - own.flatten(0, 1).repeat(frames, 1).to(at)).norm(dim=-1) > 1
+        here = torch.stack(torch.meshgrid(*map(torch.arange, (height, width)), indexing="ij"), -1)
+        moved = (at - here.flatten(0, 1).repeat(frames, 1).to(at)).norm(dim=-1) > 1
         # What has not moved is most of a clip, and found anyway.
         counts = known * (STILL + (1 - STILL) * moved)
-        return (error * counts).sum() / counts.sum().clamp(min=1)
+        missed = (error * counts).sum() / counts.sum().clamp(min=1)
+        other = (
+            ends.flatten(2)[:, :, None] >> own.flatten(1)[:, None, :, None].long()
+        ) & 1 == 0  # [B, 2, L, h w]
+        at_ends = torch.stack([score[:, 0, :, : height * width], score[:, 1, :, -height * width :]], 1)
+        none = at_ends.new_tensor(-torch.inf)
+        # In the logarithm of one minus its share, so that what is all astray is felt.
+        astray = (at_ends.where(other, none).logsumexp(-1) - all_).clamp(max=-1e-4)
+        lost = -torch.log1p(-astray.exp()) * ~known
+        return missed + lost.sum() / (~known).sum().clamp(min=1)
 
     def _turned(self, x: torch.Tensor) -> torch.Tensor:
         """Rotary positions as WanAttnProcessor applies them: [B, L, heads, D] -> [B, heads, L, D]."""

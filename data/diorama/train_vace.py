@@ -138,6 +138,8 @@ class Controlled:
     places: (
         torch.Tensor
     )  # as of matches.where_from, float16 [N, 2, F, H, W, 2]; nowhere in ends that are not known
+    own: torch.Tensor  # as of matches.contents, uint8 [N, F, H, W]
+    ends: torch.Tensor  # likewise, int64 [N, 2, H, W]; everything in ends that are not known
     captions: list[str]
 
     def states(self, chosen: np.ndarray) -> torch.Tensor:
@@ -173,7 +175,7 @@ def controlled(
     layouts, shares = list(LAYOUTS), list(LAYOUTS.values())
 
     def compute() -> dict[str, torch.Tensor]:
-        truths, controls, masks, places = [], [], [], []
+        truths, controls, masks, places, owns, contents = [], [], [], [], [], []
         for number, shot in enumerate(shots):
             rng = np.random.default_rng((1, number))
             structure, anchors = layouts[rng.choice(len(layouts), p=shares)]
@@ -193,12 +195,17 @@ def controlled(
             there = matches.where_from(shot.render, shot.objects)
             there[~known[[0, -1]]] = matches.NOWHERE
             places.append(torch.from_numpy(there))
+            own, ends_ = matches.contents(shot.objects)
+            ends_[~known[[0, -1]]] = matches.EVERYTHING
+            owns.append(torch.from_numpy(own))
+            contents.append(torch.from_numpy(ends_))
             # Sampled in time by nearest-exact, as the pipeline does it.
             mask = torch.from_numpy(~known).float()[None, None]
             masks.append(interpolate(mask, size=(len(truth) + 3) // 4, mode="nearest-exact")[0, 0] > 0.5)
             if (number + 1) % 50 == 0:
                 print(f"latents of {number + 1} of {len(shots)} clips", flush=True)
         found = {"truth": truths, "control": controls, "mask": masks, "places": places}
+        found |= {"own": owns, "ends": contents}
         return {name: torch.stack(tensors) for name, tensors in found.items()}
 
     pictures = (getattr(shot, look) for shot in shots for look in ("truth", "depth", "edges"))
@@ -308,7 +315,8 @@ def objective(
                 encoder_hidden_states=text(captions),
                 control_hidden_states=window(clips.states(chosen)).to(device),
             ).sample
-            looking = [attention.loss(clips.places[chosen].to(device)) for attention in told]
+            where = [x[chosen].to(device) for x in (clips.places, clips.own, clips.ends)]
+            looking = [attention.loss(*where) for attention in told]
         error = (
             (predicted.float() - (noise - x0)).square().mean((2, 3, 4)) @ weights.to(device) / len(weights)
         )
