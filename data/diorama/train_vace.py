@@ -175,7 +175,7 @@ def controlled(
     layouts, shares = list(LAYOUTS), list(LAYOUTS.values())
 
     def compute() -> dict[str, torch.Tensor]:
-        truths, controls, masks, places, owns, contents = [], [], [], [], [], []
+        rows = []
         for number, shot in enumerate(shots):
             rng = np.random.default_rng((1, number))
             structure, anchors = layouts[rng.choice(len(layouts), p=shares)]
@@ -190,23 +190,20 @@ def controlled(
                 ends = dataset.repeated(ends)
             inactive, reactive = (np.where(where, *pair) for pair in ((ends, grey), (grey, lines)))
             z = encode(vae, np.stack([truth, inactive, reactive]))  # [3, C, F, H, W]
-            truths.append(z[0])
-            controls.append(z[1:].flatten(0, 1))
-            there = matches.where_from(shot.render, shot.objects)
-            there[~known[[0, -1]]] = matches.NOWHERE
-            places.append(torch.from_numpy(there))
-            own, ends_ = matches.contents(shot.objects)
-            ends_[~known[[0, -1]]] = matches.EVERYTHING
-            owns.append(torch.from_numpy(own))
-            contents.append(torch.from_numpy(ends_))
+            unknown = ~known[[0, -1]]
+            places = matches.where_from(shot.render, shot.objects)
+            places[unknown] = matches.NOWHERE
+            own, seen = matches.contents(shot.objects)
+            seen[unknown] = matches.EVERYTHING
+            told = {"places": places, "own": own, "ends": seen}
             # Sampled in time by nearest-exact, as the pipeline does it.
             mask = torch.from_numpy(~known).float()[None, None]
-            masks.append(interpolate(mask, size=(len(truth) + 3) // 4, mode="nearest-exact")[0, 0] > 0.5)
+            mask = interpolate(mask, size=(len(truth) + 3) // 4, mode="nearest-exact")[0, 0] > 0.5
+            row = {"truth": z[0], "control": z[1:].flatten(0, 1), "mask": mask}
+            rows.append(row | {name: torch.from_numpy(array) for name, array in told.items()})
             if (number + 1) % 50 == 0:
                 print(f"latents of {number + 1} of {len(shots)} clips", flush=True)
-        found = {"truth": truths, "control": controls, "mask": masks, "places": places}
-        found |= {"own": owns, "ends": contents}
-        return {name: torch.stack(tensors) for name, tensors in found.items()}
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     pictures = (getattr(shot, look) for shot in shots for look in ("truth", "depth", "edges"))
     settings = repr(LAYOUTS) + (edit.fingerprint if edit else "")
@@ -300,6 +297,8 @@ def objective(
     each clip, anywhere in it.
     """
 
+    weights = weights.to(device)
+
     def loss(rng: np.random.Generator, generator: torch.Generator):
         chosen = rng.integers(len(clips.truth), size=batch)
         window = cropping(rng, clips.truth.shape[-2:], batch, crop)
@@ -317,9 +316,7 @@ def objective(
             ).sample
             where = [x[chosen].to(device) for x in (clips.places, clips.own, clips.ends)]
             looking = [attention.loss(*where) for attention in told]
-        error = (
-            (predicted.float() - (noise - x0)).square().mean((2, 3, 4)) @ weights.to(device) / len(weights)
-        )
+        error = (predicted.float() - (noise - x0)).square().mean((2, 3, 4)) @ weights / len(weights)
         far = error.detach()[sigma > 0.9]  # where all there is to go by is the control
         figures = {"far": far.mean().item()} if len(far) else {}
         if told:
