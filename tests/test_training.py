@@ -377,10 +377,31 @@ def test_told_attention_is_the_models_own_and_lower_where_it_looks(monkeypatch: 
         loss = told.loss(places, own, ends)
         ends[:, 0] = 2  # in the first frame there is number one only, which nothing is of
         more = told.loss(places, own, ends)
+        ends[:, 0] = 1  # there is more of what everything is of
+        guessing = told.loss(places, own, ends)
     chances = asked[1][0, 1].log_softmax(-1)[24 + 2 * 6 + 3, 48:].reshape(4, 6)  # of VACE's second block
     assert torch.allclose(loss, -(0.75 * chances[1, 4] + 0.25 * chances[2, 4]), atol=1e-4)
     astray = asked[1][0, 0].softmax(-1)[:, :24].sum(-1)
     assert torch.allclose(more - loss, -(1 - astray).log().sum() / (2 * 72 - 1), atol=1e-4)
+    guessed = torch.arange(72) != 24 + 2 * 6 + 3  # but for the one that is known to be in the last frame
+    assert torch.allclose(guessing - loss, -astray[guessed].log().mean(), atol=1e-4)
+
+
+def test_told_attention_learns_from_ends_that_show_nothing_of_a_latents_object() -> None:
+    model = architectures.vace_transformer(num_layers=2, vace_layers=[0, 1], vace_in_channels=160)
+    told = matches.Told(model.vace_blocks[1].attn1)
+    model(
+        hidden_states=torch.randn(1, 48, 3, 4, 6),
+        timestep=torch.tensor([900.0]),
+        encoder_hidden_states=torch.randn(1, 4, 96),
+        control_hidden_states=torch.randn(1, 160, 3, 4, 6),
+    )
+    own = (torch.arange(72) % 3).reshape(1, 3, 4, 6).to(torch.uint8)
+    told.loss(
+        torch.full((1, 2, 3, 4, 6, 2), matches.NOWHERE), own, torch.full((1, 2, 4, 6), 0b110)
+    ).backward()
+    gradient = model.vace_blocks[1].attn1.to_q.weight.grad
+    assert gradient.isfinite().all() and gradient.any()
 
 
 def test_what_an_end_shows_is_known_by_latent() -> None:

@@ -133,13 +133,19 @@ class Told:
         # What has not moved is most of a clip, and found anyway.
         counts = known * (STILL + (1 - STILL) * moved)
         missed = (error * counts).sum() / counts.sum().clamp(min=1)
-        same = (ends.flatten(2)[:, :, None] >> own.flatten(1)[:, None, :, None].long()) & 1  # [B, 2, L, h w]
+        seen = ends.flatten(2)[:, :, None]  # [B, 2, 1, h w]
+        same = ((seen >> own.flatten(1)[:, None, :, None].long()) & 1).bool()  # [B, 2, L, h w]
         at_ends = torch.stack([score[:, 0, :, : height * width], score[:, 1, :, -height * width :]], 1)
-        others = at_ends.masked_fill(same.bool(), -torch.inf)
+        others = at_ends.masked_fill(same, -torch.inf).logsumexp(-1)
+        itself = at_ends.masked_fill(~same, -torch.inf).logsumexp(-1)
         # In the logarithm of one minus its share, so that what is all astray is felt.
-        astray = (others.logsumexp(-1) - all_).clamp(max=-1e-4)
+        astray = (others - all_).clamp(max=-1e-4)
         lost = -torch.log1p(-astray.exp()) * ~known
-        return missed + lost.sum() / (~known).sum().clamp(min=1)
+        missed = missed + lost.sum() / (~known).sum().clamp(min=1)
+        # What neither end shows, but more of its object: a wall's colours are found on the rest of the wall.
+        guessed = (same & (seen != EVERYTHING)).any(-1) & ~known.any(1, keepdim=True)
+        unlike = torch.where(guessed, all_ - itself, 0)
+        return missed + unlike.sum() / guessed.sum().clamp(min=1)
 
     def _turned(self, x: torch.Tensor) -> torch.Tensor:
         """Rotary positions as WanAttnProcessor applies them: [B, L, heads, D] -> [B, heads, L, D]."""
