@@ -216,7 +216,7 @@ def test_training_and_calibration_share_no_sequence(monkeypatch: pytest.MonkeyPa
 
 def shot(sequence: str, level: int) -> dataset.Shot:
     render = np.full((17, 96, 144, 3), level, np.uint8)
-    return dataset.Shot(sequence, render, render + 100, *[render] * 3, "", "clear", ((),) * 17)
+    return dataset.Shot(sequence, render, render + 100, *[render] * 4, "", "clear", ((),) * 17)
 
 
 def test_both_looks_are_spoilt_and_a_step_learns_from_them(tmp_path: Path) -> None:

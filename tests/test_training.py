@@ -119,7 +119,7 @@ def test_vace_is_trained_on_what_the_pipeline_feeds_it(
     base = rng.integers(40, 200, (3, 5, 1, 1, 3))
     render, truth, depth = (np.broadcast_to(v, (5, 32, 48, 3)).astype(np.uint8) for v in base)
     edges = np.full((5, 32, 48, 3), 255, np.uint8)
-    shot = dataset.Shot("s", render, truth, depth, edges, depth[..., :1], "", "clear", ((),) * 5)
+    shot = dataset.Shot("s", render, truth, depth, edges, depth[..., :1], depth, "", "clear", ((),) * 5)
     pipeline = models.load_vace(tiny_profile)
     edit = train_vace.Editor(Path(tiny_profile.models.editor)) if edited else None
     clips = train_vace.controlled(pipeline.vae, iter([shot]), tmp_path / "control.safetensors", edit)
@@ -214,10 +214,10 @@ def test_all_looks_of_a_clip_are_mirrored_together() -> None:
 
 
 def test_backwards_the_last_frame_comes_first_in_all_that_is_seen() -> None:
-    looks = [np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1) + start for start in (0, 20, 40, 60, 80)]
+    looks = [np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1) + start for start in (0, 20, 40, 60, 80, 100)]
     boxes = tuple(((float(i), 0.0, 1.0, 1.0),) for i in range(17))
     turned = dataset.backwards(dataset.Shot("s", *looks, "", "clear", boxes))
-    for name, start in zip(dataset.LOOKS, (0, 20, 40, 60, 80), strict=True):
+    for name, start in zip(dataset.LOOKS, (0, 20, 40, 60, 80, 100), strict=True):
         assert getattr(turned, name)[:, 0, 0, 0].tolist() == [*range(start + 16, start - 1, -1)]
     assert [face[0][0] for face in turned.faces] == [*range(16, -1, -1)]
 
@@ -240,7 +240,7 @@ def test_versions_are_the_same_clip_seen_otherwise_and_windows_move_over_all_loo
     truth = rng.integers(60, 200, (17, 96, 144, 3), dtype=np.uint8)
     objects = np.zeros((17, 96, 144, 1), np.uint8)
     objects[:, :, 70:] = 3
-    shot = dataset.Shot("s", truth, truth, depth, depth, objects, "a red car", "clear", ((),) * 17)
+    shot = dataset.Shot("s", truth, truth, depth, depth, objects, depth, "a red car", "clear", ((),) * 17)
     captions, moved = set(), set()
     for seed in range(12):
         varied = dataset.varied(shot, np.random.default_rng(seed))
@@ -263,7 +263,7 @@ def test_objects_are_given_colours_of_their_own_which_they_keep() -> None:
     objects = np.zeros((3, 8, 12, 1), np.uint8)
     for frame in range(3):
         objects[frame, :, 4 + frame : 8 + frame] = 7
-    shot = dataset.Shot("s", truth, truth, truth, truth, objects, "", "clear", ((),) * 3)
+    shot = dataset.Shot("s", truth, truth, truth, truth, objects, truth, "", "clear", ((),) * 3)
     counts = set()
     for seed in range(20):
         varied = dataset.varied(shot, np.random.default_rng(seed))
@@ -277,6 +277,7 @@ def test_what_is_near_in_one_clip_stands_before_another() -> None:
     def flat(value: int, depth: np.ndarray) -> dataset.Shot:
         looks = [np.full((2, 8, 12, 3), value + n, np.uint8) for n in range(2)]
         looks += [depth, np.full_like(depth, 255), np.full((2, 8, 12, 1), value, np.uint8)]
+        looks += [np.full((2, 8, 12, 3), value, np.float32)]
         return dataset.Shot("s", *looks, "a caption", "clear", ((),) * 2)
 
     near = np.zeros((2, 8, 12, 3), np.uint8)
@@ -289,6 +290,9 @@ def test_what_is_near_in_one_clip_stands_before_another() -> None:
     assert seen.objects.shape == (2, 8, 12, 1)
     assert set(seen.objects[:, :, :4].flat) == {40 + dataset.OTHERS}
     assert set(seen.objects[:, :, 4:].flat) == {200}
+    assert set(seen.surface[:, :, :4].flat) == {40 + dataset.FAR} and set(seen.surface[:, :, 4:].flat) == {
+        200
+    }
     # The outline is where one ends before the other, and nowhere else.
     assert (seen.edges[:, :, 3:5] < 128).all() and (seen.edges[:, :, [0, 1, 6, 7]] == 255).all()
 
@@ -296,7 +300,7 @@ def test_what_is_near_in_one_clip_stands_before_another() -> None:
 def test_what_drifts_moves_in_all_that_is_seen_and_leaves_nothing_behind() -> None:
     places = np.broadcast_to(1 + np.arange(96)[:, None] * 144 + np.arange(144), (17, 96, 144))
     coded = np.stack([places // 256, places % 256, np.zeros_like(places)], -1).astype(np.uint8)
-    shot = dataset.Shot("s", coded, coded, coded, coded, coded[..., 1:2], "", "clear", ((),) * 17)
+    shot = dataset.Shot("s", coded, coded, coded, coded, coded[..., 1:2], coded, "", "clear", ((),) * 17)
     speeds = set()
     for seed in range(8):
         seen = dataset.adrift(shot, np.random.default_rng(seed))
@@ -321,33 +325,36 @@ def test_what_drifts_moves_in_all_that_is_seen_and_leaves_nothing_behind() -> No
 def test_an_enlarged_clip_is_larger_in_all_that_is_seen_and_its_outlines_are_drawn_anew() -> None:
     render = np.full((2, 40, 60, 3), 40, np.uint8)
     render[:, :, 30:] = 200
-    looks = [render, render, render, np.zeros_like(render), render[..., :1]]
+    looks = [render, render, render, np.zeros_like(render), render[..., :1], render.astype(np.float32)]
     seen = dataset.enlarged(dataset.Shot("s", *looks, "", "clear", ((),) * 2), 1.5)
     for name in dataset.LOOKS:
         assert getattr(seen, name).shape[:3] == (2, 60, 90)
-    assert set(seen.objects.flat) == {40, 200}
+    assert set(seen.objects.flat) == set(seen.surface.flat) == {40, 200}  # no mixtures of two
     assert np.array_equal(seen.edges, dataset.structure.edges(seen.render, dataset.STRUCTURE))
     assert (seen.edges[:, :, 40:50].min((1, 2, 3)) < 128).all() and (seen.edges[:, :, :38] == 255).all()
 
 
 def test_what_is_seen_is_followed_to_both_ends_and_lost_where_it_leaves() -> None:
-    rng = np.random.default_rng(0)
-    wall = np.kron(rng.integers(0, 255, (24, 40, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+    rows, columns = np.mgrid[:96, :160]
+    wall = np.stack([0.1 * columns, 0.1 * rows, np.full((96, 160), 500)], -1).astype(np.float32)  # metres
     pan = np.stack([wall[16:80, 2 * n : 2 * n + 96] for n in range(17)])  # 2 pixels to the left a frame
-    objects = np.zeros((17, 64, 96, 1), np.uint8)
-    places = matches.where_from(pan, objects).astype(np.float32)
+    places = matches.where_from(pan).astype(np.float32)
     assert places.shape == (2, 9, 8, 12, 2)
-    objects[-1] = 1  # what looks the same in the last frame is something else
-    assert (matches.where_from(pan, objects)[1, :8] == matches.NOWHERE).all()
-    assert np.array_equal(matches.where_from(pan, objects)[0, :8], places[0, :8])
+    turned = pan.copy()
+    turned[-1] += 40  # other parts, all of them
+    turned[3, :32] = 0  # sky
+    assert (matches.where_from(turned)[1, :8] == matches.NOWHERE).all()
+    assert (matches.where_from(turned)[0, 2, :4] == matches.NOWHERE).all()
+    turned[0] = 0
+    assert (matches.where_from(turned)[0] == matches.NOWHERE).all()
     own = np.stack(np.mgrid[:8, :12], -1)
     for latent, frame in ((0, 0), (3, 5), (8, 15)):
         for end, moved in ((0, 2 * frame / 8), (1, -2 * (16 - frame) / 8)):
             expected = own + np.array([0, moved])
-            there = (expected[..., 1] > 0) & (expected[..., 1] < 11)
+            there = (expected[..., 1] > -0.5) & (expected[..., 1] < 11.5)
             found = places[end, latent]
-            assert np.abs(found - expected)[there].mean() < 0.15
-            assert (found[(expected[..., 1] < -1) | (expected[..., 1] > 12)] == matches.NOWHERE).all()
+            assert np.abs(found - expected)[there].max() < 0.01
+            assert (found[(expected[..., 1] < -0.7) | (expected[..., 1] > 11.7)] == matches.NOWHERE).all()
 
 
 def test_told_attention_is_the_models_own_and_lower_where_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +434,7 @@ def test_attention_written_out_is_attention() -> None:
 
 
 def test_a_slowed_clip_shows_a_few_neighbouring_frames_for_its_whole_length() -> None:
-    looks = [np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1) + start for start in (0, 20, 40, 60, 80)]
+    looks = [np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1) + start for start in (0, 20, 40, 60, 80, 100)]
     boxes = tuple(((float(i), 0.0, 1.0, 1.0),) for i in range(17))
     shot = dataset.Shot("s", *looks, "", "clear", boxes)
     counts = set()
@@ -460,7 +467,7 @@ def test_experts_are_shown_the_same_clip_in_other_colours(tiny_profile: Profile,
     assert max(shifts["high"]) < 12 < max(shifts["low"])
 
     pipeline = models.load_wan(tiny_profile)
-    shot = dataset.Shot("s", *[truth] * 5, "", "clear", ((),) * 5)
+    shot = dataset.Shot("s", *[truth] * 6, "", "clear", ((),) * 5)
     reference = train_video.reference_latents(pipeline.vae, [shot], tmp_path / "reference.safetensors", "low")
     target = train_video.truth_latents(pipeline.vae, [shot], tmp_path / "truth.safetensors")
     assert reference.shape == target.shape

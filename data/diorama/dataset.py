@@ -1,7 +1,7 @@
 """Rendered sequences as arrays for training: both looks, depth, captions, face boxes.
 
-Reads `<rendered>/<split>/<sequence>/{render,truth}.mp4, depth.npy, meta.json` as render.py wrote them; writes
-nothing. Only the pretrain split is for training; validation is for the held-out figures on the cards.
+Reads `<rendered>/<split>/<sequence>/{render,truth}.mp4, {depth,visible,surface}.npy, meta.json` as render.py wrote
+them; writes nothing. Only the pretrain split is for training; validation is for the held-out figures on the cards.
 """
 
 import json
@@ -21,12 +21,13 @@ GREY = 128  # nearest to the 0 that VACE puts where nothing is known
 WINDOW = (80, 128)  # pixels
 NEAR = 128  # half of the nearest point's disparity
 OTHERS = 100  # added to the numbers of another clip's objects; no clip has so many
-LOOKS = ("render", "truth", "depth", "edges", "objects")  # of a shot
+FAR = 3000  # metres, likewise to its surfaces' points
+LOOKS = ("render", "truth", "depth", "edges", "objects", "surface")  # of a shot
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One clip of 17 distinct frames, each array uint8 [17, 96, 144, 3 or 1], and what the engine knows."""
+    """One clip of 17 distinct frames, each array [17, 96, 144, 3 or 1], uint8 but for the surface, and what the engine knows."""
 
     sequence: str
     render: np.ndarray
@@ -34,6 +35,7 @@ class Shot:
     depth: np.ndarray  # grey, near is white
     edges: np.ndarray  # black lines on white
     objects: np.ndarray  # numbers, one channel
+    surface: np.ndarray  # float32 points in metres of the part they are on (looks.py), 0 in the sky
     caption: str
     weather: str
     faces: tuple[tuple[tuple[float, float, float, float], ...], ...]  # boxes by frame
@@ -47,6 +49,7 @@ def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
         render, truth = (video.read(folder / f"{look}.mp4") for look in ("render", "truth"))
         metres = np.load(folder / "depth.npy", allow_pickle=False).astype(np.float32)
         objects = np.load(folder / "visible.npy", allow_pickle=False)[..., None]
+        surface = np.load(folder / "surface.npy", mmap_mode="r", allow_pickle=False)
         for shot in meta["shots"]:
             frames = slice(shot["first_frame"], shot["first_frame"] + shot["frames"])
             boxes = tuple(
@@ -61,6 +64,7 @@ def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
                     structure.disparity_video(structure.disparity_of(metres[frames])),
                     structure.edges(render[frames], STRUCTURE),
                     objects[frames],
+                    surface[frames],
                     shot["caption"],
                     shot["weather"],
                     boxes,
@@ -122,7 +126,7 @@ def _colouring(rng: np.random.Generator, spread: float) -> tuple[float, float, f
 def in_front_of(front: Shot, back: Shot) -> Shot:
     """What stands near in one clip before another clip: outlines and moves that were seen, never seen together."""
     near = front.depth[..., :1] > NEAR
-    front = replace(front, objects=front.objects + np.uint8(OTHERS))
+    front = replace(front, objects=front.objects + np.uint8(OTHERS), surface=front.surface + np.float32(FAR))
     looks = {name: np.where(near, getattr(front, name), getattr(back, name)) for name in LOOKS}
     looks["edges"] = structure.edges(looks["render"], STRUCTURE)
     return replace(back, **looks, caption="", faces=((),) * len(near))
@@ -158,7 +162,7 @@ def enlarged(shot: Shot, factor: float) -> Shot:
     size = round(width * factor), round(height * factor)
 
     def larger(name: str) -> np.ndarray:
-        how = cv2.INTER_NEAREST if name == "objects" else cv2.INTER_CUBIC
+        how = cv2.INTER_NEAREST if name in ("objects", "surface") else cv2.INTER_CUBIC
         frames = [cv2.resize(f, size, interpolation=how) for f in getattr(shot, name)]
         return np.stack(frames).reshape(len(frames), size[1], size[0], -1)
 

@@ -12,6 +12,7 @@ from meshes import KINDS
 from world import Plan
 
 SAMPLES = 5  # paths a pixel of the truth, which is then denoised
+PARTS_APART = 1000.0  # metres between the coordinates of two parts, times a number from 0 to 1
 SUN_RENDER, AMBIENT_RENDER = 6.0, (0.38, 0.40, 0.44)  # W/m2 and share of the base colour
 SKY = {
     "clear": ((0.30, 0.50, 0.86), (0.80, 0.86, 0.92)),
@@ -103,12 +104,12 @@ class Nodes:
 
 
 def make_materials(plan: Plan) -> dict[str, bpy.types.Material]:
-    """One material a kind, each with the outputs render, truth and passes."""
+    """One material a kind, each with the outputs render, truth, passes and surface."""
     return {kind: make_material(kind, plan.weather) for kind in KINDS}
 
 
 def make_material(kind: str, weather: str) -> bpy.types.Material:
-    """Painted colour, then three outputs."""
+    """Painted colour, then four outputs."""
     material = bpy.data.materials.new(kind)
     material.use_nodes = True
     material.cycles.emission_sampling = "NONE"
@@ -123,6 +124,14 @@ def make_material(kind: str, weather: str) -> bpy.types.Material:
         Green=n.new("ShaderNodeCameraData").outputs["View Z Depth"],
     )
     n.output("passes", n.new("ShaderNodeEmission", Color=code.outputs[0]).outputs[0])
+    # The point that is seen, in metres of the part it is on, wherever that has gone; parts lie far from one another.
+    part = n.math(
+        "MULTIPLY_ADD", n.new("ShaderNodeObjectInfo").outputs["Random"], PARTS_APART, PARTS_APART / 2
+    )
+    point = n.new("ShaderNodeVectorMath", {"operation": "ADD"})
+    n.put(point.inputs[0], n.new("ShaderNodeTexCoord").outputs["Object"])
+    n.put(point.inputs[1], part)
+    n.output("surface", n.new("ShaderNodeEmission", Color=point.outputs[0]).outputs[0])
     return material
 
 
@@ -243,7 +252,7 @@ def make_light(plan: Plan, azimuth: float, elevation: float) -> None:
         "ShaderNodeBackground", Strength=1.0, Color=n.mix(rise, (*horizon, 1), (*zenith, 1))
     ).outputs[0]
     black = n.new("ShaderNodeBackground", Strength=0.0).outputs[0]
-    for name, socket in (("render", flat), ("truth", soft), ("passes", black)):
+    for name, socket in (("render", flat), ("truth", soft), ("passes", black), ("surface", black)):
         node = n.new("ShaderNodeOutputWorld")
         node.name = name
         n.put(node.inputs["Surface"], socket)
@@ -251,7 +260,7 @@ def make_light(plan: Plan, azimuth: float, elevation: float) -> None:
 
 
 def switch(look: str, plan: Plan, samples: int = SAMPLES) -> None:
-    """Set materials, light and engine to render, truth or passes; `unlit` is the render without sun."""
+    """Set materials, light and engine to render, truth, passes or surface; `unlit` is the render without sun."""
     scene = bpy.context.scene
     output = "render" if look == "unlit" else look
     for tree in [m.node_tree for m in bpy.data.materials] + [scene.world.node_tree]:
@@ -277,7 +286,7 @@ def switch(look: str, plan: Plan, samples: int = SAMPLES) -> None:
     if look == "truth":
         energy, colour, angle = SUN_TRUTH[plan.weather]
         sun.energy, sun.color, sun.angle = energy, colour, math.radians(angle)
-    if look in ("passes", "unlit"):
+    if look in ("passes", "surface", "unlit"):
         sun.energy = 0.0
     # In the game nothing lights but the sun: even with no bounce allowed Cycles would follow one
     # more ray and gather the ambient term of the surfaces it meets.

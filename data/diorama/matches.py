@@ -1,60 +1,44 @@
 """Where things have gone: what VACE's attention is told in training, since it finds out slowly by itself.
 
-Reads and writes nothing. `where_from` follows the optical flow of a clip's render from each latent to the two ends, and
+Reads and writes nothing. `where_from` looks up in the two ends the point of a surface that is seen in each latent, and
 `contents` says which objects are where; `Told` is the loss of a block's attention that has one head look there in the first
 frame, and one in the last, and neither of them at another object.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
-
-import cv2
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import nn
 
 CELL = 8  # pixels of a latent
 HALF = CELL // 2
-SURE = 4.0  # pixels by which there and back again may miss
+GAP = 2.0  # metres: what lies farther apart in neighbouring pixels is not one surface
 NOWHERE = -1.0
 STILL = 0.1  # weight of what has moved by a latent at most
 BITS = 63
 EVERYTHING = -1  # all bits: of an end that is not known
 
 
-def where_from(render: np.ndarray, objects: np.ndarray) -> np.ndarray:
+def where_from(surface: np.ndarray) -> np.ndarray:
     """Places in the first and the last latent frame of what is seen in every latent, in latents.
 
-    uint8 [D, H, W, 3] of distinct frames and the objects' numbers, uint8 [D, H, W, 1] -> float16 [2, F, H/8, W/8, 2],
-    (row, column), NOWHERE where hidden, outside, or another object.
+    Points on surfaces as of render.py, float32 [D, H, W, 3] of distinct frames, 0 where there are none -> float16
+    [2, F, H/8, W/8, 2], (row, column), NOWHERE of what an end does not show.
     """
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in render]
-    height, width = grey[0].shape
-    last = len(grey) - 1
-    # At full size: the fast preset led to another object at up to 40 in 100 of the places it was sure of.
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flow.setFinestScale(0)
-    to_next = [flow.calc(a, b, None) for a, b in pairwise(grey)]
-    to_previous = [flow.calc(b, a, None) for a, b in pairwise(grey)]
-    centres = slice(HALF, None, CELL)
-    found = []
-    for forwards in (False, True):  # to the first frame, to the last one
-        places = []
-        for frame in _middles(len(grey)):
-            there = range(frame, last) if forwards else range(frame - 1, -1, -1)
-            back = range(last - 1, frame - 1, -1) if forwards else range(frame)
-            ahead, behind = (to_next, to_previous) if forwards else (to_previous, to_next)
-            gone = _chained([ahead[n] for n in there], (height, width))
-            returned = _chained([behind[n] for n in back], (height, width))
-            missed = np.linalg.norm(gone + _moved(returned, gone), axis=-1)
-            place = np.mgrid[:height, :width].transpose(1, 2, 0) + gone[..., ::-1]
-            inside = ((place >= 0) & (place <= (height - 1, width - 1))).all(-1)
-            end = objects[-1 if forwards else 0]
-            same = _moved(end, gone, cv2.INTER_NEAREST) == objects[frame, ..., 0]
-            place[~inside | ~same | (missed > SURE)] = np.nan
-            places.append(place[centres, centres] / CELL - 0.5)
-        found.append(places)
-    return np.nan_to_num(np.array(found), nan=NOWHERE).astype(np.float16)
+    middles = _middles(len(surface))
+    cells = (..., slice(HALF, None, CELL), slice(HALF, None, CELL), slice(None))
+    asked = surface[middles][cells]  # [F, h, w, 3]
+    precision = np.stack([_spacing(surface[n]) for n in middles])[..., None][cells][..., 0]
+    found = np.full((2, *asked.shape[:3], 2), NOWHERE, np.float16)
+    for places, end in zip(found, (surface[0], surface[-1]), strict=True):
+        at = np.argwhere(end.any(-1))
+        if len(at):
+            missed, number = cKDTree(end[tuple(at.T)]).query(asked)  # [F, h, w]
+            nearest = at[number]
+            near = missed <= np.maximum(precision, _spacing(end)[tuple(np.moveaxis(nearest, -1, 0))])
+            there = near & asked.any(-1)
+            places[there] = nearest[there] / CELL - 0.5
+    return found
 
 
 def contents(objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -75,18 +59,15 @@ def _middles(count: int) -> list[int]:
     return [0, *range(1, count - 1, 2)]
 
 
-def _chained(flows: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Flows one after another as one, float32 [H, W, 2]; none are no motion."""
-    total = np.zeros((*shape, 2), np.float32)
-    for flow in flows:
-        total = total + _moved(flow, total)
-    return total
-
-
-def _moved(values: np.ndarray, flow: np.ndarray, how: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """The values found where a flow leads, those of the border outside."""
-    y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
-    return cv2.remap(values, x + flow[..., 0], y + flow[..., 1], how, borderMode=cv2.BORDER_REPLICATE)
+def _spacing(points: np.ndarray) -> np.ndarray:
+    """By how much each point of a frame lies apart from the farthest neighbour on its surface: [H, W, 3] -> [H, W]."""
+    spacing = np.zeros(points.shape[:2], np.float32)
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        apart = np.linalg.norm(points[one] - points[other], axis=-1)
+        apart[apart > GAP] = 0
+        spacing[one] = np.maximum(spacing[one], apart)
+        spacing[other] = np.maximum(spacing[other], apart)
+    return spacing
 
 
 class Told:

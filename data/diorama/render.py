@@ -1,7 +1,7 @@
 """Renders sequences of the miniature world: both looks, depth, object ids, faces, captions.
 
 Reads nothing but its arguments: python render.py --out DIR --split train --first 0 --count 4
-Writes DIR/<split>/<sequence>/{render,truth}.mp4, depth.npy, visible.npy, meta.json (README there).
+Writes DIR/<split>/<sequence>/{render,truth}.mp4, depth.npy, visible.npy, surface.npy, meta.json.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def render_sequence(
         coded, faces = shoot("passes", plan, takes, work, figures)
         visible = np.rint(coded[..., 0]).astype(np.uint8)
         depth = np.where(visible == 0, SKY_DEPTH, coded[..., 1]).astype(np.float16)
+        surface, _ = shoot("surface", plan, takes, work)
         lap("passes")
         # Both looks get the brightness of the scene's base colours: a bright room stays bright, and the gap
         # between the looks is one of light and material, not of exposure.
@@ -107,6 +108,7 @@ def render_sequence(
             lap("truth")
         np.save(work / "depth.npy", depth)
         np.save(work / "visible.npy", visible)
+        np.save(work / "surface.npy", surface)
         (work / "meta.json").write_text(json.dumps(describe(plan, stage.objects, faces), indent=1))
         os.chmod(work, 0o755)
         if folder.exists():

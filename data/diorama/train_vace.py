@@ -191,7 +191,7 @@ def controlled(
             inactive, reactive = (np.where(where, *pair) for pair in ((ends, grey), (grey, lines)))
             z = encode(vae, np.stack([truth, inactive, reactive]))  # [3, C, F, H, W]
             unknown = ~known[[0, -1]]
-            places = matches.where_from(shot.render, shot.objects)
+            places = matches.where_from(shot.surface)
             places[unknown] = matches.NOWHERE
             own, seen = matches.contents(shot.objects)
             seen[unknown] = matches.EVERYTHING
