@@ -290,9 +290,8 @@ def test_what_is_near_in_one_clip_stands_before_another() -> None:
     assert seen.objects.shape == (2, 8, 12, 1)
     assert set(seen.objects[:, :, :4].flat) == {40 + dataset.OTHERS}
     assert set(seen.objects[:, :, 4:].flat) == {200}
-    assert set(seen.surface[:, :, :4].flat) == {40 + dataset.FAR} and set(seen.surface[:, :, 4:].flat) == {
-        200
-    }
+    assert set(seen.surface[:, :, :4].flat) == {40 + dataset.FAR}
+    assert set(seen.surface[:, :, 4:].flat) == {200}
     # The outline is where one ends before the other, and nowhere else.
     assert (seen.edges[:, :, 3:5] < 128).all() and (seen.edges[:, :, [0, 1, 6, 7]] == 255).all()
 
