@@ -314,7 +314,7 @@ def objective(
                 encoder_hidden_states=text(captions),
                 control_hidden_states=window(clips.states(chosen)).to(device),
             ).sample
-            where = [x[chosen].to(device) for x in (clips.places, clips.own, clips.ends)]
+            where = [x[chosen].to(device) for x in (clips.places, clips.own, clips.ends)] if told else []
             looking = [attention.loss(*where) for attention in told]
         error = (predicted.float() - (noise - x0)).square().mean((2, 3, 4)) @ weights / len(weights)
         far = error.detach()[sigma > 0.9]  # where all there is to go by is the control
