@@ -93,7 +93,7 @@ class Propagation(Settings):
     anchor_seconds: float = Field(0.5, gt=0, description="spacing of multi-anchor (paper: 0.5)")
     steps: int = Field(50, ge=1, description="denoising steps (ours)")
     guidance: float = Field(5.0, description="1 switches guidance off (ours)")
-    shift: float = Field(5.0, description="flow shift: 5 at 720p, 3 at 480p")
+    shift: float = Field(5.0, description="flow shift; Wan at 720p: 5, at 480p: 3 (ours)")
     prompt: str = Field("a photorealistic video", description="of clips without a caption (ours)")
     negative_prompt: str = Field("", description="used with guidance only (ours)")
 
