@@ -142,7 +142,7 @@ def qwen_transformer(**overrides: Any) -> QwenImageTransformer2DModel:
         "patch_size": 2,
         "in_channels": 64,
         "out_channels": 16,
-        "num_layers": 3,
+        "num_layers": 4,
         "attention_head_dim": 32,
         "num_attention_heads": 4,
         "joint_attention_dim": 64,

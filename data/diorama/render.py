@@ -51,6 +51,9 @@ def main() -> None:
     parser.add_argument(
         "--samples", type=int, default=SAMPLES, help="paths a pixel of the truth, then denoised"
     )
+    parser.add_argument(
+        "--every", type=int, default=1, help="render only every Nth frame of a shot, and hold it"
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     looks = arguments.looks.split(",")
@@ -62,13 +65,13 @@ def main() -> None:
         if (folder / "meta.json").exists():
             continue
         begin = time.time()
-        parts = render_sequence(plan, folder, looks, arguments.threads, arguments.samples)
+        parts = render_sequence(plan, folder, looks, arguments.threads, arguments.samples, arguments.every)
         told = " ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items())
         print(f"{plan.split}/{plan.sequence} {time.time() - begin:.1f} s ({told})", flush=True)
 
 
 def render_sequence(
-    plan: Plan, folder: Path, looks: list[str], threads: int, samples: int = SAMPLES
+    plan: Plan, folder: Path, looks: list[str], threads: int, samples: int = SAMPLES, every: int = 1
 ) -> dict[str, float]:
     """Build once, render passes and looks, write the folder; returns seconds by part."""
     clock, parts = time.time(), {}
@@ -82,14 +85,14 @@ def render_sequence(
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        coded, faces = shoot("passes", plan, takes, work, figures)
+        coded, faces = shoot("passes", plan, takes, work, every, figures)
         visible = np.rint(coded[..., 0]).astype(np.uint8)
         depth = np.where(visible == 0, SKY_DEPTH, coded[..., 1]).astype(np.float16)
-        surface, _ = shoot("surface", plan, takes, work)
+        surface, _ = shoot("surface", plan, takes, work, every)
         lap("passes")
         # Both looks get the brightness of the scene's base colours: a bright room stays bright, and the gap
         # between the looks is one of light and material, not of exposure.
-        unlit, light = (shoot(look, plan, takes, work)[0] for look in ("unlit", "render"))
+        unlit, light = (shoot(look, plan, takes, work, every)[0] for look in ("unlit", "render"))
         if plan.world == "road":  # the other engine's bluish air
             unlit, light = (
                 haze(x, depth.astype(np.float32), (0.55, 0.66, 0.85), 170.0) for x in (unlit, light)
@@ -100,7 +103,7 @@ def render_sequence(
             stops = match_exposure(light, brightness, encode_render)
             write_video(work / "render.mp4", encode_render(light * 2.0**stops))
         if "truth" in looks:
-            light, _ = shoot("truth", plan, takes, work, samples=samples)
+            light, _ = shoot("truth", plan, takes, work, every, samples=samples)
             light = add_weather(light, depth.astype(np.float32), plan.weather, plan.seed)
             target = brightness * BRIGHTNESS[plan.weather]
             film = encode_film(light * 2.0 ** match_exposure(light, target))
@@ -157,16 +160,24 @@ def shoot(
     plan: Plan,
     takes: list[Take],
     work: Path,
+    every: int = 1,
     figures: list[Figure] | None = None,
     samples: int = SAMPLES,
 ) -> tuple[np.ndarray, list[list[dict]]]:
-    """All frames in one look, linear float32 [frames, height, width, 3]; with figures, the faces."""
+    """All frames in one look, linear float32 [frames, height, width, 3]; with figures, the faces.
+
+    With `every` above 1 only every so many frames of a shot are rendered, from its first on, and held until the next.
+    """
     scene = bpy.context.scene
     switch(look, plan, samples)
     path = work / "frame.exr"
     scene.render.filepath = str(path)
     frames, faces = np.empty((FRAMES, HEIGHT, WIDTH, 3), np.float32), []
     for k in range(FRAMES):
+        if k % SHOT_FRAMES % every:
+            frames[k] = frames[k - 1]
+            faces += faces[-1:]
+            continue
         takes[k // SHOT_FRAMES].pose(k % SHOT_FRAMES / (SHOT_FRAMES - 1))
         bpy.ops.render.render(write_still=True)
         image = bpy.data.images.load(str(path))
