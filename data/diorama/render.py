@@ -160,7 +160,7 @@ def shoot(
     plan: Plan,
     takes: list[Take],
     work: Path,
-    every: int = 1,
+    every: int,
     figures: list[Figure] | None = None,
     samples: int = SAMPLES,
 ) -> tuple[np.ndarray, list[list[dict]]]:

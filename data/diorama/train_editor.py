@@ -58,7 +58,7 @@ def main() -> None:
         pairs = cached(
             cache, pipeline.vae, seen, lambda: {k: encode(pipeline, v, area) for k, v in looks.items()}
         )
-        weights = channel_weights(pipeline.vae, np.stack([np.asarray(p) for p in truths[:16:2]])[:, None])
+        weights = channel_weights(pipeline.vae, np.stack([np.asarray(p) for p in truths[:8]])[:, None])
         loss = objective(pipeline, renders, pairs, weights, mini, arguments.batch)
         phases = [loop.Phase("editor", arguments.steps, arguments.learning_rate, loss, warmup=0.03)]
         loop.train(arguments.out / "editor", parts, phases)
