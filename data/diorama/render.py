@@ -12,7 +12,6 @@ import math
 import os
 import random
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -52,13 +51,18 @@ def main() -> None:
         "--samples", type=int, default=SAMPLES, help="paths a pixel of the truth, then denoised"
     )
     parser.add_argument(
-        "--every", type=int, default=1, help="render only every Nth frame of a shot, and hold it"
+        "--every",
+        type=int,
+        default=1,
+        choices=range(1, SHOT_FRAMES),
+        metavar="N",
+        help="render only every Nth frame of a shot, and hold it",
     )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     looks = arguments.looks.split(",")
     if not set(looks) <= {"render", "truth"}:
-        sys.exit(f"--looks takes render and truth, not {arguments.looks!r}.")
+        parser.error(f"--looks takes render and truth, not {arguments.looks!r}.")
     for k in range(arguments.count):
         plan = plan_sequence(arguments.split, arguments.first + k * arguments.step)
         folder = arguments.out / plan.split / plan.sequence
