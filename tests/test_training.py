@@ -471,17 +471,23 @@ def test_experts_are_shown_the_same_clip_in_other_colours(tiny_profile: Profile,
     target = train_video.truth_latents(pipeline.vae, [shot], tmp_path / "truth.safetensors")
     assert reference.shape == target.shape
 
-    class Text:
-        captions = ("",)
+    told: list[list[str]] = []
 
-        def __call__(self, captions: list[str]) -> torch.Tensor:
-            return torch.zeros(len(captions), 4, pipeline.text_encoder.config.d_model)
+    def text(captions: list[str]) -> torch.Tensor:
+        told.append(captions)
+        return torch.zeros(len(captions), 4, pipeline.text_encoder.config.d_model)
 
     model = pipeline.transformer.float()
-    loss = train_video.objective(model, Text(), target, reference, "low", 2, "cpu")
-    seen = [loss(np.random.default_rng(seed), torch.Generator().manual_seed(0))[1] for seed in range(8)]
-    assert {key for figures in seen for key in figures} >= {"shown", "alone"}
-    assert all(("shown" in figures) != ("alone" in figures) for figures in seen)
+    clips = train_video.Captioned(target, ["a clip"])
+    pictures = train_video.Captioned(target[:, :, :1], ["a picture"])
+    loss = train_video.objective(model, text, clips, reference, pictures, "low", 2, "cpu")
+    seen = [loss(np.random.default_rng(seed), torch.Generator().manual_seed(0))[1] for seed in range(16)]
+    kinds = [next(iter({"alone", "pictures", "shown"} & set(figures))) for figures in seen]
+    assert set(kinds) == {"alone", "pictures", "shown"}
+    counts = {"alone": 2, "pictures": 2 * train_video.PICTURES, "shown": 1}
+    for kind, captions in zip(kinds, told, strict=True):
+        assert len(captions) == counts[kind]
+        assert set(captions) <= {"", "a picture" if kind == "pictures" else "a clip"}
 
 
 def test_latents_are_made_again_for_another_vae_and_other_clips(tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 Reads rendered sequences of the pretrain split and `<out>/wan_vae/`; writes `<out>/{low,high}/` and at the end the
 pipeline folder `<out>/checkpoints/wan`. Low noise first, on all noise levels and jointly with the text encoder; the
 other starts from it. A large video model can copy from a clip it is shown, which is what an IC-LoRA builds on; a
-tiny one has to learn it: in half of the steps the experts see the clip recoloured.
+tiny one has to learn it: in half of the steps the experts see the clip recoloured. What captions mean takes more scenes
+than clips can be rendered of, so other steps are on single pictures, of which a scene costs a seventh.
 
-    python data/diorama/train_video.py --rendered DIR --out DIR --stage low
+    python data/diorama/train_video.py --rendered DIR --stills DIR --out DIR --stage low
 """
 
 import hashlib
 from collections.abc import Iterable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +39,16 @@ CAPTION_DROPOUT = 0.1
 PARTS = {"low": "wan/transformer_2", "high": "wan/transformer"}  # of checkpoints
 LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4}
 FUSED = torch.nn.functional.scaled_dot_product_attention
-SHOWN = 0.5  # share of the experts' steps in which a reference is shown
+SHOWN = 0.5  # share of the experts' steps on clips in which a reference is shown
+PICTURED = 0.45  # share of all their steps that are on pictures, where there are stills
+PICTURES = 8  # cost what a clip does
 UNSEEN = 0.25  # of a weighted loss is spread over the channels alike, the rest by how much of each is seen
 
 
 def main() -> None:
     parser = loop.parser(__doc__)
     parser.add_argument("--stage", choices=("low", "high", "save"), required=True)
+    parser.add_argument("--stills", type=Path, help="folder of other scenes, rendered with --every 8")
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=4, help="clips a step")
     parser.add_argument("--clips", type=int, help="use so many clips only, for a quick trial")
@@ -63,7 +68,14 @@ def main() -> None:
     train_vae.channels_last(vae)
     truth = truth_latents(vae, shots, out / "latents" / "truth.safetensors")
     reference = reference_latents(vae, shots, out / "latents" / f"reference_{stage}.safetensors", stage)
-    text = Text(out, [shot.caption for shot in shots], stage == "low", arguments.start_from)
+    clips = Captioned(truth, [shot.caption for shot in shots])
+    pictures = None
+    if arguments.stills:
+        pictures = still_latents(
+            vae, arguments.stills, out / "latents" / "stills.safetensors", arguments.clips
+        )
+    captions = clips.captions + (pictures.captions if pictures else [])
+    text = Text(out, captions, stage == "low", arguments.start_from)
     model = start(stage, out, arguments.start_from).to(arguments.device)
     text.encoder.to(arguments.device)
     if arguments.compile:
@@ -75,9 +87,10 @@ def main() -> None:
     phases = []
     if stage == "low" and not arguments.start_from:
         # Most of what there is to learn is in single pictures, and three latent frames cost a fifth of nine.
-        loss = objective(model, text, truth[:, :, :3], None, stage, 2 * arguments.batch, arguments.device)
+        short = Captioned(truth[:, :, :3], clips.captions)
+        loss = objective(model, text, short, None, pictures, stage, 2 * arguments.batch, arguments.device)
         phases.append(loop.Phase("short", arguments.steps // 2, rate, loss, warmup=0.03))
-    loss = objective(model, text, truth, reference, stage, arguments.batch, arguments.device)
+    loss = objective(model, text, clips, reference, pictures, stage, arguments.batch, arguments.device)
     # Frozen after the short clips, as all other models read these embeddings; also when going on from shipped weights.
     frozen = ("text_encoder",) if stage == "low" else ()
     phases.append(loop.Phase(stage, arguments.steps, rate, loss, warmup=0.03, frozen=frozen))
@@ -110,11 +123,18 @@ def attention(
     return weights.softmax(-1) @ value
 
 
+@dataclass(frozen=True)
+class Captioned:
+    """Clips or pictures with what is said of them."""
+
+    latents: torch.Tensor  # normalised, float16 [N, C, F, H, W]
+    captions: list[str]
+
+
 class Text:
     """Captions to embeddings the way WanPipeline makes them: [B] -> [B, 48, 96], zeros after the end."""
 
     def __init__(self, out: Path, captions: list[str], trained: bool, start_from: Path | None = None) -> None:
-        self.captions = captions
         folder, state = out / "tokenizer", out / "low" / "state" / "text_encoder.safetensors"
         if start_from:
             folder = start_from / "wan" / "tokenizer"
@@ -168,28 +188,34 @@ def pass_through(model: WanTransformer3DModel) -> None:
 def objective(
     model: nn.Module,
     text: Text,
-    truth: torch.Tensor,
+    clips: Captioned,
     reference: torch.Tensor | None,
+    pictures: Captioned | None,
     stage: str,
     batch: int,
     device: str,
 ):
     """Flow matching on latents: predict noise minus data at sigma drawn with a shift.
 
-    With a reference half of the steps show it, to half as many clips: it doubles the tokens.
+    With pictures some of the steps are on them; with a reference half of the others show it, to half as many clips: it
+    doubles the tokens.
     """
 
     def loss(rng: np.random.Generator, generator: torch.Generator):
-        shown = reference is not None and rng.random() < SHOWN
-        count = batch // 2 if shown else batch
-        chosen = rng.integers(len(truth), size=count)
-        x0 = truth[chosen].to(device).float()  # [B, C, F, H, W]
-        captions = [text.captions[i] if rng.random() >= CAPTION_DROPOUT else "" for i in chosen]
+        kind, source, count = "alone", clips, batch
+        if pictures is not None and rng.random() < PICTURED:
+            kind, source, count = "pictures", pictures, PICTURES * batch
+        elif reference is not None and rng.random() < SHOWN:
+            kind, count = "shown", batch // 2
+        chosen = rng.integers(len(source.latents), size=count)
+        x0 = source.latents[chosen].to(device).float()  # [B, C, F, H, W]
+        captions = [source.captions[i] if rng.random() >= CAPTION_DROPOUT else "" for i in chosen]
         uniform = torch.rand(count, generator=generator)
         lowest = BOUNDARY if stage == "high" else 0.0
         sigma = shifted(uniform, lowest, 1.0, SHIFT).to(device)
         noise = torch.randn(x0.shape, generator=generator).to(device)
         s = sigma.view(-1, 1, 1, 1, 1)
+        shown = kind == "shown"
         context = in_context(model, reference[chosen].to(device).float()) if shown else nullcontext()
         with context, loop.autocast(device):
             predicted = model(
@@ -198,7 +224,7 @@ def objective(
                 encoder_hidden_states=text(captions),
             ).sample
         error = (predicted.float() - (noise - x0)).square().mean((1, 2, 3, 4))
-        figures = {"shown" if shown else "alone": error.mean().item()} if reference is not None else {}
+        figures = {kind: error.mean().item()}
         near = error.detach()[sigma < 0.5]
         return error.mean(), {**figures, "near": near.mean().item()} if len(near) else figures
 
@@ -224,6 +250,19 @@ def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path, sta
         return {"reference": torch.cat([encode(vae, dataset.repeated(clip)[None]) for clip in clips])}
 
     return cached(cache, vae, (shot.truth for shot in shots), compute)["reference"]
+
+
+@torch.no_grad()
+def still_latents(vae: AutoencoderKLWan, stills: Path, cache: Path, limit: int | None = None) -> Captioned:
+    """The three frames of each shot of stills, as they are and mirrored, as clips of one frame."""
+    shots = dataset.load(stills, "pretrain", limit)
+    frames = [np.concatenate([f, f[:, :, ::-1]]) for f in (shot.truth[::8] for shot in shots)]  # [6, H, W, 3]
+
+    def compute() -> dict[str, torch.Tensor]:
+        return {"truth": torch.cat([encode(vae, pictures[:, None]) for pictures in frames])}
+
+    latents = cached(cache, vae, frames, compute)["truth"]
+    return Captioned(latents, [shot.caption for shot in shots for _ in range(6)])
 
 
 def recoloured(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.ndarray:
