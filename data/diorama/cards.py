@@ -17,7 +17,9 @@ import dataset
 import face_card
 import numpy as np
 import torch
+import train_video
 from dataset import Shot
+from diffusers import WanPipeline
 from PIL import Image
 
 from rmkit import models, profile, propagate, video
@@ -35,6 +37,7 @@ PROMPTS = (
     "a car drives on a road between houses, wide shot",
     "a car drives on a road between houses, wide shot, in the rain",
 )
+CAPTION_SIGMA = 0.99  # where there is little else to go by
 STAGES = {"wan": ("wan_vae", "low", "high"), "vace": ("vace",), "editor": ("qwen_vae", "editor"),
           "features": ("features",), "faces": ("detector", "recogniser"), "judge": ("judge",)}  # fmt: skip
 
@@ -72,7 +75,7 @@ def main() -> None:
 
 
 def wan_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
-    """Reconstruction by the VAE of all it is fed, and a sheet of text-to-video samples."""
+    """Reconstruction by the VAE of all it is fed, what captions tell, and a sheet of text-to-video samples."""
     pipeline = models.load_wan(mini)
     found: dict[str, list[float]] = {}
     rows = []
@@ -112,7 +115,29 @@ def wan_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dic
         frames = video.to_uint8(output.frames[0])
         samples.append((textwrap.fill(prompt, 36), [frames[i] for i in (0, 11, 22, 32)]))
     video.contact_sheet(samples, width=144).save(FOLDER / "wan" / "sheet_samples.png")
-    return {key: np.mean(values) for key, values in found.items()}
+    return {key: np.mean(values) for key, values in found.items()} | caption_errors(pipeline, shots)
+
+
+def caption_errors(pipeline: WanPipeline, shots: list[Shot]) -> dict[str, float]:
+    """Squared error of the high-noise expert with a clip's own caption, none, and that of another sequence."""
+    errors = []
+    generator = models.generator(0)
+    for number, shot in enumerate(shots):
+        told = [shot.caption, "", shots[number - 2].caption]
+        embeds, _ = pipeline.encode_prompt(
+            told, do_classifier_free_guidance=False, max_sequence_length=models.text_length(pipeline)
+        )
+        x0 = train_video.encode(pipeline.vae, dataset.repeated(shot.truth)[None]).float()  # [1, C, F, H, W]
+        noise = torch.randn(x0.shape, generator=generator)
+        noisy = (1 - CAPTION_SIGMA) * x0 + CAPTION_SIGMA * noise
+        predicted = pipeline.transformer(
+            hidden_states=noisy.expand(len(told), -1, -1, -1, -1),
+            timestep=torch.full((len(told),), 1000 * CAPTION_SIGMA),
+            encoder_hidden_states=embeds,
+        ).sample
+        errors.append((predicted - (noise - x0)).square().mean((1, 2, 3, 4)))
+    own, none, other = torch.stack(errors).mean(0).tolist()
+    return {"error_own_caption": own, "error_no_caption": none, "error_other_caption": other}
 
 
 def vace_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
