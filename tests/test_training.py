@@ -449,6 +449,16 @@ def test_a_slowed_clip_shows_a_few_neighbouring_frames_for_its_whole_length() ->
     assert counts == {1, 2, 3, 5}
 
 
+def test_stills_are_three_frames_of_all_that_is_seen_of_a_clip() -> None:
+    numbers = np.arange(17, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 6, 1), np.uint8)
+    shot = dataset.Shot("s", *[numbers] * 6, "a clip", "clear", tuple(((n, 0, 0, 0),) for n in range(17)))
+    stills = dataset.stills(shot)
+    assert [still.truth.shape for still in stills] == [(1, 4, 6, 1)] * 3
+    for frame, still in zip((0, 8, 16), stills, strict=True):
+        assert all((getattr(still, look) == frame).all() for look in dataset.LOOKS)
+        assert still.faces == (((frame, 0, 0, 0),),) and still.caption == "a clip"
+
+
 def test_experts_are_shown_the_same_clip_in_other_colours(tiny_profile: Profile, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(60, 180, (5, 32, 48, 3), dtype=np.uint8)

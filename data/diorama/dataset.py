@@ -22,6 +22,7 @@ WINDOW = (80, 128)  # pixels
 NEAR = 128  # half of the nearest point's disparity
 OTHERS = 100  # added to the numbers of another clip's objects; no clip has so many
 FAR = 3000  # metres, likewise to its surfaces' points
+STILLS = (0, 8, 16)  # frames of a shot, the ones that `render.py --every 8` makes
 LOOKS = ("render", "truth", "depth", "edges", "objects", "surface")  # of a shot
 
 
@@ -86,6 +87,11 @@ def mirrored(shot: Shot) -> Shot:
 def backwards(shot: Shot) -> Shot:
     """Last frame first."""
     return _shown(shot, np.arange(len(shot.truth))[::-1])
+
+
+def stills(shot: Shot) -> list[Shot]:
+    """Three of its frames, each as a shot of one."""
+    return [_shown(shot, np.array([frame])) for frame in STILLS]
 
 
 def slowed(shot: Shot, rng: np.random.Generator) -> Shot:

@@ -24,7 +24,6 @@ from rmkit.encode import normalised
 from rmkit.progress import track
 from rmkit.sigma import shifted
 
-FRAMES = (0, 8, 16)  # of each clip, the ones that `render.py --every 8` makes
 SHIFT = 10.0  # of its two steps the first is at full noise and the other has next to none
 LEARNING_RATE = 1.5e-3
 
@@ -97,7 +96,7 @@ def fresh(out: Path, mini: profile.Profile) -> Path:
 
 def pictures(shots: list[Shot], look: str) -> list[Image.Image]:
     """The chosen frames of all clips, every other one mirrored."""
-    frames = [getattr(shot, look)[frame] for shot in shots for frame in FRAMES]
+    frames = [getattr(shot, look)[frame] for shot in shots for frame in dataset.STILLS]
     return [Image.fromarray(f if n % 2 else np.ascontiguousarray(f[:, ::-1])) for n, f in enumerate(frames)]
 
 

@@ -71,9 +71,11 @@ def main() -> None:
     clips = Captioned(truth, [shot.caption for shot in shots])
     pictures = None
     if arguments.stills:
-        pictures = still_latents(
-            vae, arguments.stills, out / "latents" / "stills.safetensors", arguments.clips
-        )
+        scenes = dataset.load(arguments.stills, "pretrain", arguments.clips)
+        stills = [still for shot in scenes for still in dataset.stills(shot)]
+        stills += [dataset.mirrored(still) for still in stills]
+        latents = truth_latents(vae, stills, out / "latents" / "stills.safetensors")
+        pictures = Captioned(latents, [still.caption for still in stills])
     captions = clips.captions + (pictures.captions if pictures else [])
     text = Text(out, captions, stage == "low", arguments.start_from)
     model = start(stage, out, arguments.start_from).to(arguments.device)
@@ -233,7 +235,7 @@ def objective(
 
 @torch.no_grad()
 def truth_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torch.Tensor:
-    """Normalised latents of all truth clips: float16 [N, C, F, H, W]."""
+    """Normalised latents of the truth of clips, or of stills: float16 [N, C, F, H, W]."""
 
     def compute() -> dict[str, torch.Tensor]:
         return {"truth": torch.cat([encode(vae, dataset.repeated(shot.truth)[None]) for shot in shots])}
@@ -250,19 +252,6 @@ def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path, sta
         return {"reference": torch.cat([encode(vae, dataset.repeated(clip)[None]) for clip in clips])}
 
     return cached(cache, vae, (shot.truth for shot in shots), compute)["reference"]
-
-
-@torch.no_grad()
-def still_latents(vae: AutoencoderKLWan, stills: Path, cache: Path, limit: int | None = None) -> Captioned:
-    """The three frames of each shot of stills, as they are and mirrored, as clips of one frame."""
-    shots = dataset.load(stills, "pretrain", limit)
-    frames = [np.concatenate([f, f[:, :, ::-1]]) for f in (shot.truth[::8] for shot in shots)]  # [6, H, W, 3]
-
-    def compute() -> dict[str, torch.Tensor]:
-        return {"truth": torch.cat([encode(vae, pictures[:, None]) for pictures in frames])}
-
-    latents = cached(cache, vae, frames, compute)["truth"]
-    return Captioned(latents, [shot.caption for shot in shots for _ in range(6)])
 
 
 def recoloured(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.ndarray:
