@@ -15,6 +15,7 @@ import torch
 import train_editor
 import train_features
 import train_vace
+import train_vae
 import train_video
 from PIL import Image
 from torch import nn
@@ -97,6 +98,46 @@ def test_muon_computes_in_what_the_processor_can(monkeypatch: pytest.MonkeyPatch
     optimisers.step(0.01)
     assert bool(seen) != able
     assert not torch.equal(before, model["block"].weight)
+
+
+def test_later_frames_are_learned_by_the_decoder_on_the_latents_there_were_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    vae = architectures.wan_vae(base_dim=8, decoder_base_dim=8)
+    frames = np.random.default_rng(0).integers(255, size=(17, 96, 144, 3), dtype=np.uint8)
+    shot = dataset.Shot("s", *[frames] * len(dataset.LOOKS), "", "clear", ((),) * 17)
+    loss = train_vae.later_loss(vae, [shot])
+    before = {name: p.detach().clone() for name, p in vae.named_parameters()}
+
+    def learned(share: float) -> set[str]:
+        """The halves of the VAE that a step teaches; the copy whose latents are to stay is not among them."""
+        monkeypatch.setattr(train_vae, "OLD_LATENTS", share)
+        vae.zero_grad(set_to_none=True)
+        loss(np.random.default_rng(0), torch.Generator().manual_seed(0))[0].backward()
+        return {
+            name.split(".")[0] for name, p in vae.named_parameters() if p.grad is not None and p.grad.any()
+        }
+
+    assert learned(1.0) == {"decoder", "post_quant_conv"}
+    assert learned(0.0) == {"encoder", "quant_conv", "decoder", "post_quant_conv"}
+    # Once moved away, latents are drawn back.
+    with torch.no_grad():
+        assert loss(np.random.default_rng(0), torch.Generator().manual_seed(0))[1]["moved"] == 0
+        vae.quant_conv.bias += 1
+        assert loss(np.random.default_rng(0), torch.Generator().manual_seed(0))[1]["moved"] > 0.5
+    assert all(torch.equal(p, before[n]) for n, p in vae.named_parameters() if n != "quant_conv.bias")
+
+
+def test_a_clips_first_frame_counts_least_and_those_that_end_a_latent_most() -> None:
+    weights = train_vae.frame_weights(9)
+    assert weights.mean().item() == pytest.approx(1)
+    assert weights[0] < weights[1] < weights[4] == weights[8]
+    x = torch.zeros(1, 3, 9, 4, 4)
+    first, last = x.clone(), x.clone()
+    first[:, :, 0], last[:, :, -1] = 0.5, 0.5
+    errors = [train_vae.difference(y, x, weights).item() for y in (first, last)]
+    assert errors[1] / errors[0] == pytest.approx((weights[8] / weights[0]).item())
 
 
 def test_twins_are_known_together_and_the_pipelines_layouts_are_used() -> None:

@@ -4,11 +4,13 @@ Reads rendered sequences of the pretrain split; writes `<out>/<which>_vae/` (dif
 `latents_mean` and `latents_std`) and `log.csv`. First both halves learn a linear code of 8x8 blocks, which gives
 each a direct gradient (20.2 dB after 150 steps instead of 16.3); then images; then images and clips in turns, from
 weights that treat every frame alone (a random start in time fell from 31 to 24 dB and stayed there; this one starts
-at 27). Many small steps beat few large ones here: batches are of a few crops.
+at 27). Many small steps beat few large ones here: batches are of a few crops. At last, with `--later-frames`, what
+comes after a clip's first frame, whose latent holds that frame alone, while each later one holds two new ones.
 
     python data/diorama/train_vae.py --rendered DIR --out DIR --which wan
 """
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +30,12 @@ PICTURES = 4  # single frames a step; of clips one
 LINE_WEIGHT = 0.15  # of edge maps in the loss: their errors are large, and they only guide
 LATENT_NOISE = 0.02  # keeps the decoder smooth around each latent
 LATENT_PENALTY = 1e-3  # keeps latents near unit scale without a KL term's blur
+# For `--later-frames`:
+LENGTHS = {1: 0.08, 9: 0.27, 17: 0.65}  # frames of a step's crops, with their shares
+PICTURE_WEIGHT = 0.3  # single frames are to stay good, no more
+FIRST_WEIGHT, END_WEIGHT = 0.05, 2.0  # of a clip's first frame and of those that end a latent; of others 1
+OLD_LATENTS = 0.25  # share of the steps that teach the decoder alone, on the latents there were
+STAY = 0.05  # weight of how far latents move, squared, in their spread
 
 
 def main() -> None:
@@ -37,15 +45,19 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps of all phases")
     parser.add_argument("--start-from", type=Path, help="checkpoints folder to go on from")
     parser.add_argument(
-        "--decoder", action="store_true", help="go on with the decoder alone: latents stay what they are"
+        "--later-frames",
+        action="store_true",
+        help="go on for the frames after a clip's first; models trained on the latents still serve",
     )
     arguments = parser.parse_args()
     torch.manual_seed(0)
     shots = dataset.load(arguments.rendered, "pretrain", arguments.clips)
     print(f"{len(shots)} clips", flush=True)
     wan = arguments.which == "wan"
+    if arguments.later_frames and not wan:
+        raise SystemExit("--later-frames is for the video VAE: --which wan.")
     folder = arguments.out / f"{arguments.which}_vae"
-    source = folder if arguments.decoder else None
+    source = folder if arguments.later_frames else None
     if arguments.start_from:
         source = arguments.start_from / ("wan" if wan else "editor") / "vae"
     vae = (architectures.wan_vae if wan else architectures.qwen_vae)()
@@ -54,15 +66,16 @@ def main() -> None:
     elif wan:
         frame_by_frame(vae)
     channels_last(vae.to(arguments.device))
-    if wan and source:
-        phases = [further_phase(vae, shots, arguments.decoder)]
+    if arguments.later_frames:
+        phases = [loop.Phase("later frames", 3000, 3e-4, later_loss(vae, shots))]
+    elif wan and source:
+        # Mostly clips, at a rate that does not undo what is there.
+        phases = [loop.Phase("further", 5000, 2.5e-4, clip_loss(vae, shots, 48, (1, 9, 9, 9, 17)))]
     else:
         phases = wan_phases(vae, shots) if wan else qwen_phases(vae, shots)
     phases = [replace(phase, steps=round(phase.steps * arguments.scale)) for phase in phases]
-    if arguments.decoder:
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
-        loop.train(arguments.out / f"{arguments.which}_vae_decoder", {"vae": vae}, phases)
+    if arguments.later_frames:  # the latents' mean and spread stay what other models know
+        loop.train(arguments.out / "wan_vae_later", {"vae": vae}, phases)
     else:
         loop.train(folder, {"vae": vae}, phases)
         measure_latents(vae, shots, frames=17 if wan else 1)
@@ -77,14 +90,6 @@ def wan_phases(vae: nn.Module, shots: list[Shot]) -> list[loop.Phase]:
         loop.Phase("images", 9000, 2e-3, clip_loss(vae, shots, 48, (1,))),
         loop.Phase("images and clips", 8000, 5e-4, clip_loss(vae, shots, 48, (1, 1, 9, 9, 17))),
     ]
-
-
-def further_phase(vae: nn.Module, shots: list[Shot], decoder: bool) -> loop.Phase:
-    """Mostly clips, at a rate that does not undo what is there; the decoder alone on what it will be asked for."""
-    if decoder:
-        looks = ("truth", "render")
-        return loop.Phase("decoder", 6000, 2.5e-4, clip_loss(vae, shots, 64, (1, 9, 17), looks))
-    return loop.Phase("further", 5000, 2.5e-4, clip_loss(vae, shots, 48, (1, 9, 9, 9, 17)))
 
 
 def clip_loss(
@@ -104,6 +109,43 @@ def clip_loss(
         return reconstruction(vae, clips, generator, code)
 
     return loss
+
+
+def later_loss(vae: nn.Module, shots: list[Shot]):
+    """Reconstruction of clips by what their frames lack, by latents that stay where a copy of the VAE has them.
+
+    A little in each latent says what its later frames lacked (they move by a twentieth of their spread), and what was
+    trained on the latents there were goes on to serve: the decoder is taught on those as well.
+    """
+    before = deepcopy(vae).eval().requires_grad_(False)
+    spread = vae.config.latents_std[0]
+
+    def loss(rng: np.random.Generator, generator: torch.Generator):
+        frames = int(rng.choice(list(LENGTHS), p=list(LENGTHS.values())))
+        clips = [sample(shots, frames, (64, 64), rng) for _ in range(PICTURES if frames == 1 else 1)]
+        x, lines = pixels(vae, clips)
+        with loop.autocast(x.device):
+            with torch.no_grad():
+                z = old = before.encode(x).latent_dist.mean
+            if rng.random() >= OLD_LATENTS:
+                z = vae.encode(x).latent_dist.mean
+            noise = torch.randn(z.shape, generator=generator).to(x.device)
+            y = vae.decode(z + LATENT_NOISE * noise).sample
+        moved = ((z - old).float() / spread).square().mean()
+        loss = (lines * difference(y.float(), x, frame_weights(frames).to(x.device))).mean() + STAY * moved
+        return loss, {"moved": moved.sqrt().item()} if z is not old else {}
+
+    return loss
+
+
+def frame_weights(frames: int) -> torch.Tensor:
+    """What each frame counts in a clip, 1 in the mean, or in a single picture: float32 [F]."""
+    if frames == 1:
+        return torch.tensor([PICTURE_WEIGHT])
+    weights = torch.ones(frames)
+    weights[4::4] = END_WEIGHT
+    weights[0] = FIRST_WEIGHT
+    return weights / weights.mean()
 
 
 @torch.no_grad()
@@ -210,32 +252,44 @@ def reconstruction(
     generator: torch.Generator,
     code: BlockCode | None = None,
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """L1 on pixels and on their differences, so that edges stay where they are.
+    """What samples lose on their way through the VAE.
 
     samples: (kind, uint8 [F, h, w, 3]) of one size. With a code the encoder learns it and the decoder reads it,
     each on its own. Logs the PSNR of pictures: that of edge maps would drown it.
     """
-    device = next(vae.parameters()).device
-    x = torch.from_numpy(np.stack([clip for _, clip in samples])).to(device).float() / 127.5 - 1
-    x = x.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)  # [B, 3, F, h, w]
-    lines = torch.tensor(["edges" in kind for kind, _ in samples])
-    weights = torch.where(lines, LINE_WEIGHT, 1.0).to(device)
+    x, lines = pixels(vae, samples)
+    device = x.device
     with loop.autocast(device):
         z = vae.encode(x).latent_dist.mean
         noise = torch.randn(z.shape, generator=generator).to(device)
         target = z if code is None else code(x)
         y = vae.decode(target + LATENT_NOISE * noise).sample
     y, z = y.float(), z.float()
-    error = (y - x).abs().mean((1, 2, 3, 4))
-    for axis in (-1, -2):
-        error = error + 0.5 * (y.diff(dim=axis) - x.diff(dim=axis)).abs().mean((1, 2, 3, 4))
-    loss = (weights * error).mean() + LATENT_PENALTY * z.square().mean()
+    loss = (lines * difference(y, x)).mean() + LATENT_PENALTY * z.square().mean()
     if code is not None:
         loss = loss + (z - target).square().mean()
     decibel = -10 * torch.log10((y - x).square().mean((1, 2, 3, 4)).detach().cpu() / 4)
     pictures = torch.tensor([kind in ("truth", "render") for kind, _ in samples])
     figures = {"psnr": decibel[pictures].mean().item()} if pictures.any() else {}
     return loss, figures
+
+
+def pixels(vae: nn.Module, samples: list[tuple[str, np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Samples in -1..1 where the VAE is, float32 [B, 3, F, h, w], and what each counts, [B]."""
+    device = next(vae.parameters()).device
+    x = torch.from_numpy(np.stack([clip for _, clip in samples])).to(device).float() / 127.5 - 1
+    x = x.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)  # [B, 3, F, h, w]
+    lines = torch.tensor(["edges" in kind for kind, _ in samples])
+    return x, torch.where(lines, LINE_WEIGHT, 1.0).to(device)
+
+
+def difference(y: torch.Tensor, x: torch.Tensor, frame_weights: torch.Tensor | None = None) -> torch.Tensor:
+    """L1 on pixels and on their differences, so that edges stay where they are: [B, 3, F, h, w] twice -> [B]."""
+    weights = torch.ones(x.shape[2], device=x.device) if frame_weights is None else frame_weights
+    error = (y - x).abs().mean((1, 3, 4))  # [B, F]
+    for axis in (-1, -2):
+        error = error + 0.5 * (y.diff(dim=axis) - x.diff(dim=axis)).abs().mean((1, 3, 4))
+    return (error * weights).mean(1)
 
 
 @torch.no_grad()
