@@ -38,7 +38,7 @@ PROMPTS = (
     "a car drives on a road between houses, wide shot, in the rain",
 )
 CAPTION_SIGMA = 0.99  # where there is little else to go by
-STAGES = {"wan": ("wan_vae", "low", "high"), "vace": ("vace",), "editor": ("qwen_vae", "editor"),
+STAGES = {"wan": ("wan_vae", "wan_vae_later", "low", "high"), "vace": ("vace",), "editor": ("qwen_vae", "editor"),
           "features": ("features",), "faces": ("detector", "recogniser"), "judge": ("judge",)}  # fmt: skip
 
 

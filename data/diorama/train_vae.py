@@ -10,6 +10,7 @@ comes after a clip's first frame, whose latent holds that frame alone, while eac
     python data/diorama/train_vae.py --rendered DIR --out DIR --which wan
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -50,12 +51,12 @@ def main() -> None:
         help="go on for the frames after a clip's first; models trained on the latents still serve",
     )
     arguments = parser.parse_args()
+    wan = arguments.which == "wan"
+    if arguments.later_frames and not wan:
+        parser.error("--later-frames is for the video VAE: --which wan.")
     torch.manual_seed(0)
     shots = dataset.load(arguments.rendered, "pretrain", arguments.clips)
     print(f"{len(shots)} clips", flush=True)
-    wan = arguments.which == "wan"
-    if arguments.later_frames and not wan:
-        raise SystemExit("--later-frames is for the video VAE: --which wan.")
     folder = arguments.out / f"{arguments.which}_vae"
     source = folder if arguments.later_frames else None
     if arguments.start_from:
@@ -74,10 +75,8 @@ def main() -> None:
     else:
         phases = wan_phases(vae, shots) if wan else qwen_phases(vae, shots)
     phases = [replace(phase, steps=round(phase.steps * arguments.scale)) for phase in phases]
-    if arguments.later_frames:  # the latents' mean and spread stay what other models know
-        loop.train(arguments.out / "wan_vae_later", {"vae": vae}, phases)
-    else:
-        loop.train(folder, {"vae": vae}, phases)
+    loop.train(arguments.out / "wan_vae_later" if arguments.later_frames else folder, {"vae": vae}, phases)
+    if not arguments.later_frames:  # after which latents' mean and spread stay what other models know
         measure_latents(vae, shots, frames=17 if wan else 1)
     vae.save_pretrained(folder)
 
@@ -97,16 +96,12 @@ def clip_loss(
     shots: list[Shot],
     size: int,
     lengths: tuple[int, ...],
-    kinds: tuple[str, ...] | None = None,
     code: "BlockCode | None" = None,
 ):
     """Reconstruction of square crops, each step of one of the lengths in frames."""
 
     def loss(rng: np.random.Generator, generator: torch.Generator):
-        frames = int(rng.choice(lengths))
-        count = PICTURES if frames == 1 else 1
-        clips = [sample(shots, frames, (size, size), rng, kinds) for _ in range(count)]
-        return reconstruction(vae, clips, generator, code)
+        return reconstruction(vae, crops(shots, int(rng.choice(lengths)), size, rng), generator, code)
 
     return loss
 
@@ -114,7 +109,7 @@ def clip_loss(
 def later_loss(vae: nn.Module, shots: list[Shot]):
     """Reconstruction of clips by what their frames lack, by latents that stay where a copy of the VAE has them.
 
-    A little in each latent says what its later frames lacked (they move by a twentieth of their spread), and what was
+    A little in each latent says what its later frames lacked (they move by a tenth of their spread), and what was
     trained on the latents there were goes on to serve: the decoder is taught on those as well.
     """
     before = deepcopy(vae).eval().requires_grad_(False)
@@ -122,8 +117,8 @@ def later_loss(vae: nn.Module, shots: list[Shot]):
 
     def loss(rng: np.random.Generator, generator: torch.Generator):
         frames = int(rng.choice(list(LENGTHS), p=list(LENGTHS.values())))
-        clips = [sample(shots, frames, (64, 64), rng) for _ in range(PICTURES if frames == 1 else 1)]
-        x, lines = pixels(vae, clips)
+        samples = crops(shots, frames, 64, rng)
+        x = pixels(vae, [clip for _, clip in samples])
         with loop.autocast(x.device):
             with torch.no_grad():
                 z = old = before.encode(x).latent_dist.mean
@@ -132,8 +127,9 @@ def later_loss(vae: nn.Module, shots: list[Shot]):
             noise = torch.randn(z.shape, generator=generator).to(x.device)
             y = vae.decode(z + LATENT_NOISE * noise).sample
         moved = ((z - old).float() / spread).square().mean()
-        loss = (lines * difference(y.float(), x, frame_weights(frames).to(x.device))).mean() + STAY * moved
-        return loss, {"moved": moved.sqrt().item()} if z is not old else {}
+        error = difference(y.float(), x, frame_weights(frames).to(x.device))
+        figures = {"moved": moved.sqrt().item()} if z is not old else {}
+        return (sample_weights(samples).to(x.device) * error).mean() + STAY * moved, figures
 
     return loss
 
@@ -246,6 +242,13 @@ def sample(
     return kind, clip[:, :, ::-1] if rng.random() < 0.5 else clip
 
 
+def crops(
+    shots: list[Shot], frames: int, size: int, rng: np.random.Generator
+) -> list[tuple[str, np.ndarray]]:
+    """The samples of a step, square: one clip, or several single pictures."""
+    return [sample(shots, frames, (size, size), rng) for _ in range(PICTURES if frames == 1 else 1)]
+
+
 def reconstruction(
     vae: nn.Module,
     samples: list[tuple[str, np.ndarray]],
@@ -257,7 +260,7 @@ def reconstruction(
     samples: (kind, uint8 [F, h, w, 3]) of one size. With a code the encoder learns it and the decoder reads it,
     each on its own. Logs the PSNR of pictures: that of edge maps would drown it.
     """
-    x, lines = pixels(vae, samples)
+    x = pixels(vae, [clip for _, clip in samples])
     device = x.device
     with loop.autocast(device):
         z = vae.encode(x).latent_dist.mean
@@ -265,7 +268,7 @@ def reconstruction(
         target = z if code is None else code(x)
         y = vae.decode(target + LATENT_NOISE * noise).sample
     y, z = y.float(), z.float()
-    loss = (lines * difference(y, x)).mean() + LATENT_PENALTY * z.square().mean()
+    loss = (sample_weights(samples).to(device) * difference(y, x)).mean() + LATENT_PENALTY * z.square().mean()
     if code is not None:
         loss = loss + (z - target).square().mean()
     decibel = -10 * torch.log10((y - x).square().mean((1, 2, 3, 4)).detach().cpu() / 4)
@@ -274,22 +277,23 @@ def reconstruction(
     return loss, figures
 
 
-def pixels(vae: nn.Module, samples: list[tuple[str, np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Samples in -1..1 where the VAE is, float32 [B, 3, F, h, w], and what each counts, [B]."""
-    device = next(vae.parameters()).device
-    x = torch.from_numpy(np.stack([clip for _, clip in samples])).to(device).float() / 127.5 - 1
-    x = x.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)  # [B, 3, F, h, w]
-    lines = torch.tensor(["edges" in kind for kind, _ in samples])
-    return x, torch.where(lines, LINE_WEIGHT, 1.0).to(device)
+def pixels(vae: nn.Module, clips: Sequence[np.ndarray]) -> torch.Tensor:
+    """Clips of one size, uint8 [F, h, w, 3] each, in -1..1 where the VAE is: float32 [B, 3, F, h, w]."""
+    x = torch.from_numpy(np.stack(clips)).to(next(vae.parameters()).device).float() / 127.5 - 1
+    return x.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)
 
 
-def difference(y: torch.Tensor, x: torch.Tensor, frame_weights: torch.Tensor | None = None) -> torch.Tensor:
+def sample_weights(samples: list[tuple[str, np.ndarray]]) -> torch.Tensor:
+    """What each sample counts in the loss: float32 [B]."""
+    return torch.tensor([LINE_WEIGHT if "edges" in kind else 1.0 for kind, _ in samples])
+
+
+def difference(y: torch.Tensor, x: torch.Tensor, by_frame: torch.Tensor | float = 1.0) -> torch.Tensor:
     """L1 on pixels and on their differences, so that edges stay where they are: [B, 3, F, h, w] twice -> [B]."""
-    weights = torch.ones(x.shape[2], device=x.device) if frame_weights is None else frame_weights
     error = (y - x).abs().mean((1, 3, 4))  # [B, F]
     for axis in (-1, -2):
         error = error + 0.5 * (y.diff(dim=axis) - x.diff(dim=axis)).abs().mean((1, 3, 4))
-    return (error * weights).mean(1)
+    return (error * by_frame).mean(1)
 
 
 @torch.no_grad()
@@ -304,8 +308,7 @@ def measure_latents(vae: nn.Module, shots: list[Shot], frames: int) -> None:
         _, clip = sample(shots, frames, (96, 144), rng, kinds=("truth",))
         if frames == 1:
             clip = enlarged(clip[0])[None]
-        x = torch.from_numpy(np.ascontiguousarray(clip)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-        z = vae.encode(x.to(next(vae.parameters()).device)).latent_dist.mean
+        z = vae.encode(pixels(vae, [clip])).latent_dist.mean
         latents.append(z[0].flatten(1).float().cpu())
     values = torch.cat(latents, dim=1)  # [C, everything else]
     mean, std = values.mean(1), values.var(1).mean().sqrt().item()

@@ -280,10 +280,8 @@ def recoloured(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.n
 
 def encode(vae: AutoencoderKLWan, clips: np.ndarray) -> torch.Tensor:
     """uint8 [B, F, H, W, 3] -> normalised latents, float16 [B, C, (F-1)/4+1, H/8, W/8]."""
-    device = next(vae.parameters()).device
-    x = torch.from_numpy(clips).to(device).float() / 127.5 - 1
-    x = x.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)  # [B, 3, F, H, W]
-    with loop.autocast(device):
+    x = train_vae.pixels(vae, clips)  # [B, 3, F, H, W]
+    with loop.autocast(x.device):
         z = vae.encode(x).latent_dist.mode()
     return normalised(vae, z).half().cpu()
 
