@@ -107,7 +107,7 @@ def wan_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dic
             num_frames=33,
             num_inference_steps=20,
             guidance_scale=3.0,
-            guidance_scale_2=3.0,
+            guidance_scale_2=1.0,  # more weaves a pattern into flat walls
             max_sequence_length=models.text_length(pipeline),
             generator=models.generator(number),
             output_type="np",

@@ -34,9 +34,9 @@ LATENT_PENALTY = 1e-3  # keeps latents near unit scale without a KL term's blur
 # For `--later-frames`:
 LENGTHS = {1: 0.08, 9: 0.27, 17: 0.65}  # frames of a step's crops, with their shares
 PICTURE_WEIGHT = 0.3  # single frames are to stay good, no more
-FIRST_WEIGHT, END_WEIGHT = 0.05, 2.0  # of a clip's first frame and of those that end a latent; of others 1
+FIRST_WEIGHT, END_WEIGHT = 0.05, 3.0  # of a clip's first frame and of those that end a latent; of others 1
 OLD_LATENTS = 0.25  # share of the steps that teach the decoder alone, on the latents there were
-STAY = 0.05  # weight of how far latents move, squared, in their spread
+STAY = 0.04  # weight of how far latents move, squared, in their spread
 
 
 def main() -> None:
