@@ -9,13 +9,16 @@ import time
 
 import pandas as pd
 
-from rmkit import clips, encode, enhance, metrics, profile, statistics, tables, train, video
+from rmkit import metrics, profile
+from rmkit.baselines import truth
 from rmkit.errors import InputError
-from rmkit.incontext import ATTENTION, CACHED, uncached
-from rmkit.metrics import truth
+from rmkit.evaluation import statistics, tables
+from rmkit.evaluation.typeset import Table, cell
+from rmkit.kit import video
+from rmkit.kit.progress import track
+from rmkit.method import encode, enhance, sampling, training
+from rmkit.method.incontext import ATTENTION, CACHED, uncached
 from rmkit.profile import Profile
-from rmkit.progress import track
-from rmkit.typeset import Table, cell
 
 MODES = tuple(ATTENTION)
 METRICS = ("psnr_truth", "ssim_truth")
@@ -24,13 +27,13 @@ TURNS = 3  # of which the fastest counts: whatever else the machine does only sl
 
 def compare(settings: Profile) -> Table:
     """Train, enhance and measure each mode; the table has a row a mode."""
-    chosen = [clip for clip in clips.load(settings, "validation") if truth.exists(settings, clip)]
+    chosen = [clip for clip in sampling.load(settings, "validation") if truth.exists(settings, clip)]
     if not chosen:
         raise InputError("no validation clip has a truth to be compared with.")
     rows = []
     for mode in MODES:
         here = in_mode(settings, mode)
-        train.train(here, name(settings, mode))
+        training.train(here, name(settings, mode))
         paths = enhance.enhance(here, chosen, name(settings, mode))
         for clip, path in zip(track(chosen, f"{mode}: metrics"), paths, strict=True):
             row = {"method": mode, "clip": clip.id, "sequence": clip.sequence}
@@ -66,9 +69,9 @@ def compare(settings: Profile) -> Table:
     )
 
 
-def timed(settings: Profile, clip: clips.Clip) -> dict[str, float]:
+def timed(settings: Profile, clip: sampling.Clip) -> dict[str, float]:
     """Seconds of one clip in each mode, in turn on the same machine."""
-    frames = video.read(clips.path(settings, clip))
+    frames = video.read(sampling.path(settings, clip))
     pipelines = {
         mode: enhance.load(settings, settings.layout.adapters / name(settings, mode)) for mode in MODES
     }
@@ -96,7 +99,7 @@ def in_mode(settings: Profile, mode: str, shown: str | None = None) -> Profile:
 
 def name(settings: Profile, mode: str) -> str:
     """Folder of a mode's adapter and clips; the run's own mode is there already."""
-    return train.NAME if mode == settings.train.mode else mode
+    return training.NAME if mode == settings.train.mode else mode
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Frame concatenation: the literal form of in-context conditioning (paper, 3.3), which rmkit.incontext equals.
+"""Frame concatenation: the literal form of in-context conditioning (paper, 3.3), which rmkit.method.incontext equals.
 
 One sequence [reference; noisy] on the frame axis, a timestep a token, rotary positions repeated. It holds a
 modulation tensor [B, 2L, 6, D] in float32 in every block; tests and `make bench` compare with it.

@@ -18,8 +18,8 @@ from concatenation import concatenated
 from diffusers import WanTransformer3DModel
 from torch.profiler import ProfilerActivity, profile
 
-from rmkit import environment
-from rmkit.incontext import CACHED, cache_bytes, in_context
+from rmkit.kit import machine
+from rmkit.method.incontext import CACHED, cache_bytes, in_context
 
 TURNS = 3  # of which the fastest counts: whatever else the machine does only slows a step down
 PLAIN, CONCATENATION = "plain T2V", "frame concatenation"
@@ -196,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=TURNS, help="of every mode, the fastest counts")
     turns = parser.parse_args().turns
-    print(f"{environment.machine()}; torch {torch.__version__} on the CPU, {torch.get_num_threads()} threads")
+    print(f"{machine.machine()}; torch {torch.__version__} on the CPU, {torch.get_num_threads()} threads")
     print(f"One denoising step, the fastest of {turns} turns; peak memory above the weights, over two steps.")
     for grid in SMALL_GRIDS:
         show_measured(SMALL, grid, turns)

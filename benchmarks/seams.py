@@ -9,7 +9,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from rmkit import clips, encode, enhance, film, profile, train, video, windows
+from rmkit import profile
+from rmkit.extras import own_video, windows
+from rmkit.kit import video
+from rmkit.method import encode, enhance, sampling, training
 from rmkit.profile import Profile
 
 CLIPS = 8
@@ -27,14 +30,16 @@ def measure(settings: Profile, count: int = CLIPS) -> list[tuple[str, float, flo
             "enhance": settings.enhance.model_copy(update={"overlap": overlap}),
         }
     )
-    pipeline = enhance.load(settings, settings.layout.adapters / train.NAME)
+    pipeline = enhance.load(settings, settings.layout.adapters / training.NAME)
     text, negative = encode.text(pipeline, settings.train.prompt), enhance.negative(settings, pipeline)
     rows = []
-    for clip in clips.load(settings, "train")[:count]:
-        path, moments = clips.path(settings, clip), range(0, whole, clips.repeats(clip, whole))
+    for clip in sampling.load(settings, "train")[:count]:
+        path, moments = sampling.path(settings, clip), range(0, whole, sampling.repeats(clip, whole))
         one, several = (
             _changes(
-                list(film.enhanced(chosen, pipeline, path, video.probe(path), starts, text, negative, 0)),
+                list(
+                    own_video.enhanced(chosen, pipeline, path, video.probe(path), starts, text, negative, 0)
+                ),
                 moments,
             )
             for chosen, starts in ((settings, [0]), (in_windows, first))

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rmkit import environment, video
+from rmkit.kit import machine, video
 from rmkit.metrics.temporal_flickering import temporal_flickering
 
 TURNS = 3  # of which the fastest counts: whatever else the machine does only slows one down
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=TURNS)
     arguments = parser.parse_args()
     frames, height, width = arguments.size
-    print(f"Temporal Flickering of {frames} frames of {height}x{width}, {environment.machine()}")
+    print(f"Temporal Flickering of {frames} frames of {height}x{width}, {machine.machine()}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         apart(write, path, frames, height, width)

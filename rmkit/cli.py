@@ -16,7 +16,7 @@ from rmkit.errors import InputError
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
-    from rmkit.clips import Clip
+    from rmkit.method.sampling import Clip
 
 Command = Callable[..., object]  # of the profile, and of its own options by name
 
@@ -46,23 +46,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _data(profile: Profile) -> None:
-    from rmkit import clips, diorama
+    from rmkit.method import sampling
+    from rmkit.sources import diorama
 
     diorama.unpack(profile)
-    clips.sample(profile)
+    sampling.sample(profile)
 
 
 def _anchors(profile: Profile) -> None:
-    from rmkit import anchors
+    from rmkit.method import anchoring
 
     train, validation = _clips(profile)
-    anchors.edit(profile, train, "ends")
+    anchoring.edit(profile, train, "ends")
     multi = "multi_anchor" in profile.propagation.variants
-    anchors.edit(profile, validation, "every" if multi else "ends")
+    anchoring.edit(profile, validation, "every" if multi else "ends")
 
 
 def _structure(profile: Profile) -> None:
-    from rmkit import structure
+    from rmkit.method import structure
 
     train, validation = _clips(profile)
     structure.extract(profile, train, ["edges"])  # pairs come from edges only
@@ -70,52 +71,54 @@ def _structure(profile: Profile) -> None:
 
 
 def _propagate(profile: Profile) -> None:
-    from rmkit import propagate
+    from rmkit.method import propagation
 
     train, validation = _clips(profile)
     for variant in profile.propagation.variants:
-        propagate.propagate(profile, validation, variant)
-    propagate.propagate(profile, train, "edges")
+        propagation.propagate(profile, validation, variant)
+    propagation.propagate(profile, train, "edges")
 
 
 def _filter(profile: Profile) -> None:
-    from rmkit import clips, identity
+    from rmkit.method import identity, sampling
 
-    identity.filter_pairs(profile, clips.load(profile, "train"))
+    identity.filter_pairs(profile, sampling.load(profile, "train"))
 
 
 def _train(profile: Profile) -> None:
-    from rmkit import train
+    from rmkit.method import training
 
-    train.train(profile)
+    training.train(profile)
 
 
 def _enhance(
     profile: Profile, input: Path | None, output: Path | None, adapter: Path | None, prompt: str | None
 ) -> None:
-    from rmkit import clips, enhance, film
+    from rmkit.extras import own_video
+    from rmkit.method import enhance, sampling
 
     if input and output:
-        film.film(profile, input, output, adapter, prompt)
+        own_video.film(profile, input, output, adapter, prompt)
     elif input or adapter or prompt:
         raise InputError("a video of your own is enhanced by `rmkit enhance IN OUT`: give both.")
     else:
-        enhance.enhance(profile, clips.load(profile, "validation"))
+        enhance.enhance(profile, sampling.load(profile, "validation"))
 
 
 def _baselines(profile: Profile) -> None:
-    from rmkit import clips
     from rmkit.baselines import outside
+    from rmkit.method import sampling
 
     for name in outside.labels():
         print(f"{name}: {outside.why_not(profile, name) or 'asked for'}")
-    outside.make(profile, clips.load(profile, "validation"))
+    outside.make(profile, sampling.load(profile, "validation"))
 
 
 def _evaluate(
     profile: Profile, renders: Path | None, outputs: Path | None, out: Path | None, repeats: int
 ) -> None:
-    from rmkit import evaluate, score
+    from rmkit.evaluation import evaluate
+    from rmkit.extras import score
 
     if renders and outputs:
         score.score(profile, renders, outputs, out, repeats)
@@ -126,7 +129,7 @@ def _evaluate(
 
 
 def _study(profile: Profile, against: list[str], trials: int, answers: list[Path]) -> None:
-    from rmkit import study, typeset
+    from rmkit.evaluation import study, typeset
 
     if answers:
         print(typeset.markdown(study.count(profile, answers)))
@@ -136,19 +139,19 @@ def _study(profile: Profile, against: list[str], trials: int, answers: list[Path
 
 
 def _verify(profile: Profile, spread: list[Path] | None) -> int:
-    from rmkit import verify
+    from rmkit.evaluation import verify
 
     return verify.verify(profile) if spread is None else verify.spread(profile, spread)
 
 
 def _report(profile: Profile) -> None:
-    from rmkit import report
+    from rmkit.evaluation import report
 
     report.write(profile)
 
 
 def _notebooks(profile: Profile) -> int:
-    from rmkit import doctor, notebooks
+    from rmkit.pipeline import doctor, notebooks
 
     doctor.require(profile)
     try:
@@ -160,13 +163,13 @@ def _notebooks(profile: Profile) -> int:
 
 
 def _doctor(profile: Profile) -> int:
-    from rmkit import doctor
+    from rmkit.pipeline import doctor
 
     return doctor.show(profile)
 
 
 def _plan(profile: Profile) -> None:
-    from rmkit import plan
+    from rmkit.pipeline import plan
 
     plan.show(profile)
 
@@ -250,10 +253,10 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 
 def _clips(profile: Profile) -> tuple[list["Clip"], list["Clip"]]:
     """Training and validation clips, all checked before the first is worked on."""
-    from rmkit import clips
+    from rmkit.method import sampling
 
-    every = clips.load(profile)
-    clips.check(profile, every)
+    every = sampling.load(profile)
+    sampling.check(profile, every)
     return tuple([clip for clip in every if clip.split == split] for split in ("train", "validation"))
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmkit import clips, profile, store, video
+from rmkit import profile
+from rmkit.kit import store, video
+from rmkit.method import sampling
 from rmkit.paths import REPOSITORY
 
 for folder in ("data/diorama", "benchmarks"):
@@ -114,9 +116,9 @@ def set_model(settings: profile.Profile, which: str, folder: Path | str | None) 
 
 
 @pytest.fixture
-def tiny_clips(tiny_profile: profile.Profile) -> list[clips.Clip]:
+def tiny_clips(tiny_profile: profile.Profile) -> list[sampling.Clip]:
     """The profile's two training and two validation clips, sampled and stored."""
-    return clips.sample(tiny_profile, progress=False)
+    return sampling.sample(tiny_profile, progress=False)
 
 
 def write_dataset(root: Path, sequences: int = 2, frames: int = 5) -> None:
@@ -155,8 +157,8 @@ def write_dataset(root: Path, sequences: int = 2, frames: int = 5) -> None:
 def pairs_profile(tiny_profile, tiny_clips):
     """The tiny profile with two pairs: the training clips and a darker version of each."""
     listing = []
-    for clip in clips.load(tiny_profile, "train"):
-        render = clips.path(tiny_profile, clip)
+    for clip in sampling.load(tiny_profile, "train"):
+        render = sampling.path(tiny_profile, clip)
         target = tiny_profile.layout.propagated / "edges" / render.name
         video.write(target, video.read(render) // 2, tiny_profile.clips.fps)
         entry = {"clip": clip.id, "caption": clip.caption, "kept": True, "reason": "", "similarity": None}

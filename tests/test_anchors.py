@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from rmkit import anchors, models, store, video
 from rmkit.errors import InputError
+from rmkit.kit import models, store, video
+from rmkit.method import anchoring
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def moved(picture: np.ndarray, matrix: list[list[float]]) -> np.ndarray:
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (2.0, -1.0), (-1.5, 2.5), (6.0, 3.0)])
 def test_shift_is_measured_through_a_change_of_look(render, shift):
     edited = moved(look_of_a_camera(render), [[1, 0, shift[0]], [0, 1, shift[1]]])
-    drift = anchors.measure(render, edited)
+    drift = anchoring.measure(render, edited)
     assert drift.measured
     assert drift.pixels == pytest.approx(np.hypot(*shift), abs=0.35)
 
@@ -46,27 +47,27 @@ def test_shift_is_measured_through_a_change_of_look(render, shift):
 def test_zoom_which_has_no_shift_is_measured(render):
     zoom = 1.04  # what a forced output size does to Qwen-Image-Edit (FACTS 3)
     centre = [[zoom, 0, -0.02 * 144], [0, zoom, -0.02 * 96]]
-    drift = anchors.measure(render, moved(look_of_a_camera(render), centre))
+    drift = anchoring.measure(render, moved(look_of_a_camera(render), centre))
     assert drift.pixels == pytest.approx(0.02 * np.hypot(96, 144), abs=0.5)
 
 
 def test_small_drift_is_undone_and_large_one_refused(render):
     look = look_of_a_camera(render)
     small = moved(look, [[1, 0, 2.0], [0, 1, -1.0]])
-    picture, facts = anchors.align(render, small, limit=3.5)
+    picture, facts = anchoring.align(render, small, limit=3.5)
     assert facts["accepted"] and facts["drift_pixels"] > 1.8 and facts["residual_pixels"] < 0.5
     inner = (slice(6, -6), slice(6, -6))
     error = [np.abs(one[inner].astype(int) - look[inner]).mean() for one in (small, picture)]
     assert error[1] < 0.6 * error[0]
 
     large = moved(look, [[1, 0, 8.0], [0, 1, 0.0]])
-    picture, facts = anchors.align(render, large, limit=3.5)
+    picture, facts = anchoring.align(render, large, limit=3.5)
     assert not facts["accepted"] and np.array_equal(picture, large)
 
 
 def test_aligned_edit_is_returned_untouched(render):
     look = look_of_a_camera(render)
-    picture, facts = anchors.align(render, look, limit=3.5)
+    picture, facts = anchoring.align(render, look, limit=3.5)
     assert np.array_equal(picture, look) and facts["accepted"] and facts["drift_pixels"] < 0.5
 
 
@@ -74,26 +75,26 @@ def test_aligned_edit_is_returned_untouched(render):
 def test_pictures_without_common_edges_are_not_measured(render, kind):
     noise = np.random.default_rng(1).integers(0, 255, render.shape).astype(np.uint8)
     edited = noise if kind == "noise" else np.full_like(render, 90)
-    picture, facts = anchors.align(render, edited, limit=3.5)
+    picture, facts = anchoring.align(render, edited, limit=3.5)
     assert not facts["measured"] and facts["residual_pixels"] is None
     assert facts["accepted"] and np.array_equal(picture, edited)
 
 
 def test_indices_take_the_ends_and_half_seconds(tiny_profile):
-    assert anchors.indices(tiny_profile, "edges") == anchors.indices(tiny_profile, "depth") == [0, 8]
-    assert anchors.indices(tiny_profile, "multi_anchor") == [0, 4, 8]
+    assert anchoring.indices(tiny_profile, "edges") == anchoring.indices(tiny_profile, "depth") == [0, 8]
+    assert anchoring.indices(tiny_profile, "multi_anchor") == [0, 4, 8]
     paper = tiny_profile.model_copy(
         update={
             "clips": tiny_profile.clips.model_copy(update={"frames": 81}),
             "propagation": tiny_profile.propagation.model_copy(update={"anchor_seconds": 0.5}),
         }
     )
-    assert anchors.indices(paper, "multi_anchor") == list(range(0, 81, 8))
+    assert anchoring.indices(paper, "multi_anchor") == list(range(0, 81, 8))
 
 
 def test_stage_writes_each_anchor_once_and_shares_the_ends(tiny_profile, tiny_clips, monkeypatch):
     clip = tiny_clips[0]
-    paths = anchors.edit(tiny_profile, [clip], frames="ends")
+    paths = anchoring.edit(tiny_profile, [clip], frames="ends")
     assert [p.name for p in paths] == ["000000.png", "000008.png"]
     assert video.image(paths[0]).shape == (32, 48, 3)
     facts = store.read_sidecar(paths[0])
@@ -101,16 +102,16 @@ def test_stage_writes_each_anchor_once_and_shares_the_ends(tiny_profile, tiny_cl
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in paths}
 
     edits = []
-    original = anchors.edit_frame
-    monkeypatch.setattr(anchors, "edit_frame", lambda *a: edits.append(1) or original(*a))
-    every = anchors.edit(tiny_profile, [clip], frames="every")
+    original = anchoring.edit_frame
+    monkeypatch.setattr(anchoring, "edit_frame", lambda *a: edits.append(1) or original(*a))
+    every = anchoring.edit(tiny_profile, [clip], frames="every")
     assert [p.name for p in every] == ["000000.png", "000004.png", "000008.png"]
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in paths} == before
     assert len(edits) == store.read_sidecar(every[1])["attempts"]
 
     # The same again, after the loss of one, is the same picture, whichever others are made.
     paths[1].unlink()
-    anchors.edit(tiny_profile, [clip], frames="ends")
+    anchoring.edit(tiny_profile, [clip], frames="ends")
     assert paths[1].read_bytes() == before[paths[1]][0]
 
 
@@ -121,14 +122,14 @@ def test_half_precision_with_guidance_runs_the_same_path(tiny_profile, tiny_clip
             "anchors": tiny_profile.anchors.model_copy(update={"true_cfg_scale": 4.0}),
         }
     )
-    picture = video.image(anchors.edit(half, tiny_clips[:1])[0])
+    picture = video.image(anchoring.edit(half, tiny_clips[:1])[0])
     assert picture.shape == (32, 48, 3) and picture.std() > 0
 
 
 def test_stage_with_everything_done_loads_no_model(tiny_profile, tiny_clips, monkeypatch):
-    anchors.edit(tiny_profile, tiny_clips[:1])
+    anchoring.edit(tiny_profile, tiny_clips[:1])
     monkeypatch.setattr(models, "load_editor", lambda _: pytest.fail("loaded"))
-    anchors.edit(tiny_profile, tiny_clips[:1])
+    anchoring.edit(tiny_profile, tiny_clips[:1])
 
 
 def test_drifting_edits_are_tried_again_then_refused(tiny_profile, tiny_clips, monkeypatch, capsys):
@@ -138,23 +139,23 @@ def test_drifting_edits_are_tried_again_then_refused(tiny_profile, tiny_clips, m
         seeds.append(seed)
         return np.roll(render, 6 + 2 * len(seeds), axis=1)
 
-    monkeypatch.setattr(anchors, "edit_frame", drifting)
+    monkeypatch.setattr(anchoring, "edit_frame", drifting)
     monkeypatch.setattr(models, "load_editor", lambda _: None)
     drifts = iter(range(20, 0, -1))
-    real = anchors.measure
+    real = anchoring.measure
     monkeypatch.setattr(
-        anchors,
+        anchoring,
         "measure",
-        lambda a, b: anchors.Drift(np.eye(2, 3, dtype=np.float32), float(next(drifts)), 0.9, True),
+        lambda a, b: anchoring.Drift(np.eye(2, 3, dtype=np.float32), float(next(drifts)), 0.9, True),
     )
     clip = tiny_clips[0]
-    first = anchors.edit(tiny_profile, [clip])[0]
+    first = anchoring.edit(tiny_profile, [clip])[0]
     facts = store.read_sidecar(first)
     assert not facts["accepted"] and facts["attempts"] == 2 and facts["drift_pixels"] == 19
     assert facts["attempted_drifts"] == [20, 19] and len(set(seeds)) == len(seeds) == 4
-    assert anchors.refused(tiny_profile, clip, [0, 8]) == [0, 8]
+    assert anchoring.refused(tiny_profile, clip, [0, 8]) == [0, 8]
     assert f"{clip.id}: refused at frames 0, 8" in capsys.readouterr().out
-    assert real is not anchors.measure
+    assert real is not anchoring.measure
 
 
 def test_the_profiles_prompt_and_guidance_reach_the_editor(tiny_profile):
@@ -171,30 +172,30 @@ def test_the_profiles_prompt_and_guidance_reach_the_editor(tiny_profile):
 
     Editor.__module__ = "diffusers.pipelines.qwenimage.pipeline_qwenimage_edit"
     render = np.zeros((32, 48, 3), np.uint8)
-    assert anchors.edit_frame(tiny_profile, Editor(), render, seed=1).shape == render.shape
+    assert anchoring.edit_frame(tiny_profile, Editor(), render, seed=1).shape == render.shape
     guided = tiny_profile.model_copy(
         update={"anchors": tiny_profile.anchors.model_copy(update={"true_cfg_scale": 4.0})}
     )
-    anchors.edit_frame(guided, Editor(), render, seed=1)
+    anchoring.edit_frame(guided, Editor(), render, seed=1)
     assert calls[0]["prompt"] == "make it look photorealistic"
     assert "negative_prompt" not in calls[0] and calls[1]["negative_prompt"] == " "
     assert not {"height", "width"} & set(calls[0])
 
 
 def test_bad_inputs_are_refused_before_the_model_loads(tiny_profile, tiny_clips, monkeypatch):
-    from rmkit import clips
+    from rmkit.method import sampling
 
     monkeypatch.setattr(models, "load_editor", lambda _: pytest.fail("loaded"))
     clip = tiny_clips[0]
     with pytest.raises(InputError, match="02_anchoring"):
-        anchors.load(tiny_profile, clip, [0])
-    frames = video.read(clips.path(tiny_profile, clip))
-    video.write(clips.path(tiny_profile, clip), frames[:5], 16)
+        anchoring.load(tiny_profile, clip, [0])
+    frames = video.read(sampling.path(tiny_profile, clip))
+    video.write(sampling.path(tiny_profile, clip), frames[:5], 16)
     with pytest.raises(InputError, match="has 5 frames"):
-        anchors.edit(tiny_profile, [clip])
-    video.write(clips.path(tiny_profile, clip), frames, 8)
+        anchoring.edit(tiny_profile, [clip])
+    video.write(sampling.path(tiny_profile, clip), frames, 8)
     with pytest.raises(InputError, match="at 8 a second"):
-        anchors.edit(tiny_profile, [clip])
-    clips.path(tiny_profile, clip).unlink()
+        anchoring.edit(tiny_profile, [clip])
+    sampling.path(tiny_profile, clip).unlink()
     with pytest.raises(InputError, match="does not exist"):
-        anchors.edit(tiny_profile, [clip])
+        anchoring.edit(tiny_profile, [clip])

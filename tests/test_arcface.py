@@ -5,7 +5,10 @@ import pytest
 from small_faces import KNOWN, OTHER
 from test_metrics import put_results, rows_of
 
-from rmkit import claims, clips, evaluate, faces, methods, metrics, statistics, store, tables, video
+from rmkit import metrics
+from rmkit.evaluation import claims, evaluate, methods, statistics, tables
+from rmkit.kit import store, video
+from rmkit.method import faces, sampling
 
 NAMES = [metric.name for metric in metrics.FACES]
 
@@ -14,8 +17,8 @@ NAMES = [metric.name for metric in metrics.FACES]
 def measured(with_faces, tiny_clips):
     """Results of which RealMaster keeps the faces, depth paints them in other colours, and edges lose them."""
     put_results(with_faces)
-    for clip in clips.load(with_faces, "validation"):
-        render = video.read(clips.path(with_faces, clip))
+    for clip in sampling.load(with_faces, "validation"):
+        render = video.read(sampling.path(with_faces, clip))
         square = (render == KNOWN).all(-1)[..., None]
         for method, colour in (("realmaster", KNOWN), ("depth", OTHER), ("edges", 0)):
             target = methods.path_of(with_faces, method, clip)
@@ -25,7 +28,7 @@ def measured(with_faces, tiny_clips):
 
 def test_rows_of_every_method_and_clip(measured, monkeypatch):
     rows = rows_of(evaluate.evaluate(measured))
-    held = clips.load(measured, "validation")
+    held = sampling.load(measured, "validation")
     value = {(row["method"], row["clip"], row["metric"]): float(row["value"]) for row in rows}
     for clip in held:
         assert [value["render", clip.id, name] for name in NAMES] == pytest.approx([1] * 4, abs=1e-5)
@@ -51,10 +54,10 @@ def test_rows_of_every_method_and_clip(measured, monkeypatch):
 
 
 def test_a_clip_whose_render_has_no_face_has_no_row(measured):
-    clip = clips.load(measured, "validation")[0]
-    render = video.read(clips.path(measured, clip)).copy()
+    clip = sampling.load(measured, "validation")[0]
+    render = video.read(sampling.path(measured, clip)).copy()
     render[(render == KNOWN).all(-1)] = 0
-    video.write(clips.path(measured, clip), render, 16)
+    video.write(sampling.path(measured, clip), render, 16)
     rows = rows_of(evaluate.evaluate(measured))
     assert clip.id not in {row["clip"] for row in rows if row["metric"].startswith("arcface")}
     assert clip.id in {row["clip"] for row in rows if row["metric"] == "sharpness"}

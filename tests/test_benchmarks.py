@@ -14,8 +14,9 @@ from test_metrics import put_truth
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rmkit import profile, typeset
-from rmkit.incontext import CACHED, in_context
+from rmkit import profile
+from rmkit.evaluation import typeset
+from rmkit.method.incontext import CACHED, in_context
 
 SHAPE, GRID = bench.Shape(width=96, heads=2, feed_forward=256, layers=2, text=9, text_width=40), (2, 12, 17)
 

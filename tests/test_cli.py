@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rmkit import cli, clips, doctor, plan, profile, store, video
+from rmkit import cli, profile
 from rmkit.errors import InputError
+from rmkit.kit import store, video
+from rmkit.method import sampling
 from rmkit.paths import REPOSITORY
+from rmkit.pipeline import doctor, plan
 
 
 def refused(capsys: pytest.CaptureFixture, command: str, path: Path | str) -> str:
@@ -40,7 +43,7 @@ def saved(made: profile.Profile, folder: Path, **changes: dict) -> Path:
 
 
 @pytest.fixture
-def sampled(tiny_profile: profile.Profile, tiny_clips: list[clips.Clip], tmp_path: Path) -> Path:
+def sampled(tiny_profile: profile.Profile, tiny_clips: list[sampling.Clip], tmp_path: Path) -> Path:
     """Path of a profile whose clips are sampled."""
     return saved(tiny_profile, tmp_path)
 
@@ -94,7 +97,7 @@ def test_missing_checkpoint(capsys, sampled: Path, tiny_profile, tmp_path: Path,
 
 @pytest.mark.parametrize("kind", ["missing", "truncated", "oddly sized", "wrong rate"])
 def test_bad_clip(capsys, sampled: Path, tiny_profile: profile.Profile, tiny_clips, kind: str):
-    bad = clips.path(tiny_profile, tiny_clips[1])
+    bad = sampling.path(tiny_profile, tiny_clips[1])
     frames = video.read(bad)
     if kind == "missing":
         bad.unlink()
@@ -111,11 +114,11 @@ def test_bad_clip(capsys, sampled: Path, tiny_profile: profile.Profile, tiny_cli
 
 
 def test_a_truncated_clip_is_made_again_by_the_first_stage(capsys, sampled: Path, tiny_profile, tiny_clips):
-    bad = clips.path(tiny_profile, tiny_clips[0])
+    bad = sampling.path(tiny_profile, tiny_clips[0])
     before = contents(tiny_profile.layout.clips)
     bad.unlink()
     tiny = profile.load(sampled)
-    clips.sample(tiny, progress=False)
+    sampling.sample(tiny, progress=False)
     after = contents(tiny_profile.layout.clips)
     assert after[bad.name] == before[bad.name]
 
@@ -137,7 +140,7 @@ def test_full_disk_outside_the_store(capsys, sampled: Path, monkeypatch: pytest.
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "clips.json")
 
-    monkeypatch.setattr(clips, "load", full)
+    monkeypatch.setattr(sampling, "load", full)
     assert "the disk is full" in refused(capsys, "structure", sampled)
 
 
@@ -145,7 +148,7 @@ def test_other_errors_are_not_hidden(sampled: Path, monkeypatch: pytest.MonkeyPa
     def fails(*_):
         raise OSError(errno.EIO, "input/output error")
 
-    monkeypatch.setattr(clips, "load", fails)
+    monkeypatch.setattr(sampling, "load", fails)
     with pytest.raises(OSError, match="input/output"):
         cli.main(["structure", "--profile", str(sampled)])
 
@@ -154,7 +157,7 @@ def test_interrupted(capsys, sampled: Path, monkeypatch: pytest.MonkeyPatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(clips, "load", interrupted)
+    monkeypatch.setattr(sampling, "load", interrupted)
     assert cli.main(["structure", "--profile", str(sampled)]) == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -215,6 +218,6 @@ def test_lock_is_a_closure_of_pins_without_addresses():
 
 def test_sidecars_survive_a_refusal(capsys, sampled: Path, tiny_profile: profile.Profile, tiny_clips):
     clip = tiny_clips[0]
-    key = store.read_sidecar(clips.path(tiny_profile, clip))["key"]
+    key = store.read_sidecar(sampling.path(tiny_profile, clip))["key"]
     refused(capsys, "enhance", sampled)  # no adapter yet
-    assert store.read_sidecar(clips.path(tiny_profile, clip))["key"] == key
+    assert store.read_sidecar(sampling.path(tiny_profile, clip))["key"] == key

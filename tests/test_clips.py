@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmkit import clips, profile, store, video
+from rmkit import profile
 from rmkit.errors import InputError
+from rmkit.kit import store, video
+from rmkit.method import sampling
 from rmkit.sources import sailvos
 
 HEIGHT, WIDTH = 32, 48
@@ -59,25 +61,25 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_frames_are_repeated_to_16_fps_and_stored_bit_exactly(make):
     frames = scene(0, 5)
     made = make({"validation": {"v": frames}})
-    (clip,) = clips.sample(made, progress=False)
+    (clip,) = sampling.sample(made, progress=False)
     assert clip.source_frames == (0, 1, 2, 3, 4) and clip.id == "v_000000" and clip.split == "validation"
-    stored = video.read(clips.path(made, clip))
+    stored = video.read(sampling.path(made, clip))
     assert np.array_equal(stored, frames.repeat(2, axis=0)[:9])
-    assert video.probe(clips.path(made, clip)).fps == 16
-    assert clips.load(made) == [clip] and clips.load(made, "train") == []
-    clips.check(made, [clip])
+    assert video.probe(sampling.path(made, clip)).fps == 16
+    assert sampling.load(made) == [clip] and sampling.load(made, "train") == []
+    sampling.check(made, [clip])
 
 
 def test_no_clip_crosses_a_cut(make):
     frames = np.concatenate([scene(1, 7), scene(2, 12)])
-    assert clips.find_cuts(frames, 2.0, 8) == [7]
+    assert sampling.find_cuts(frames, 2.0, 8) == [7]
     made = make({"validation": {"v": frames}}, validation=3)
-    starts = [clip.source_frames[0] for clip in clips.sample(made, progress=False)]
+    starts = [clip.source_frames[0] for clip in sampling.sample(made, progress=False)]
     assert starts == [0, 7, 12]
 
 
 def test_movement_is_no_cut():
-    assert clips.find_cuts(scene(3, 20), 2.0, 8) == []
+    assert sampling.find_cuts(scene(3, 20), 2.0, 8) == []
 
 
 def test_captions_are_those_of_the_shot(make, tmp_path: Path):
@@ -87,68 +89,68 @@ def test_captions_are_those_of_the_shot(make, tmp_path: Path):
         {"first_frame": 5, "caption": "two", "subsets": ["fast"]},
     ]
     store.write_json(tmp_path / "source" / "v" / "captions.json", entries)
-    first, second = clips.sample(made, progress=False)
+    first, second = sampling.sample(made, progress=False)
     assert (first.caption, second.caption, second.subsets) == ("one", "two", ("fast",))
-    assert clips.load(made) == [first, second]
+    assert sampling.load(made) == [first, second]
 
 
 def test_clips_are_spread_over_the_split(make):
     made = make({"validation": {f"v{i}": scene(i, 10) for i in range(4)}}, validation=3)
-    chosen = clips.sample(made, progress=False)
+    chosen = sampling.sample(made, progress=False)
     assert [clip.id for clip in chosen] == ["v0_000000", "v2_000000", "v3_000005"]
 
 
 def test_the_centre_is_cropped(make):
     frames = scene(0, 5, 48, 80)
     made = make({"validation": {"v": frames}})
-    (clip,) = clips.sample(made, progress=False)
-    assert np.array_equal(video.read(clips.path(made, clip))[0], frames[0, 8:40, 16:64])
+    (clip,) = sampling.sample(made, progress=False)
+    assert np.array_equal(video.read(sampling.path(made, clip))[0], frames[0, 8:40, 16:64])
 
 
 def test_a_source_smaller_than_the_clip_is_refused(make):
     made = make({"validation": {"v": scene(0, 5)}}, height=64)
     with pytest.raises(InputError, match="source frames are 32x48 and the profile asks for 64x48"):
-        clips.sample(made, progress=False)
+        sampling.sample(made, progress=False)
 
 
 def test_a_rate_that_is_no_multiple_of_the_source_is_refused(make):
     made = make({"validation": {"v": scene(0, 5)}}, fps=20)
     with pytest.raises(InputError, match=r"clips\.fps is 20 and the source has 8"):
-        clips.sample(made, progress=False)
+        sampling.sample(made, progress=False)
 
 
 def test_too_few_clips_are_refused(make):
     made = make({"validation": {"v": scene(0, 9)}}, validation=2)
     with pytest.raises(InputError, match=r"gives 1 validation clips of 9 frames and the profile asks for 2"):
-        clips.sample(made, progress=False)
+        sampling.sample(made, progress=False)
 
 
 def test_a_clip_of_another_profile_is_refused(make):
     made = make({"validation": {"v": scene(0, 5)}})
-    (clip,) = clips.sample(made, progress=False)
-    video.write(clips.path(made, clip), scene(0, 9), 8)
+    (clip,) = sampling.sample(made, progress=False)
+    video.write(sampling.path(made, clip), scene(0, 9), 8)
     with pytest.raises(InputError, match="has 9 frames of 32x48 at 8 a second"):
-        clips.check(made, [clip])
+        sampling.check(made, [clip])
 
 
 def test_a_second_run_writes_nothing_and_a_changed_frame_its_clip_only(make, tmp_path: Path):
     made = make({"validation": {"v": scene(0, 5), "w": scene(1, 5)}}, validation=2)
-    chosen = clips.sample(made, progress=False)
-    times = [clips.path(made, clip).stat().st_mtime_ns for clip in chosen]
-    assert clips.sample(made, progress=False) == chosen
-    assert [clips.path(made, clip).stat().st_mtime_ns for clip in chosen] == times
+    chosen = sampling.sample(made, progress=False)
+    times = [sampling.path(made, clip).stat().st_mtime_ns for clip in chosen]
+    assert sampling.sample(made, progress=False) == chosen
+    assert [sampling.path(made, clip).stat().st_mtime_ns for clip in chosen] == times
     Image.fromarray(scene(1, 5)[3]).save(tmp_path / "source/w/images/000002.bmp")
-    clips.sample(made, progress=False)
-    assert clips.path(made, chosen[0]).stat().st_mtime_ns == times[0]
-    assert clips.path(made, chosen[1]).stat().st_mtime_ns != times[1]
+    sampling.sample(made, progress=False)
+    assert sampling.path(made, chosen[0]).stat().st_mtime_ns == times[0]
+    assert sampling.path(made, chosen[1]).stat().st_mtime_ns != times[1]
 
 
 def test_loading_before_sampling_is_a_sentence(make):
     with pytest.raises(InputError, match="run 01_data_prep"):
-        clips.load(make({"validation": {"v": scene(0, 5)}}))
+        sampling.load(make({"validation": {"v": scene(0, 5)}}))
 
 
 @pytest.mark.parametrize(("count", "times", "needed"), [(33, 2, 17), (81, 2, 41), (9, 1, 9)])
 def test_distinct_frames(count: int, times: int, needed: int):
-    assert clips.distinct(count, times) == needed
-    assert len(clips.repeat(np.arange(needed), times, count)) == count
+    assert sampling.distinct(count, times) == needed
+    assert len(sampling.repeat(np.arange(needed), times, count)) == count

@@ -15,25 +15,16 @@ from conftest import set_model
 from test_metrics import Live, noise, put_results, put_truth, rows_of
 from transformers import ViTModel
 
-from rmkit import (
-    cli,
-    clips,
-    doctor,
-    evaluate,
-    features,
-    methods,
-    metrics,
-    models,
-    plan,
-    profile,
-    statistics,
-    tables,
-)
-from rmkit import video as videos
+from rmkit import cli, metrics, profile
 from rmkit.errors import InputError
-from rmkit.metrics import dino
+from rmkit.evaluation import evaluate, methods, statistics, tables
+from rmkit.kit import models
+from rmkit.kit import video as videos
+from rmkit.method import sampling
+from rmkit.metrics import dino, features
 from rmkit.metrics.dino import FeatureModel, compare
 from rmkit.paths import REPOSITORY
+from rmkit.pipeline import doctor, plan
 
 MEAN, STD = 0.5, 0.5  # of the tiny models' preprocessor
 
@@ -49,7 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def compared(tiny_profile: profile.Profile, tiny_clips: list[clips.Clip], checkpoint: Path):
+def compared(tiny_profile: profile.Profile, tiny_clips: list[sampling.Clip], checkpoint: Path):
     put_results(tiny_profile)
     put_truth(tiny_profile)
     return set_model(tiny_profile, "features", checkpoint)
@@ -90,8 +81,8 @@ def test_equal_pictures_are_looked_at_once_and_are_nowhere_apart(checkpoint: Pat
         looked.append(len(frames))
         return model(frames)
 
-    render = clips.repeat(noise(3, 32, 48), 2, 5)
-    other = clips.repeat(noise(3, 32, 48, seed=1), 2, 5)
+    render = sampling.repeat(noise(3, 32, 48), 2, 5)
+    other = sampling.repeat(noise(3, 32, 48, seed=1), 2, 5)
     wanted = {name: metrics.FEATURES[:3] for name in ("copy", "other")}
     streams = {"render": iter(render), "copy": iter(render.copy()), "other": iter(other)}
     found = compare(counting, streams, wanted)
@@ -176,7 +167,7 @@ def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest
     name, revision = compared.models.features, models.fingerprint(compared, "features")[:12]
     assert {row["options"] for row in rows} == {f"model={name};revision={revision}"}
     value = {(r["method"], r["clip"], r["metric"]): float(r["value"]) for r in rows}
-    clip = clips.load(compared, "validation")[0]
+    clip = sampling.load(compared, "validation")[0]
     assert value["truth", clip.id, "dino"] == value["render", clip.id, "dino_truth"]
     assert value["realmaster", clip.id, "dino"] < value["depth", clip.id, "dino"]
 
@@ -186,7 +177,7 @@ def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest
     monkeypatch.setattr(features, "load", lambda settings: loaded.append(1) or original(settings))
     assert evaluate.evaluate(compared).read_bytes() == before and not loaded
     stamps = {file: file.stat().st_mtime_ns for file in compared.layout.features.rglob("*.json")}
-    videos.write(methods.path_of(compared, "lucy_edit", clip), videos.read(clips.path(compared, clip)), 16)
+    videos.write(methods.path_of(compared, "lucy_edit", clip), videos.read(sampling.path(compared, clip)), 16)
     again = {(r["method"], r["metric"]): r for r in rows_of(evaluate.evaluate(compared))}
     assert loaded == [1] and float(again["lucy_edit", "dino"]["value"]) == 0
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())

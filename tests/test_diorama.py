@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import world
 
-from rmkit import clips, diorama, profile, video
+from rmkit import profile
 from rmkit.errors import InputError
+from rmkit.kit import video
+from rmkit.method import sampling
 from rmkit.paths import REPOSITORY
-from rmkit.sources import sailvos
+from rmkit.sources import diorama, sailvos
 
 SHIPPED = REPOSITORY / "data" / "diorama" / "clips"
 HEIGHT, WIDTH, SHOT = 32, 48, 5
@@ -95,7 +97,7 @@ def test_unpacked_is_a_sailvos_folder_with_all_the_engine_knows(made: profile.Pr
 
 def test_clips_are_cut_at_the_cut(made: profile.Profile):
     diorama.unpack(made)
-    chosen = clips.sample(made, progress=False)
+    chosen = sampling.sample(made, progress=False)
     assert {clip.source_frames[0] for clip in chosen} == {0, SHOT} and len({c.id for c in chosen}) == 6
 
 

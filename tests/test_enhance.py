@@ -9,8 +9,9 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
-from rmkit import adapter, clips, encode, enhance, incontext, models, store, train, video
 from rmkit.errors import InputError
+from rmkit.kit import models, store, video
+from rmkit.method import encode, enhance, incontext, lora, sampling, training
 
 
 @pytest.fixture
@@ -20,18 +21,18 @@ def adapted(tiny_profile, tiny_clips):
     return tiny_profile
 
 
-def save_adapters(profile, name=train.NAME, **facts):
+def save_adapters(profile, name=training.NAME, **facts):
     pipeline = models.load_wan(profile)
-    for expert in adapter.experts(profile):
+    for expert in lora.experts(profile):
         transformer = getattr(pipeline, expert.part)
-        parameters = train._add_adapter(profile, transformer, seed=1)
+        parameters = training._add_adapter(profile, transformer, seed=1)
         for key, parameter in parameters.items():
             if "lora_B" in key:
                 torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(2))
-        known = {"mode": "joint", "expert": expert.name, "base": adapter.base(profile, expert.part)}
+        known = {"mode": "joint", "expert": expert.name, "base": lora.base(profile, expert.part)}
         folder = profile.layout.adapters / name / expert.name
         folder.mkdir(parents=True, exist_ok=True)
-        adapter.save(folder, transformer, parameters, {**known, **facts})
+        lora.save(folder, transformer, parameters, {**known, **facts})
 
 
 def with_enhance(profile, **changes):
@@ -39,7 +40,7 @@ def with_enhance(profile, **changes):
 
 
 def validation(profile):
-    return clips.load(profile, "validation")
+    return sampling.load(profile, "validation")
 
 
 def test_enhances_every_clip_once(adapted, monkeypatch):
@@ -70,7 +71,7 @@ def test_latents_are_those_the_pipeline_decodes(tiny_profile, tiny_clips):
     pipeline.vae.register_to_config(
         latents_mean=[0.1 * i for i in range(channels)], latents_std=[1 + 0.1 * i for i in range(channels)]
     )
-    frames = video.read(clips.path(tiny_profile, tiny_clips[0]))
+    frames = video.read(sampling.path(tiny_profile, tiny_clips[0]))
     latents = encode.latents(pipeline, frames)
     assert latents.shape == (1, channels, 3, 4, 6) and latents.dtype == torch.float32
     pixels = torch.from_numpy(video.to_unit(frames)).permute(3, 0, 1, 2)[None]
@@ -99,8 +100,8 @@ def test_guidance_one_costs_one_pass(adapted, monkeypatch, low, high, calls):
     stock = incontext._stack
     monkeypatch.setattr(incontext, "_stack", lambda *args: seen.append(args[1]) or stock(*args))
     profile = with_enhance(adapted, guidance_low=low, guidance_high=high, steps=3)
-    pipeline = enhance.load(profile, profile.layout.adapters / train.NAME)
-    frames = video.read(clips.path(profile, validation(profile)[0]))
+    pipeline = enhance.load(profile, profile.layout.adapters / training.NAME)
+    frames = video.read(sampling.path(profile, validation(profile)[0]))
     text, negative = (encode.text(pipeline, words) for words in ("a man", ""))
     enhance.run(profile, pipeline, frames, text, negative if max(low, high) > 1 else None, 0)
     assert len(seen) == calls
@@ -109,7 +110,7 @@ def test_guidance_one_costs_one_pass(adapted, monkeypatch, low, high, calls):
 
 
 def test_the_render_steers_the_result(adapted):
-    pipeline = enhance.load(adapted, adapted.layout.adapters / train.NAME)
+    pipeline = enhance.load(adapted, adapted.layout.adapters / training.NAME)
     text = encode.text(pipeline, "a man")
     bright, dark = np.full((9, 32, 48, 3), 230, np.uint8), np.full((9, 32, 48, 3), 20, np.uint8)
     out = [enhance.run(adapted, pipeline, clip, text, None, 0) for clip in (bright, bright, dark)]
@@ -144,7 +145,7 @@ def test_a_run_takes_the_mode_of_the_training_and_cached_is_the_same(adapted, mo
     assert "on cpu, rounded to 8 bit\n" in capsys.readouterr().out
 
     for profile, name, words in (
-        (cached, train.NAME, "mode 'joint' and this run needs 'one-way'"),
+        (cached, training.NAME, "mode 'joint' and this run needs 'one-way'"),
         (with_enhance(one_way, mode="joint"), "oneway", "mode 'one-way' and this run needs 'joint'"),
     ):
         with pytest.raises(InputError, match=words):
@@ -165,7 +166,7 @@ def test_foreign_and_unfit_adapters_are_refused_before_a_model_is_loaded(adapted
             enhance.enhance(adapted, chosen, name)
 
     folder = adapted.layout.adapters / "realmaster"
-    file = folder / "high" / adapter.WEIGHTS
+    file = folder / "high" / lora.WEIGHTS
     whole = file.read_bytes()
     save_file(load_file(file), file)  # the same weights without a header of ours
     with pytest.raises(InputError, match="foreign LoRA"):
@@ -173,7 +174,7 @@ def test_foreign_and_unfit_adapters_are_refused_before_a_model_is_loaded(adapted
     file.write_bytes(whole[:-100])
     with pytest.raises(InputError, match="truncated"):
         enhance.enhance(adapted, chosen)
-    shutil.copy(folder / "low" / adapter.WEIGHTS, file)
+    shutil.copy(folder / "low" / lora.WEIGHTS, file)
     with pytest.raises(InputError, match="expert 'low' and this run needs 'high'"):
         enhance.enhance(adapted, chosen)
 
@@ -182,8 +183,8 @@ def test_foreign_and_unfit_adapters_are_refused_before_a_model_is_loaded(adapted
 def test_every_module_must_load(adapted, change):
     """A file that diffusers would load in part, with no more than a warning."""
     folder = adapted.layout.adapters / "realmaster" / "low"
-    header = {adapter.HEADER: (folder / "adapter.json").read_text()}
-    tensors = load_file(folder / adapter.WEIGHTS)
+    header = {lora.HEADER: (folder / "adapter.json").read_text()}
+    tensors = load_file(folder / lora.WEIGHTS)
     lost = [key for key in tensors if "blocks.1.attn1.to_q" in key]
     assert len(lost) == 2
     for key in lost:
@@ -192,7 +193,7 @@ def test_every_module_must_load(adapted, change):
             tensors[key.replace("blocks.1", "blocks.7")] = tensor
     if change == "missing":
         del tensors["transformer.blocks.0.attn1.to_q.lora_B.weight"]
-    save_file(tensors, folder / adapter.WEIGHTS, header)
+    save_file(tensors, folder / lora.WEIGHTS, header)
     with pytest.raises(InputError, match="does not fit transformer_2"):
         enhance.enhance(adapted, validation(adapted))
 

@@ -15,7 +15,7 @@ from face_data import Face
 from insightface.app import FaceAnalysis
 from insightface.model_zoo.scrfd import distance2bbox, distance2kps
 
-from rmkit import video
+from rmkit.kit import video
 from rmkit.paths import REPOSITORY
 
 SIZE = (64, 96)

@@ -10,10 +10,13 @@ import torch
 from conftest import set_identity
 from insightface.app import FaceAnalysis
 
-from rmkit import cli, clips, doctor, faces, profile, store, video
+from rmkit import cli, profile
 from rmkit.errors import InputError
-from rmkit.faces import Faces, Likeness
+from rmkit.kit import store, video
+from rmkit.method import faces, sampling
+from rmkit.method.faces import Faces, Likeness
 from rmkit.metrics import arcface
+from rmkit.pipeline import doctor
 
 
 def made(rows: list[tuple[int, tuple[float, ...], tuple[float, ...]]]) -> Faces:
@@ -114,7 +117,7 @@ def test_a_pack_of_the_real_architecture_is_loaded_by_insightface(tmp_path: Path
 
 def test_faces_are_found_once_and_survive_a_kill(with_faces, tiny_clips):
     clip = tiny_clips[0]
-    path = clips.path(with_faces, clip)
+    path = sampling.path(with_faces, clip)
     opened: list[int] = []
 
     def frames():
@@ -151,7 +154,7 @@ def test_a_video_without_faces_gives_none(with_faces, tiny_clips, tmp_path: Path
 
 
 def test_frames_are_held_one_at_a_time(with_faces, tiny_clips):
-    path, alive = clips.path(with_faces, tiny_clips[0]), []
+    path, alive = sampling.path(with_faces, tiny_clips[0]), []
 
     class Frame(np.ndarray):
         def __del__(self):

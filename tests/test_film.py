@@ -8,8 +8,11 @@ import pytest
 import torch
 from test_enhance import save_adapters
 
-from rmkit import cli, encode, enhance, film, models, store, train, video
+from rmkit import cli
 from rmkit.errors import InputError
+from rmkit.extras import own_video
+from rmkit.kit import models, store, video
+from rmkit.method import encode, enhance, training
 
 
 @pytest.fixture
@@ -59,28 +62,28 @@ def test_length_size_and_rate_are_the_inputs(adapted, tmp_path, frames, height, 
     """Three windows of 9 frames; fewer frames than a window; odd sides and a last window moved back."""
     source, target = tmp_path / "game.mp4", tmp_path / "out" / "real.mp4"
     video.write(source, moving(frames, height, width), fps)
-    assert film.film(adapted, source, target) == [target]
+    assert own_video.film(adapted, source, target) == [target]
     found = video.probe(target)
     assert (found.frames, found.height, found.width, found.fps) == (frames, height, width, fps)
     preview = video.probe(target.with_suffix(".preview.mp4"))
     assert (preview.frames, preview.height, preview.width) == (frames, height, 2 * width)
     before = target.stat().st_mtime_ns
-    film.film(adapted, source, target)
+    own_video.film(adapted, source, target)
     assert target.stat().st_mtime_ns == before
-    film.film(adapted, source, target, prompt="a street in the rain")
+    own_video.film(adapted, source, target, prompt="a street in the rain")
     assert target.stat().st_mtime_ns != before
     assert store.read_sidecar(target)["settings"]["prompt"] == "a street in the rain"
 
 
 def test_a_video_of_one_window_is_what_the_stage_makes(adapted):
-    folder = adapted.layout.adapters / train.NAME
+    folder = adapted.layout.adapters / training.NAME
     pipeline = enhance.load(adapted, folder)
     text = encode.text(pipeline, adapted.train.prompt)
     negative = enhance.negative(adapted, pipeline)
     source = adapted.layout.root / "one.mp4"
     video.write(source, moving(9), 16)
     expected = enhance.run(adapted, pipeline, moving(9), text, negative, 5)
-    found = list(film.enhanced(adapted, pipeline, source, video.probe(source), [0], text, negative, 5))
+    found = list(own_video.enhanced(adapted, pipeline, source, video.probe(source), [0], text, negative, 5))
     assert np.array_equal(np.stack(found), expected)
 
 
@@ -101,11 +104,11 @@ def test_a_window_is_made_before_the_next_is_read(adapted, tmp_path, monkeypatch
     """So that memory does not grow with the length."""
     source, seen, stream = tmp_path / "long.mp4", [], video.stream
     video.write(source, moving(37), 16)
-    monkeypatch.setattr(film.video, "stream", lambda path: (seen.append(1) or f for f in stream(path)))
-    pipeline = enhance.load(adapted, adapted.layout.adapters / train.NAME)
+    monkeypatch.setattr(own_video.video, "stream", lambda path: (seen.append(1) or f for f in stream(path)))
+    pipeline = enhance.load(adapted, adapted.layout.adapters / training.NAME)
     text = encode.text(pipeline, "a prompt")
     first = [0, 4, 8, 12, 16, 20, 24, 28]
-    frames = film.enhanced(adapted, pipeline, source, video.probe(source), first, text, None, 0)
+    frames = own_video.enhanced(adapted, pipeline, source, video.probe(source), first, text, None, 0)
     counts = [len(seen) for _ in frames]
     assert len(counts) == 37 and counts[0] == 9 and counts[4] == 13 and counts[-1] == 37
 
@@ -122,7 +125,7 @@ def test_keys_and_values_kept_give_the_same_film(adapted, tmp_path):
         profile = one_way.model_copy(update={"enhance": settings})
         pipeline = enhance.load(profile, folder)
         text = encode.text(pipeline, "a prompt")
-        frames = film.enhanced(profile, pipeline, source, video.probe(source), [0, 4], text, None, 0)
+        frames = own_video.enhanced(profile, pipeline, source, video.probe(source), [0, 4], text, None, 0)
         made.append(np.stack(list(frames)).astype(int))
     difference = np.abs(made[0] - made[1])
     assert difference.max() <= 2 and (difference > 0).mean() < 1e-2
@@ -131,7 +134,7 @@ def test_keys_and_values_kept_give_the_same_film(adapted, tmp_path):
 def test_sound_is_copied_as_it_is(adapted, tmp_path):
     source, target = tmp_path / "talk.mp4", tmp_path / "real.mp4"
     with_sound(source, moving(9), 16)
-    film.film(adapted, source, target)
+    own_video.film(adapted, source, target)
     assert packets(target) == packets(source) and packets(source)
 
 
@@ -139,7 +142,7 @@ def test_a_folder_becomes_a_folder(adapted, tmp_path):
     for name, count in (("a.mp4", 5), ("b.mov", 9)):
         video.write(tmp_path / "in" / name, moving(count), Fraction(30_000, 1001))
     (tmp_path / "in" / "notes.txt").write_text("no video")
-    paths = film.film(adapted, tmp_path / "in", tmp_path / "out")
+    paths = own_video.film(adapted, tmp_path / "in", tmp_path / "out")
     assert [path.name for path in paths] == ["a.mp4", "b.mp4"]
     assert video.probe(paths[1]).fps == Fraction(30_000, 1001)
 
@@ -159,21 +162,21 @@ def test_what_does_not_fit_is_refused_before_a_model_is_loaded(adapted, tmp_path
     (tmp_path / "empty").mkdir()
     for given, out, folder, said in cases:
         with pytest.raises(InputError, match=said):
-            film.film(adapted, given, out, folder)
+            own_video.film(adapted, given, out, folder)
     raw = tmp_path / "raw.mkv"
     with_sound(raw, moving(5), 16, "pcm_s16le")
     with pytest.raises(InputError, match=r"pcm_s16le.*mp4 does not hold"):
-        film.film(adapted, raw, tmp_path / "o.mp4")
+        own_video.film(adapted, raw, tmp_path / "o.mp4")
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(source.read_bytes()[:200])
     with pytest.raises(InputError, match="truncated or not a video"):
-        film.film(adapted, broken, tmp_path / "o.mp4")
+        own_video.film(adapted, broken, tmp_path / "o.mp4")
     assert not (tmp_path / "o.mp4").exists()
 
 
 def test_an_overlap_as_long_as_a_window_is_a_sentence(tiny_profile, tmp_path):
     with pytest.raises(InputError, match=r"overlap is 16 and must be less than clips.frames - 1 \(8\)"):
-        film.film(tiny_profile, tmp_path / "any.mp4", tmp_path / "o.mp4")
+        own_video.film(tiny_profile, tmp_path / "any.mp4", tmp_path / "o.mp4")
 
 
 def test_command_wants_both_in_and_out(capsys):

@@ -8,9 +8,11 @@ from conftest import set_identity
 from small_faces import KNOWN, OTHER
 from test_propagate import put_anchor
 
-from rmkit import clips, faces, figures, identity, propagate, video
 from rmkit.errors import InputError
-from rmkit.faces import Likeness
+from rmkit.evaluation import figures
+from rmkit.kit import video
+from rmkit.method import faces, identity, propagation, sampling
+from rmkit.method.faces import Likeness
 from rmkit.profile import Identity
 
 
@@ -21,7 +23,7 @@ def propagated(tiny_profile, tiny_clips):
         for index in (0, 8):
             put_anchor(tiny_profile, clip, index)
         frames = np.zeros((9, 32, 48, 3), np.uint8)
-        video.write(propagate.path(tiny_profile, "edges", clip), frames, 16)
+        video.write(propagation.path(tiny_profile, "edges", clip), frames, 16)
     return tiny_profile, train
 
 
@@ -32,7 +34,7 @@ def test_every_pair_is_kept_and_says_that_the_filter_was_not_applied(propagated,
     for pair in pairs:
         assert pair["kept"] and pair["reason"] == "no face model: not applied"
         assert pair["similarity"] is None and pair["caption"]
-        assert profile.layout.root / pair["render"] == clips.path(
+        assert profile.layout.root / pair["render"] == sampling.path(
             profile, next(clip for clip in train if clip.id == pair["clip"])
         )
         assert (profile.layout.root / pair["target"]).is_file()
@@ -55,7 +57,7 @@ def test_unchanged_pairs_are_not_written_again_and_changed_ones_are(propagated):
 def test_a_refused_anchor_keeps_its_clip_out(propagated):
     profile, train = propagated
     put_anchor(profile, train[0], 8, accepted=False)
-    propagate.path(profile, "edges", train[0]).unlink()
+    propagation.path(profile, "edges", train[0]).unlink()
     pairs = identity.filter_pairs(profile, train)
     assert [pair["kept"] for pair in pairs] == [False, True]
     assert pairs[0]["reason"] == "an anchor was refused"
@@ -68,16 +70,16 @@ def test_bad_inputs_are_refused(propagated):
     profile, train = propagated
     with pytest.raises(InputError, match="does not exist"):
         identity.load(profile)
-    propagate.path(profile, "edges", train[0]).unlink()
+    propagation.path(profile, "edges", train[0]).unlink()
     with pytest.raises(InputError, match="03_propagation_ablations"):
         identity.filter_pairs(profile, train)
 
 
 def repaint(profile, clip, colour) -> None:
     """The clip's propagation becomes its render with the bright square in another colour."""
-    frames = video.read(clips.path(profile, clip)).copy()
+    frames = video.read(sampling.path(profile, clip)).copy()
     frames[(frames == KNOWN).all(-1)] = colour
-    video.write(propagate.path(profile, "edges", clip), frames, 16)
+    video.write(propagation.path(profile, "edges", clip), frames, 16)
 
 
 def by_clip(pairs) -> dict:
@@ -122,11 +124,11 @@ def test_what_was_found_is_not_looked_for_again(propagated, with_faces, monkeypa
 
 def test_all_frames_see_what_five_do_not(propagated, with_faces):
     _, train = propagated
-    frames = video.read(clips.path(with_faces, train[0])).copy()
+    frames = video.read(sampling.path(with_faces, train[0])).copy()
     square = (frames == KNOWN).all(-1)
     square[[0, 2, 4, 6, 8]] = False
     frames[square] = OTHER  # every frame but the five sampled ones
-    video.write(propagate.path(with_faces, "edges", train[0]), frames, 16)
+    video.write(propagation.path(with_faces, "edges", train[0]), frames, 16)
     sampled = identity.likeness(with_faces, train[0])
     whole = identity.likeness(set_identity(with_faces, frames="all"), train[0])
     assert sampled.over("minimum") == pytest.approx(1, abs=1e-4)
@@ -156,15 +158,15 @@ def test_the_rule(found, settings, kept, reason):
 def test_a_clip_without_a_face_is_kept_or_not_as_asked(propagated, with_faces):
     _, train = propagated
     for clip in train:
-        frames = video.read(clips.path(with_faces, clip)).copy()
+        frames = video.read(sampling.path(with_faces, clip)).copy()
         frames[(frames == KNOWN).all(-1)] = 0
-        video.write(propagate.path(with_faces, "edges", clip), frames, 16)
+        video.write(propagation.path(with_faces, "edges", clip), frames, 16)
     repaint(with_faces, train[0], KNOWN)
     pairs = by_clip(identity.filter_pairs(with_faces, train))
     assert pairs[train[1].id]["reason"] == "no face was found again"
     assert (pairs[train[1].id]["similarity"], pairs[train[1].id]["coverage"]) == (None, 0)
     blank = np.zeros((9, 32, 48, 3), np.uint8)
-    video.write(clips.path(with_faces, train[1]), blank, 16)
+    video.write(sampling.path(with_faces, train[1]), blank, 16)
     pair = by_clip(identity.filter_pairs(with_faces, train))[train[1].id]
     assert (pair["kept"], pair["reason"], pair["coverage"]) == (True, "the render has no face", None)
     strict = set_identity(with_faces, faceless="drop")
@@ -187,7 +189,7 @@ def test_a_refused_anchor_is_not_measured(propagated, with_faces):
     _, train = propagated
     repaint(with_faces, train[1], KNOWN)
     put_anchor(with_faces, train[0], 8, accepted=False)
-    propagate.path(with_faces, "edges", train[0]).unlink()
+    propagation.path(with_faces, "edges", train[0]).unlink()
     pairs = identity.filter_pairs(with_faces, train)
     assert [pair["reason"] for pair in pairs] == ["an anchor was refused", "faces are alike"]
 

@@ -7,8 +7,8 @@ from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from small_wan import adapted, expert, inputs, reference
 
-from rmkit import incontext
-from rmkit.incontext import in_context
+from rmkit.method import incontext
+from rmkit.method.incontext import in_context
 
 
 @pytest.mark.parametrize("seed", [0, 1], ids=["high", "low"])

@@ -8,9 +8,9 @@ import torch
 from diffusers import FirstBlockCacheConfig, WanTransformer3DModel
 from small_wan import adapted, expert, inputs, reference
 
-from rmkit import incontext
 from rmkit.errors import InputError
-from rmkit.incontext import CACHED, Reference, cache_bytes, in_context
+from rmkit.method import incontext
+from rmkit.method.incontext import CACHED, Reference, cache_bytes, in_context
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 

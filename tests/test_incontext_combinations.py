@@ -6,8 +6,8 @@ from diffusers import FirstBlockCacheConfig, WanTransformer3DModel
 from small_wan import adapted, expert, inputs, reference
 from torch._dynamo.testing import CompileCounter
 
-from rmkit import incontext
-from rmkit.incontext import CACHED, in_context
+from rmkit.method import incontext
+from rmkit.method.incontext import CACHED, in_context
 
 MODES = [*incontext.ATTENTION, CACHED]
 

@@ -21,24 +21,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from rmkit import (
-    clips,
-    doctor,
-    endpoint,
-    evaluate,
-    judge,
-    methods,
-    metrics,
-    notebooks,
-    profile,
-    propagate,
-    statistics,
-    store,
-    tables,
-    video,
-)
+from rmkit import metrics, profile
+from rmkit.baselines import truth
 from rmkit.errors import InputError
-from rmkit.metrics import truth
+from rmkit.evaluation import evaluate, methods, statistics, tables
+from rmkit.kit import endpoint, store, video
+from rmkit.method import propagation, sampling
+from rmkit.metrics import gpt_rs
+from rmkit.pipeline import doctor, notebooks
 
 SECRET = "sk-test-4f1c9a7be2d05836"
 QUICK = endpoint.Backoff(attempts=4, first=0.001, most=0.004, longest=2.0)
@@ -182,13 +172,17 @@ def settings(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def subject(name: str = "clip", level: int = 120, frames: tuple[int, ...] = (0, 1, 2, 3, 4)) -> judge.Subject:
+def subject(
+    name: str = "clip", level: int = 120, frames: tuple[int, ...] = (0, 1, 2, 3, 4)
+) -> gpt_rs.Subject:
     """Grey frames that differ: the i-th of the video has the level plus i, of the render i alone."""
 
     def stream(level: int) -> Iterator[np.ndarray]:
         return (np.full((HEIGHT, WIDTH, 3), level + i, np.uint8) for i in range(FRAMES))
 
-    return judge.Subject(f"{name:0<32}", f"{'render':0<32}", frames, lambda: stream(level), lambda: stream(0))
+    return gpt_rs.Subject(
+        f"{name:0<32}", f"{'render':0<32}", frames, lambda: stream(level), lambda: stream(0)
+    )
 
 
 def levels(body: dict) -> list[int]:
@@ -210,10 +204,10 @@ def written(folder: Path) -> str:
 
 
 def test_a_request_holds_the_papers_words_and_the_frames(server: Server, settings: profile.Profile) -> None:
-    ((no_ref, with_ref),) = judge.rate(settings, [subject()], QUICK)
+    ((no_ref, with_ref),) = gpt_rs.rate(settings, [subject()], QUICK)
     assert (no_ref.metric, with_ref.metric) == ("gpt_rs", "gpt_rs_ref")
     assert (no_ref.value, no_ref.spread) == (7.0, 0.0)
-    prompts = yaml.safe_load(judge.PROMPTS.read_text())
+    prompts = yaml.safe_load(gpt_rs.PROMPTS.read_text())
     shown = {"gpt_rs": [], "gpt_rs_ref": []}
     for path, headers, body, _ in server.requests:
         assert path == "/v1/chat/completions" and headers["Authorization"] == f"Bearer {SECRET}"
@@ -229,7 +223,7 @@ def test_a_request_holds_the_papers_words_and_the_frames(server: Server, setting
 
 
 def test_the_prompts_name_their_source_and_ask_for_a_rating() -> None:
-    content = yaml.safe_load(judge.PROMPTS.read_text())
+    content = yaml.safe_load(gpt_rs.PROMPTS.read_text())
     assert set(content) == {"source", "url", "gpt_rs", "gpt_rs_ref"}
     assert "arXiv 2603.23462" in content["source"] and content["source"].endswith("C.1")
     for metric in ("gpt_rs", "gpt_rs_ref"):
@@ -241,9 +235,9 @@ def test_the_prompts_name_their_source_and_ask_for_a_rating() -> None:
 
 def test_five_frames_as_the_paper_samples_them() -> None:
     paper = profile.load("paper")
-    assert judge.indices(paper) == [0, 20, 40, 60, 80]
-    assert judge.indices(asking(paper, sampling="midpoints")) == [8, 24, 40, 56, 72]
-    assert judge.indices(asking(paper, frames=200)) == list(range(81))
+    assert gpt_rs.indices(paper) == [0, 20, 40, 60, 80]
+    assert gpt_rs.indices(asking(paper, sampling="midpoints")) == [8, 24, 40, 56, 72]
+    assert gpt_rs.indices(asking(paper, frames=200)) == list(range(81))
 
 
 # What any endpoint may do once and not the next time.
@@ -281,7 +275,7 @@ def test_what_may_pass_is_asked_again(server: Server, settings: profile.Profile,
     server.script = [bad, bad]
     timeout = SILENCE / 2 if bad is is_silent else 60
     one = asking(settings, frames=1, repeats=1, concurrency=1, timeout=timeout)
-    ((no_ref, with_ref),) = judge.rate(one, [subject()], QUICK)
+    ((no_ref, with_ref),) = gpt_rs.rate(one, [subject()], QUICK)
     assert (no_ref.value, with_ref.value) == (7.0, 7.0) and math.isnan(no_ref.spread)
     assert len(server.requests) == 4
 
@@ -292,7 +286,7 @@ def test_what_does_not_pass_is_one_sentence(
 ) -> None:
     server.otherwise = bad
     with pytest.raises(InputError, match=r"gave no usable answer in 4 attempts \(the last: .*run again"):
-        judge.rate(asking(settings, concurrency=1), [subject()], QUICK)
+        gpt_rs.rate(asking(settings, concurrency=1), [subject()], QUICK)
     assert len(server.requests) == 4
     assert not list(settings.layout.judge.rglob("*.json"))
 
@@ -303,14 +297,14 @@ def test_a_refused_key_is_one_sentence_and_no_retry(
 ) -> None:
     server.otherwise = says(status, {"error": {"message": f"Incorrect API key provided: {SECRET}"}})
     with pytest.raises(InputError) as error:
-        judge.rate(asking(settings, concurrency=1), [subject()], QUICK)
+        gpt_rs.rate(asking(settings, concurrency=1), [subject()], QUICK)
     host = f"127.0.0.1:{server.server_port}"
     assert (
         str(error.value) == f"{host} refuses the key in OPENAI_API_KEY (HTTP {status}): set another, or none."
     )
     assert len(server.requests) == 1
     with pytest.raises(InputError, match="refuses the key"):  # also when eight are refused at once
-        judge.rate(settings, [subject("a"), subject("b")], QUICK)
+        gpt_rs.rate(settings, [subject("a"), subject("b")], QUICK)
     assert len(server.requests) <= 9
 
 
@@ -329,18 +323,18 @@ def test_what_will_not_pass_is_not_asked_again(
 ) -> None:
     server.otherwise = bad
     with pytest.raises(InputError, match=said):
-        judge.rate(asking(settings, concurrency=1), [subject()], QUICK)
+        gpt_rs.rate(asking(settings, concurrency=1), [subject()], QUICK)
     assert len(server.requests) == 1
 
 
 def test_nobody_there(settings: profile.Profile) -> None:
     with pytest.raises(InputError, match=r"the last: ConnectError"):
-        judge.rate(asking(settings, base_url="http://127.0.0.1:9/v1"), [subject()], QUICK)
+        gpt_rs.rate(asking(settings, base_url="http://127.0.0.1:9/v1"), [subject()], QUICK)
 
 
 def test_a_wait_that_is_asked_for_is_kept(server: Server, settings: profile.Profile) -> None:
     server.script = [says(429, Retry_After="0.15")]
-    judge.rate(asking(settings, frames=1, repeats=1, concurrency=1), [subject()], QUICK)
+    gpt_rs.rate(asking(settings, frames=1, repeats=1, concurrency=1), [subject()], QUICK)
     moments = [moment for *_, moment in server.requests]
     assert moments[1] - moments[0] >= 0.15
 
@@ -356,62 +350,63 @@ def test_a_declined_rating_is_an_answer(server: Server, settings: profile.Profil
     refusal = says(200, answer("", refusal="I cannot rate this."))
     server.script = [refusal, rates(4)]
     one = asking(settings, frames=1, repeats=2, concurrency=1)
-    ((no_ref, with_ref),) = judge.rate(one, [subject()], QUICK)
+    ((no_ref, with_ref),) = gpt_rs.rate(one, [subject()], QUICK)
     assert no_ref.value == 4.0 and math.isnan(no_ref.spread) and with_ref.value == 7.0
     server.otherwise = refusal
-    assert judge.rate(one, [subject("other")], QUICK) == [[]]
+    assert gpt_rs.rate(one, [subject("other")], QUICK) == [[]]
     assert len(server.requests) == 8
 
 
 def test_repeats_have_a_spread(server: Server, settings: profile.Profile) -> None:
     # Asked one after the other: frame 0 twice, frame 8 twice; then the same with reference.
     server.script = [rates(r) for r in (4, 8, 5, 9, 1, 1, 1, 2)]
-    ((no_ref, with_ref),) = judge.rate(asking(settings, concurrency=1), [subject()], QUICK)
+    ((no_ref, with_ref),) = gpt_rs.rate(asking(settings, concurrency=1), [subject()], QUICK)
     assert no_ref.value == 6.5 and no_ref.spread == pytest.approx(np.std([4.5, 8.5], ddof=1))
     assert with_ref.value == 1.25 and with_ref.spread == pytest.approx(np.std([1.0, 1.5], ddof=1))
 
 
 def test_nothing_is_paid_for_twice(server: Server, settings: profile.Profile, monkeypatch) -> None:
     both = [subject("one"), subject("two")]
-    first = judge.rate(settings, both, QUICK)
+    first = gpt_rs.rate(settings, both, QUICK)
     assert len(server.requests) == 16
-    assert judge.rate(settings, both, QUICK) == first and len(server.requests) == 16
+    assert gpt_rs.rate(settings, both, QUICK) == first and len(server.requests) == 16
     # What is kept needs no key, whatever else has changed.
     monkeypatch.delenv(endpoint.KEY)
-    assert judge.rate(asking(settings, concurrency=3, budget_usd=0), both, QUICK) == first
+    assert gpt_rs.rate(asking(settings, concurrency=3, budget_usd=0), both, QUICK) == first
     monkeypatch.setenv(endpoint.KEY, SECRET)
     # Another model, prompt, clip, endpoint or repeat is another question; going back finds the old answers.
-    judge.rate(asking(settings, model="other"), both, QUICK)
+    gpt_rs.rate(asking(settings, model="other"), both, QUICK)
     assert len(server.requests) == 32
-    assert judge.rate(settings, both, QUICK) == first and len(server.requests) == 32
-    judge.rate(asking(settings, repeats=3), both, QUICK)
+    assert gpt_rs.rate(settings, both, QUICK) == first and len(server.requests) == 32
+    gpt_rs.rate(asking(settings, repeats=3), both, QUICK)
     assert len(server.requests) == 40
-    judge.rate(settings, [subject("one", frames=(5, 6, 7, 8, 9))], QUICK)
+    gpt_rs.rate(settings, [subject("one", frames=(5, 6, 7, 8, 9))], QUICK)
     assert len(server.requests) == 48
-    changed = json.loads(json.dumps(judge._prompts()))
+    changed = json.loads(json.dumps(gpt_rs._prompts()))
     changed["gpt_rs"]["user"] += "!"
-    monkeypatch.setattr(judge, "_prompts", lambda: changed)
-    judge.rate(settings, both, QUICK)
+    monkeypatch.setattr(gpt_rs, "_prompts", lambda: changed)
+    gpt_rs.rate(settings, both, QUICK)
     assert len(server.requests) == 56
 
 
 def test_the_same_video_under_two_names_is_rated_once(server: Server, settings: profile.Profile) -> None:
-    a, b = judge.rate(settings, [subject(), subject()], QUICK)
+    a, b = gpt_rs.rate(settings, [subject(), subject()], QUICK)
     assert a == b and len(server.requests) == 8
 
 
 def test_a_killed_run_goes_on(server: Server, settings: profile.Profile, tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib, test_judge; from rmkit import judge, profile\n"
+        "import sys, pathlib, test_judge; from rmkit import profile\n"
+        "from rmkit.metrics import gpt_rs\n"
         "profile.REPOSITORY = pathlib.Path(sys.argv[1])\n"
-        "judge.rate(profile.Profile.model_validate_json(sys.argv[2]), [test_judge.subject()])\n"
+        "gpt_rs.rate(profile.Profile.model_validate_json(sys.argv[2]), [test_judge.subject()])\n"
     )
     one, killed = asking(settings, concurrency=1), threading.Event()
     server.script = [rates(3), rates(5), rates(7)]
     server.otherwise = lambda _: killed.wait(60)
     command = [sys.executable, "-c", code, str(tmp_path), one.model_dump_json()]
     variables = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(judge.REPOSITORY), str(Path(__file__).parent)])
+        "PYTHONPATH": os.pathsep.join([str(gpt_rs.REPOSITORY), str(Path(__file__).parent)])
     }
     with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL) as process:
         while len(server.requests) < 4 and process.poll() is None:
@@ -419,7 +414,7 @@ def test_a_killed_run_goes_on(server: Server, settings: profile.Profile, tmp_pat
         process.kill()
     killed.set()
     server.otherwise = rates(9)
-    ((no_ref, with_ref),) = judge.rate(one, [subject()], QUICK)
+    ((no_ref, with_ref),) = gpt_rs.rate(one, [subject()], QUICK)
     assert (no_ref.value, with_ref.value) == (6.0, 9.0)  # three ratings of before, and what was left
     assert len(server.requests) == 4 + 5
 
@@ -428,7 +423,7 @@ def test_a_run_that_stopped_goes_on(server: Server, settings: profile.Profile) -
     one = asking(settings, concurrency=1)
     server.script = [rates(7)] * 5 + [says(400)]
     with pytest.raises(InputError):
-        judge.rate(one, [subject()], QUICK)
+        gpt_rs.rate(one, [subject()], QUICK)
     kept = len([p for p in one.layout.judge.rglob("*.json") if store.sidecar_of(p).exists()])
     assert kept == 5
     # A kill between artefact and sidecar leaves an answer that counts as none.
@@ -436,7 +431,7 @@ def test_a_run_that_stopped_goes_on(server: Server, settings: profile.Profile) -
         next(p for p in one.layout.judge.rglob("*.json") if store.sidecar_of(p).exists())
     ).unlink()
     before = len(server.requests)
-    assert judge.rate(one, [subject()], QUICK)[0][0].value == 7.0
+    assert gpt_rs.rate(one, [subject()], QUICK)[0][0].value == 7.0
     assert len(server.requests) - before == 8 - kept + 1
     assert not [p for p in one.layout.judge.rglob("*") if ".tmp" in p.name]
 
@@ -452,26 +447,26 @@ def test_no_more_requests_at_once_than_allowed(server: Server, settings: profile
         rates(5)(handler)
 
     server.otherwise = slowly
-    judge.rate(asking(settings, concurrency=bound), [subject("a"), subject("b")], QUICK)
+    gpt_rs.rate(asking(settings, concurrency=bound), [subject("a"), subject("b")], QUICK)
     assert server.most_open == bound and len(server.requests) == 16
 
 
 def test_cost_before_and_after(server: Server, settings: profile.Profile, capsys) -> None:
     server.script = [rates(11), rates(3)]  # an unusable answer is paid for, too
-    judge.rate(asking(settings, concurrency=1), [subject()], QUICK)
+    gpt_rs.rate(asking(settings, concurrency=1), [subject()], QUICK)
     out = capsys.readouterr().out
-    expected = judge.forecast(settings, 1)
+    expected = gpt_rs.forecast(settings, 1)
     assert expected.answers == 8
     assert f"test-model at 127.0.0.1:{server.server_port}, about {expected} to come" in out
-    total = judge.spent(settings)
-    assert total == judge.Cost(9, 900, 45, pytest.approx((900 * 10 + 45 * 100) / 1e6))
+    total = gpt_rs.spent(settings)
+    assert total == gpt_rs.Cost(9, 900, 45, pytest.approx((900 * 10 + 45 * 100) / 1e6))
     assert f"judge: {total} in all" in out
-    assert judge.spent(asking(settings, model="other")).answers == 0
-    free = judge.spent(asking(settings, usd_per_million_input=None))
+    assert gpt_rs.spent(asking(settings, model="other")).answers == 0
+    free = gpt_rs.spent(asking(settings, usd_per_million_input=None))
     assert free.usd is None and str(free) == "9 answers, 900 tokens read, 45 written, cost n/a"
     server.otherwise = says(200, answer({"rating": 5}, usage={}))
-    judge.rate(settings, [subject("other")], QUICK)
-    assert str(judge.spent(settings)) == "17 answers, tokens not told, cost n/a"
+    gpt_rs.rate(settings, [subject("other")], QUICK)
+    assert str(gpt_rs.spent(settings)) == "17 answers, tokens not told, cost n/a"
 
 
 def test_real_footage_is_rated_as_a_method_of_its_own(
@@ -483,7 +478,7 @@ def test_real_footage_is_rated_as_a_method_of_its_own(
         frames = np.stack([np.full((2 * HEIGHT, 4 * HEIGHT, 3), 40 + i, np.uint8) for i in range(count)])
         video.write(folder / f"{name}.mp4", frames, 25)
     filmed = asking(settings, real=str(folder), concurrency=1)
-    assert judge.forecast(filmed, 3).answers == judge.forecast(settings, 3).answers + 2 * 2 * 2
+    assert gpt_rs.forecast(filmed, 3).answers == gpt_rs.forecast(settings, 3).answers + 2 * 2 * 2
     assert methods.videos(filmed) == methods.videos(settings)
     assert list(methods.labels(filmed).items()) == [*methods.LABELS.items(), ("real", "Real footage")]
     server.script = [rates(9)] * 4 + [rates(r) for r in (8, 9, 8, 9)]
@@ -504,27 +499,27 @@ def test_real_footage_is_rated_as_a_method_of_its_own(
     assert methods.why_not(asking(filmed, enabled=False), "real").startswith(
         "not run: judge.enabled is false"
     )
-    judge.check_footage(filmed)
-    judge.check_footage(asking(filmed, enabled=False, real="no/such"))
+    gpt_rs.check_footage(filmed)
+    gpt_rs.check_footage(asking(filmed, enabled=False, real="no/such"))
     with pytest.raises(InputError, match=r"judge\.real is no/such, and .* holds no \.mp4 file"):
-        judge.check_footage(asking(filmed, real="no/such"))
+        gpt_rs.check_footage(asking(filmed, real="no/such"))
     (folder / "broken.mp4").write_bytes(b"not a video")
     with pytest.raises(InputError, match=r"broken\.mp4"):
-        judge.check_footage(filmed)
+        gpt_rs.check_footage(filmed)
 
 
 def test_the_estimate_counts_as_openai_does() -> None:
-    assert judge.image_tokens(1024, 1024) == 765 and judge.image_tokens(4096, 2048) == 1105
-    assert judge.image_tokens(96, 144) == 255 and judge.image_tokens(800, 1200) == 1105
-    paper = judge.forecast(profile.load("paper"), 100)  # a method on the benchmark, three repeats
+    assert gpt_rs.image_tokens(1024, 1024) == 765 and gpt_rs.image_tokens(4096, 2048) == 1105
+    assert gpt_rs.image_tokens(96, 144) == 255 and gpt_rs.image_tokens(800, 1200) == 1105
+    paper = gpt_rs.forecast(profile.load("paper"), 100)  # a method on the benchmark, three repeats
     assert paper.answers == 3000 and 5 < paper.usd < 25
 
 
 def test_beyond_the_budget_nothing_is_asked(server: Server, settings: profile.Profile, capsys) -> None:
-    assert judge.rate(asking(settings, budget_usd=1e-4), [subject()], QUICK) == [[]]
+    assert gpt_rs.rate(asking(settings, budget_usd=1e-4), [subject()], QUICK) == [[]]
     assert "not run: it would cost about" in capsys.readouterr().out
     assert not server.requests
-    judge.rate(asking(settings, budget_usd=1e-4, usd_per_million_input=None), [subject()], QUICK)
+    gpt_rs.rate(asking(settings, budget_usd=1e-4, usd_per_million_input=None), [subject()], QUICK)
     assert len(server.requests) == 8  # a price that is not known cannot be too high
 
 
@@ -533,7 +528,7 @@ def test_without_a_key_nothing_is_asked(
     server: Server, settings: profile.Profile, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
     monkeypatch.delenv(endpoint.KEY) if value is None else monkeypatch.setenv(endpoint.KEY, value)
-    assert judge.rate(settings, [subject("a"), subject("b")], QUICK) == [[], []]
+    assert gpt_rs.rate(settings, [subject("a"), subject("b")], QUICK) == [[], []]
     assert evaluate.why_no_ratings(settings) == "not run: the environment has no OPENAI_API_KEY."
     assert evaluate.judging(settings).startswith("not run")
     assert doctor._judge(settings).needed is False
@@ -542,7 +537,7 @@ def test_without_a_key_nothing_is_asked(
 
 def test_a_profile_switches_it_off(server: Server, settings: profile.Profile) -> None:
     off = asking(settings, enabled=False)
-    assert judge.rate(off, [subject()], QUICK) == [[]] and not server.requests
+    assert gpt_rs.rate(off, [subject()], QUICK) == [[]] and not server.requests
     assert evaluate.why_no_ratings(off) == "not run: judge.enabled is false in this profile."
     assert not profile.load("smoke").judge.enabled
 
@@ -558,7 +553,7 @@ def test_the_key_goes_nowhere_but_into_the_header(
     server.otherwise = says(500, {"error": SECRET})
     said = []
     try:
-        judge.rate(asking(settings, concurrency=1), [subject()], QUICK)
+        gpt_rs.rate(asking(settings, concurrency=1), [subject()], QUICK)
     except InputError as error:
         link: BaseException | None = error
         while link:
@@ -575,7 +570,7 @@ def test_the_key_goes_nowhere_but_into_the_header(
 def test_what_cannot_be_a_key_is_not_quoted(settings: profile.Profile, monkeypatch, value: str) -> None:
     monkeypatch.setattr(endpoint.os, "environ", {endpoint.KEY: value})
     with pytest.raises(InputError, match="OPENAI_API_KEY holds something that is no key") as error:
-        judge.rate(settings, [subject()], QUICK)
+        gpt_rs.rate(settings, [subject()], QUICK)
     assert "cret" not in str(error.value)
     assert doctor._judge(settings).needed and not doctor._judge(settings).ok
 
@@ -585,7 +580,7 @@ def test_a_short_key_of_a_local_server_leaves_answers_alone(
 ) -> None:
     monkeypatch.setenv(endpoint.KEY, "1")
     server.otherwise = rates(10)
-    assert judge.rate(settings, [subject()], QUICK)[0][0].value == 10.0
+    assert gpt_rs.rate(settings, [subject()], QUICK)[0][0].value == 10.0
 
 
 @pytest.mark.parametrize(
@@ -599,7 +594,7 @@ def test_an_address_that_is_none_or_tells_too_much(settings: profile.Profile, ad
 
 @pytest.fixture
 def finished(
-    settings: profile.Profile, tiny_profile: profile.Profile, tiny_clips: list[clips.Clip]
+    settings: profile.Profile, tiny_profile: profile.Profile, tiny_clips: list[sampling.Clip]
 ) -> profile.Profile:
     """A run with renders, RealMaster, a truth and no variants, that has only to be evaluated."""
     content = tiny_profile.model_dump()
@@ -607,15 +602,15 @@ def finished(
     content["propagation"]["variants"] = ()
     made, pairs = profile.Profile.model_validate(content), []
     for clip in tiny_clips:
-        frames = video.read(clips.path(made, clip))
+        frames = video.read(sampling.path(made, clip))
         video.write(made.layout.enhanced / "realmaster" / f"{clip.id}.mp4", frames // 2 + 64, 16)
         if clip.split == "train":
-            video.write(propagate.path(made, "edges", clip), frames // 2 + 60, 16)
-            sides = {"render": clips.path(made, clip), "target": propagate.path(made, "edges", clip)}
+            video.write(propagation.path(made, "edges", clip), frames // 2 + 60, 16)
+            sides = {"render": sampling.path(made, clip), "target": propagation.path(made, "edges", clip)}
             names = {side: path.relative_to(made.layout.root).as_posix() for side, path in sides.items()}
             pairs.append(names | {"clip": clip.id, "kept": True, "reason": ""})
         else:
-            sequence = clips.sequence_of(made, clip)
+            sequence = sampling.sequence_of(made, clip)
             whole = sequence.frames(range(len(sequence.images)))
             video.write(truth.path(made, clip), whole // 2 + 50, 8)
     made.layout.pairs.mkdir(parents=True)
@@ -677,5 +672,5 @@ def test_through_to_the_tables(
 
 
 def test_tables_know_neither_torch_nor_the_network() -> None:
-    code = "import sys, rmkit.tables; sys.exit(len({'torch', 'httpx'} & set(sys.modules)))"
-    subprocess.run([sys.executable, "-c", code], cwd=judge.REPOSITORY, check=True)
+    code = "import sys, rmkit.evaluation.tables; sys.exit(len({'torch', 'httpx'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], cwd=gpt_rs.REPOSITORY, check=True)

@@ -13,15 +13,18 @@ import numpy as np
 import pytest
 from conftest import set_model
 
-from rmkit import anchors, clips, doctor, evaluate, methods, metrics, models, profile, propagate, store, video
-from rmkit.baselines import blur, colour_transfer, outside, per_frame, vae_ceiling
+from rmkit import metrics, profile
+from rmkit.baselines import blur, colour_transfer, outside, per_frame, truth, vae_ceiling
 from rmkit.errors import InputError
-from rmkit.metrics import truth
+from rmkit.evaluation import evaluate, methods
+from rmkit.kit import models, store, video
+from rmkit.method import anchoring, propagation, sampling
 from rmkit.metrics.edge_f1 import edge_f1
 from rmkit.metrics.fidelity import psnr, ssim
 from rmkit.metrics.motion_smoothness import Amt, flow_midpoint, motion_smoothness
 from rmkit.metrics.sharpness import sharpness
 from rmkit.metrics.temporal_flickering import temporal_flickering
+from rmkit.pipeline import doctor
 
 
 def noise(count: int, height: int = 96, width: int = 144, seed: int = 0) -> np.ndarray:
@@ -100,7 +103,7 @@ def test_temporal_metrics_of_still_and_repeated_frames() -> None:
     still = np.repeat(noise(1, 32, 48), 5, axis=0)
     assert temporal_flickering(still) == 1.0 and motion_smoothness(still) == 1.0
     frames = moving_square(5)
-    repeated = clips.repeat(frames, 2, 9)
+    repeated = sampling.repeat(frames, 2, 9)
     by_name = metrics.BY_NAME
     at_rate = by_name["temporal_flickering"].of(iter(repeated), None, 2)
     distinct = by_name["temporal_flickering_distinct"].of(iter(repeated), None, 2)
@@ -134,7 +137,7 @@ def test_ssim_equals_scikit_image() -> None:
         for a, b in zip(frames, other, strict=True)
     ]
     assert ssim(frames, other) == pytest.approx(np.mean(expected), abs=1e-9)
-    repeated = ssim(clips.repeat(frames, 2, 6), clips.repeat(other, 2, 6))
+    repeated = ssim(sampling.repeat(frames, 2, 6), sampling.repeat(other, 2, 6))
     assert repeated == pytest.approx(np.mean(expected), abs=1e-9)
 
 
@@ -224,7 +227,7 @@ def test_motion_smoothness_by_amt_has_columns_of_its_own(
     assert {row["options"] for row in added} == {
         f"model={settings.models.amt};revision={revision};interpolator=amt_s"
     }
-    clip = clips.load(settings, "validation")[0]
+    clip = sampling.load(settings, "validation")[0]
     frames = video.read(methods.path_of(settings, "realmaster", clip))
     value = {(r["method"], r["clip"], r["metric"]): float(r["value"]) for r in rows}
     for name, chosen in (("motion_smoothness_amt", frames), ("motion_smoothness_amt_distinct", frames[::2])):
@@ -268,8 +271,8 @@ def test_an_interpolator_that_cannot_serve_stops_before_anything(
 
 
 def put_truth(settings: profile.Profile) -> None:
-    for clip in clips.load(settings, "validation"):
-        frames = clips.sequence_of(settings, clip).frames(list(clip.source_frames))
+    for clip in sampling.load(settings, "validation"):
+        frames = sampling.sequence_of(settings, clip).frames(list(clip.source_frames))
         video.write(truth.path(settings, clip), (frames * 0.9).astype(np.uint8), 8)
 
 
@@ -277,10 +280,10 @@ def put_results(settings: profile.Profile) -> None:
     """Stand-ins for what the model stages write: renders a little changed, and pairs of them."""
     shades = {"edges": 0.92, "depth": 0.7, "multi_anchor": 0.8}
     pairs = []
-    for clip in clips.load(settings):
-        frames = video.read(clips.path(settings, clip))
+    for clip in sampling.load(settings):
+        frames = video.read(sampling.path(settings, clip))
         for variant, shade in shades.items():
-            target = propagate.path(settings, variant, clip)
+            target = propagation.path(settings, variant, clip)
             video.write(target, (frames * shade).astype(np.uint8), settings.clips.fps)
         target = settings.layout.enhanced / "realmaster" / f"{clip.id}.mp4"
         video.write(target, (frames * 0.9).astype(np.uint8) + 1, settings.clips.fps)
@@ -289,8 +292,8 @@ def put_results(settings: profile.Profile) -> None:
             pairs.append(
                 {
                     "clip": clip.id,
-                    "render": clips.path(settings, clip).relative_to(root).as_posix(),
-                    "target": propagate.path(settings, "edges", clip).relative_to(root).as_posix(),
+                    "render": sampling.path(settings, clip).relative_to(root).as_posix(),
+                    "target": propagation.path(settings, "edges", clip).relative_to(root).as_posix(),
                     "kept": True,
                     "reason": "",
                 }
@@ -300,7 +303,7 @@ def put_results(settings: profile.Profile) -> None:
 
 
 @pytest.fixture
-def measured(tiny_profile: profile.Profile, tiny_clips: list[clips.Clip]) -> profile.Profile:
+def measured(tiny_profile: profile.Profile, tiny_clips: list[sampling.Clip]) -> profile.Profile:
     put_results(tiny_profile)
     return tiny_profile
 
@@ -321,10 +324,10 @@ def test_evaluate_measures_everything_once(measured: profile.Profile) -> None:
     assert {row["options"] for row in rows if "smooth" in row["metric"]} == {"interpolator=dis_flow"}
     assert not [row for row in rows if row["method"] == "truth" and "truth" in row["metric"]]
     assert {row["artefact"] for row in rows if row["method"] == "render"} == {
-        store.fingerprint(clips.path(measured, clip)) for clip in clips.load(measured, "validation")
+        store.fingerprint(sampling.path(measured, clip)) for clip in sampling.load(measured, "validation")
     }
     value = {(r["method"], r["clip"], r["metric"]): float(r["value"]) for r in rows}
-    clip = clips.load(measured, "validation")[0].id
+    clip = sampling.load(measured, "validation")[0].id
     assert value["realmaster", clip, "psnr_truth"] > value["depth", clip, "psnr_truth"]
     assert value["colour_transfer", clip, "psnr_truth"] > value["render", clip, "psnr_truth"]
 
@@ -341,9 +344,9 @@ def test_evaluate_measures_everything_once(measured: profile.Profile) -> None:
 
 
 def test_another_methods_clips_are_measured_where_they_lie(measured: profile.Profile) -> None:
-    for clip in clips.load(measured, "validation"):
+    for clip in sampling.load(measured, "validation"):
         target = methods.path_of(measured, "lucy_edit", clip)
-        video.write(target, video.read(clips.path(measured, clip)), measured.clips.fps)
+        video.write(target, video.read(sampling.path(measured, clip)), measured.clips.fps)
     rows = rows_of(evaluate.evaluate(measured))
     mine = {row["metric"]: float(row["value"]) for row in rows if row["method"] == "lucy_edit"}
     assert mine["edge_f1"] == 1
@@ -352,9 +355,9 @@ def test_another_methods_clips_are_measured_where_they_lie(measured: profile.Pro
 def test_an_outside_method_is_made_and_measured_in_one_go(measured: profile.Profile, monkeypatch) -> None:
     """After everything else was found to be there, and before anything is measured."""
 
-    def make(made: profile.Profile, clips_) -> None:
-        for clip in clips_:
-            frames = video.read(clips.path(made, clip))
+    def make(made: profile.Profile, clips) -> None:
+        for clip in clips:
+            frames = video.read(sampling.path(made, clip))
             video.write(methods.path_of(made, "editto", clip), frames, made.clips.fps)
 
     asked = measured.model_copy(
@@ -365,7 +368,7 @@ def test_an_outside_method_is_made_and_measured_in_one_go(measured: profile.Prof
     assert not (asked.layout.enhanced / "blur").exists()
     monkeypatch.setattr(outside, "make", make)
     put_truth(asked)
-    held = clips.load(asked, "validation")
+    held = sampling.load(asked, "validation")
     # An earlier run's clip of another size is made again, not refused.
     video.write(methods.path_of(asked, "editto", held[0]), np.zeros((9, 16, 16, 3), np.uint8), 16)
     rows = rows_of(evaluate.evaluate(asked))
@@ -375,8 +378,8 @@ def test_an_outside_method_is_made_and_measured_in_one_go(measured: profile.Prof
 
 
 def test_simple_baselines(measured: profile.Profile) -> None:
-    held = clips.load(measured, "validation")
-    render = video.read(clips.path(measured, held[0]))
+    held = sampling.load(measured, "validation")
+    render = video.read(sampling.path(measured, held[0]))
     soft = video.read(blur.blur(measured, held) / f"{held[0].id}.mp4")
     assert soft.shape == render.shape and sharpness(soft) < 0.9 * sharpness(render)
     some = per_frame.chosen(held)
@@ -394,20 +397,20 @@ def test_without_a_truth_nothing_is_near_to_it(measured: profile.Profile) -> Non
 
 
 def test_a_clip_with_a_refused_anchor_has_no_row_of_that_variant(measured: profile.Profile) -> None:
-    clip = clips.load(measured, "validation")[0]
-    for index in anchors.indices(measured, "edges"):
-        picture = anchors.path(measured, clip, index)
+    clip = sampling.load(measured, "validation")[0]
+    for index in anchoring.indices(measured, "edges"):
+        picture = anchoring.path(measured, clip, index)
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.touch()
         store.sidecar_of(picture).write_text(json.dumps({"accepted": index == 0}))
-    propagate.path(measured, "edges", clip).unlink()
+    propagation.path(measured, "edges", clip).unlink()
     rows = rows_of(evaluate.evaluate(measured))
     assert clip.id not in {row["clip"] for row in rows if row["method"] == "edges"}
     assert clip.id in {row["clip"] for row in rows if row["method"] == "realmaster"}
 
 
 def test_bad_outputs_are_named_before_anything_is_measured(measured: profile.Profile) -> None:
-    clip = clips.load(measured, "validation")[0]
+    clip = sampling.load(measured, "validation")[0]
     target = measured.layout.enhanced / "realmaster" / f"{clip.id}.mp4"
     whole = video.read(target)
     video.write(target, whole[:-4], measured.clips.fps)
@@ -424,7 +427,7 @@ def test_bad_outputs_are_named_before_anything_is_measured(measured: profile.Pro
 
 def test_a_truth_that_is_too_short_is_a_sentence(measured: profile.Profile) -> None:
     put_truth(measured)
-    clip = clips.load(measured, "validation")[0]
+    clip = sampling.load(measured, "validation")[0]
     path = truth.path(measured, clip)
     video.write(path, video.read(path)[:2], 8)
     with pytest.raises(InputError, match=r"ends before frame 4, which clip .* needs"):

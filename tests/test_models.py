@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rmkit import models, weights
 from rmkit.errors import InputError
+from rmkit.kit import models, weights
 from rmkit.profile import Profile
 
 

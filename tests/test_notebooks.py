@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmkit import environment, notebooks, profile, statistics, store, video
+from rmkit import profile
 from rmkit.errors import InputError
+from rmkit.evaluation import statistics
+from rmkit.kit import machine, store, video
 from rmkit.paths import REPOSITORY
+from rmkit.pipeline import notebooks
 from rmkit.sources import sailvos
 
 BOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -71,7 +74,7 @@ def test_the_series_runs_and_then_does_nothing(
     for notebook in notebooks.SERIES:
         copy = notebooks.executed(series, notebook)
         assert any(cell["outputs"] for cell in cells(copy))
-        assert environment.notebook_times(series)[notebook.name]["peak_mib"] > 50
+        assert machine.notebook_times(series)[notebook.name]["peak_mib"] > 50
 
     def state() -> dict[str, int]:
         files = (p for p in series.layout.root.rglob("*") if p.is_file())

@@ -15,22 +15,13 @@ from test_metrics import Live, noise, put_results, put_truth, rows_of
 from test_tables import put_metrics
 from transformers import ResNetForImageClassification
 
-from rmkit import (
-    cli,
-    clips,
-    doctor,
-    evaluate,
-    methods,
-    metrics,
-    models,
-    plan,
-    profile,
-    tables,
-    video,
-    weights,
-)
+from rmkit import cli, metrics, profile
 from rmkit.errors import InputError
+from rmkit.evaluation import evaluate, methods, tables
+from rmkit.kit import models, video, weights
+from rmkit.method import sampling
 from rmkit.metrics.offline_judge import OfflineJudge, offline_judge
+from rmkit.pipeline import doctor, plan
 
 CALIBRATION = {"slope": 2.0, "offset": -0.5}
 
@@ -46,7 +37,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def judged(tiny_profile: profile.Profile, tiny_clips: list[clips.Clip], checkpoint: Path) -> profile.Profile:
+def judged(
+    tiny_profile: profile.Profile, tiny_clips: list[sampling.Clip], checkpoint: Path
+) -> profile.Profile:
     put_results(tiny_profile)
     put_truth(tiny_profile)
     return set_model(tiny_profile, "judge", checkpoint)
@@ -80,7 +73,7 @@ def test_rated_once_and_shown_beside_gpt_rs_but_not_as_it(
     revision = models.fingerprint(judged, "judge")[:12]
     options = f"model={judged.models.judge};revision={revision};frames=5 linspace"
     assert {row["options"] for row in rows} == {options}
-    clip = clips.load(judged, "validation")[0]
+    clip = sampling.load(judged, "validation")[0]
     row = next(row for row in rows if (row["method"], row["clip"]) == ("realmaster", clip.id))
     judge = OfflineJudge(judged.models.judge, None)
     frames = video.read(methods.path_of(judged, "realmaster", clip))

@@ -10,9 +10,13 @@ from safetensors.torch import load_file, save_file
 from test_metrics import measured as measured
 from test_metrics import rows_of
 
-from rmkit import baselines, cli, clips, doctor, evaluate, methods, models, plan, profile, store, video
+from rmkit import baselines, cli, profile
 from rmkit.baselines import editto, framing, lucy_edit, outside
 from rmkit.errors import InputError
+from rmkit.evaluation import evaluate, methods
+from rmkit.kit import models, store, video
+from rmkit.method import sampling
+from rmkit.pipeline import doctor, plan
 
 AREA = {"height": 32, "width": 64}  # another shape than the clips' 32x48, so that bars are needed
 RANK = 3
@@ -145,7 +149,7 @@ def test_lucy_edit_edits_each_clip_once(lucy, tiny_clips, monkeypatch: pytest.Mo
     paths = [lucy.layout.enhanced / "lucy_edit" / f"{clip.id}.mp4" for clip in held]
     made = [video.read(path) for path in paths]
     for clip, frames in zip(held, made, strict=True):
-        render = video.read(clips.path(lucy, clip))
+        render = video.read(sampling.path(lucy, clip))
         assert frames.shape == render.shape and not np.array_equal(frames, render)
     before = [path.read_bytes() for path in paths]
     # A killed run goes on where it was, with the same result; nothing is loaded once all is done.
@@ -182,7 +186,9 @@ def test_lucy_edit_sees_the_clip_and_heeds_prompt_and_bars(lucy, tiny_clips) -> 
     assert seen["video"].shape == (1, 3, 9, 32, 64)
     bars = torch.cat([seen["video"][..., :8], seen["video"][..., 56:]], dim=-1)
     assert (bars == -1).all()
-    render = torch.from_numpy(video.to_unit(video.read(clips.path(lucy, tiny_clips[2])))).permute(3, 0, 1, 2)
+    render = torch.from_numpy(video.to_unit(video.read(sampling.path(lucy, tiny_clips[2])))).permute(
+        3, 0, 1, 2
+    )
     assert torch.allclose(seen["video"][0, ..., 8:56], render, atol=1e-6)
 
 
@@ -249,7 +255,7 @@ def test_editto_shows_the_clip_under_a_white_mask(ditto, tiny_clips, monkeypatch
     assert seen["prompt"] == ("make the video look photorealistic", editto.NEGATIVE_PROMPT)
     assert seen["mask"].shape == (1, 3, 9, 32, 64) and (seen["mask"] == 1).all()
     assert (seen["video"][..., :8] == -1).all() and (seen["video"][..., 8:56] != -1).any()
-    render = video.read(clips.path(ditto, tiny_clips[2]))
+    render = video.read(sampling.path(ditto, tiny_clips[2]))
     assert frames.shape == render.shape and not np.array_equal(frames, render)
 
 
@@ -406,7 +412,7 @@ def editing(profile):
     def edit(clip, seed):
         if clip.id == "{dark}":
             raise outside.LeftOut("too dark")
-        return 255 - video.read(clips.path(profile, clip))
+        return 255 - video.read(sampling.path(profile, clip))
 
     yield edit
 """
@@ -424,21 +430,21 @@ def test_a_method_is_added_by_one_file(
     assert [known[name] for name in outside.PAPERS] == ["Runway Aleph", "LucyEdit", "Editto"]
     assert outside.asked(tiny_profile) == ["negative"]
     stale = tiny_profile.layout.enhanced / "negative" / f"{second.id}.mp4"
-    video.write(stale, video.read(clips.path(tiny_profile, second)), 16)
+    video.write(stale, video.read(sampling.path(tiny_profile, second)), 16)
     with pytest.raises(InputError, match=r"was not made by this kit .* set baselines\.negative to null"):
         outside.make(tiny_profile, tiny_clips[2:])
     store.write_json(store.sidecar_of(stale), {"key": "of other settings"})
     outside.make(tiny_profile, tiny_clips[2:])
     made = video.read(tiny_profile.layout.enhanced / "negative" / f"{first.id}.mp4")
-    assert (made == 255 - video.read(clips.path(tiny_profile, first))).all()
+    assert (made == 255 - video.read(sampling.path(tiny_profile, first))).all()
     assert not stale.exists() and f"negative: {second.id} is left out: too dark" in capsys.readouterr().out
 
 
 def test_a_method_is_added_by_a_folder_of_clips(measured, capsys) -> None:
     """Measured like any other where the profile lists it, named where it does not, refused where the name is taken."""
-    held = clips.load(measured, "validation")
+    held = sampling.load(measured, "validation")
     for clip in held:
-        frames = video.read(clips.path(measured, clip))
+        frames = video.read(sampling.path(measured, clip))
         video.write(measured.layout.enhanced / "Their-model_2" / f"{clip.id}.mp4", frames, measured.clips.fps)
     assert "Their-model_2" not in {row["method"] for row in rows_of(evaluate.evaluate(measured))}
     said = "enhanced/Their-model_2 holds clips of no known method: list it under baselines.folders."

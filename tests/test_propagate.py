@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from rmkit import anchors, clips, models, propagate, store, structure, video
 from rmkit.errors import InputError
+from rmkit.kit import models, store, video
+from rmkit.method import anchoring, propagation, sampling, structure
 
 
 @pytest.fixture
@@ -12,7 +13,7 @@ def prepared(tiny_profile, tiny_clips):
     """(profile, one clip) with structure and all anchors made; the anchors are plain grey pictures."""
     clip = tiny_clips[0]
     structure.extract(tiny_profile, [clip])
-    for index in anchors.indices(tiny_profile, "multi_anchor"):
+    for index in anchoring.indices(tiny_profile, "multi_anchor"):
         put_anchor(tiny_profile, clip, index)
     return tiny_profile, clip
 
@@ -21,7 +22,7 @@ def put_anchor(profile, clip, index, accepted=True, grey=90):
     from PIL import Image
 
     recipe = store.Recipe("anchors", 0, {}, {})
-    with store.writing(anchors.path(profile, clip, index), recipe, accepted=accepted) as temporary:
+    with store.writing(anchoring.path(profile, clip, index), recipe, accepted=accepted) as temporary:
         Image.fromarray(np.full((32, 48, 3), grey + index, np.uint8)).save(temporary)
 
 
@@ -32,7 +33,7 @@ def lines(count: int) -> np.ndarray:
 def test_both_copies_of_an_anchored_frame_are_anchors():
     pictures = {0: np.full((4, 6, 3), 10, np.uint8), 8: np.full((4, 6, 3), 20, np.uint8)}
     original = lines(9)
-    frames, mask = propagate.control(original, pictures, [0, 8])
+    frames, mask = propagation.control(original, pictures, [0, 8])
     assert mask.shape == (9, 4, 6) and mask.dtype == np.uint8
     # Frame 8's repeat is cut off, so it stands alone.
     assert [int(one.max()) for one in mask] == [0, 0, 255, 255, 255, 255, 255, 255, 0]
@@ -43,7 +44,7 @@ def test_both_copies_of_an_anchored_frame_are_anchors():
 def test_multi_anchors_lie_in_place_with_their_twins():
     indices = [0, 8, 16, 24, 32]
     pictures = {i: np.full((4, 6, 3), i, np.uint8) for i in indices}
-    frames, mask = propagate.control(lines(33), pictures, indices)
+    frames, mask = propagation.control(lines(33), pictures, indices)
     kept = [i for i in range(33) if mask[i].max() == 0]
     assert kept == [0, 1, 8, 9, 16, 17, 24, 25, 32]
     assert [int(frames[i].max()) for i in kept] == [0, 0, 8, 8, 16, 16, 24, 24, 32]
@@ -51,22 +52,22 @@ def test_multi_anchors_lie_in_place_with_their_twins():
 
 def test_an_odd_index_takes_its_twin_before_it_and_no_repeat_takes_one():
     pictures = {3: np.zeros((4, 6, 3), np.uint8)}
-    _, mask = propagate.control(lines(5), pictures, [3])
+    _, mask = propagation.control(lines(5), pictures, [3])
     assert [int(one.max()) for one in mask] == [255, 255, 0, 0, 255]
-    _, mask = propagate.control(lines(5), pictures, [3], repeat=1)
+    _, mask = propagation.control(lines(5), pictures, [3], repeat=1)
     assert [int(one.max()) for one in mask] == [255, 255, 255, 0, 255]
 
 
 def test_control_refuses_anchors_that_do_not_fit():
     with pytest.raises(ValueError, match="outside"):
-        propagate.control(lines(5), {5: np.zeros((4, 6, 3), np.uint8)}, [5])
+        propagation.control(lines(5), {5: np.zeros((4, 6, 3), np.uint8)}, [5])
     with pytest.raises(ValueError, match="anchor 0"):
-        propagate.control(lines(5), {0: np.zeros((8, 6, 3), np.uint8)}, [0])
+        propagation.control(lines(5), {0: np.zeros((8, 6, 3), np.uint8)}, [0])
 
 
 def test_the_mask_reaches_the_pipelines_latents_with_the_right_sign(prepared):
     profile, _clip = prepared
-    pipeline = propagate.load(profile)
+    pipeline = propagation.load(profile)
     seen = {}
 
     def spy(video_, mask, *rest):
@@ -82,9 +83,9 @@ def test_the_mask_reaches_the_pipelines_latents_with_the_right_sign(prepared):
 
     pipeline.prepare_masks = spy_masks
     pictures = {i: np.full((32, 48, 3), 64, np.uint8) for i in (0, 8)}
-    frames, mask = propagate.control(np.full((9, 32, 48, 3), 255, np.uint8), pictures, [0, 8])
-    embeds = propagate.embeddings(profile, pipeline, "a street", {})
-    out = propagate.run(profile, pipeline, frames, mask, embeds, seed=1)
+    frames, mask = propagation.control(np.full((9, 32, 48, 3), 255, np.uint8), pictures, [0, 8])
+    embeds = propagation.embeddings(profile, pipeline, "a street", {})
+    out = propagation.run(profile, pipeline, frames, mask, embeds, seed=1)
     assert out.shape == (9, 32, 48, 3) and out.dtype == np.uint8
     # Not resized, anchors kept (0) at 64/255, structure (white) to be generated (1).
     assert seen["video"].shape == (1, 3, 9, 32, 48) and seen["mask"].shape == (1, 3, 9, 32, 48)
@@ -99,7 +100,7 @@ def test_the_mask_reaches_the_pipelines_latents_with_the_right_sign(prepared):
 def test_stage_makes_each_variant_from_its_own_structure(prepared):
     profile, clip = prepared
     made = {
-        variant: propagate.propagate(profile, [clip], variant)[0]
+        variant: propagation.propagate(profile, [clip], variant)[0]
         for variant in ("edges", "depth", "multi_anchor")
     }
     inputs = {variant: store.read_sidecar(path)["inputs"] for variant, path in made.items()}
@@ -114,16 +115,16 @@ def test_stage_makes_each_variant_from_its_own_structure(prepared):
 
 def test_stage_resumes_and_follows_its_anchors(prepared, monkeypatch):
     profile, clip = prepared
-    path = propagate.propagate(profile, [clip], "edges")[0]
+    path = propagation.propagate(profile, [clip], "edges")[0]
     before, key = path.read_bytes(), store.read_sidecar(path)["key"]
     with monkeypatch.context() as patch:
         patch.setattr(models, "load_vace", lambda _: pytest.fail("loaded"))
-        propagate.propagate(profile, [clip], "edges")
+        propagation.propagate(profile, [clip], "edges")
     path.unlink()
-    propagate.propagate(profile, [clip], "edges")
+    propagation.propagate(profile, [clip], "edges")
     assert path.read_bytes() == before
     put_anchor(profile, clip, 0, grey=200)
-    propagate.propagate(profile, [clip], "edges")
+    propagation.propagate(profile, [clip], "edges")
     assert store.read_sidecar(path)["key"] != key and path.read_bytes() != before
 
 
@@ -135,21 +136,21 @@ def test_half_precision_with_guidance_runs_the_same_path(prepared):
             "propagation": profile.propagation.model_copy(update={"guidance": 3.0}),
         }
     )
-    full = video.read(propagate.propagate(profile, [clip], "edges")[0])
-    guided = video.read(propagate.propagate(half, [clip], "edges")[0])
+    full = video.read(propagation.propagate(profile, [clip], "edges")[0])
+    guided = video.read(propagation.propagate(half, [clip], "edges")[0])
     assert guided.shape == full.shape and not np.array_equal(guided, full)
     assert models.load_vace(half).vae.dtype.itemsize == 4
 
 
 def test_each_prompt_is_encoded_once(prepared):
     profile, _ = prepared
-    pipeline = propagate.load(profile)
+    pipeline = propagation.load(profile)
     calls = []
     original = pipeline.encode_prompt
     pipeline.encode_prompt = lambda prompt, **rest: calls.append(prompt) or original(prompt, **rest)
     known: dict = {}
     for prompt in ("a", "b", "a"):
-        embeds = propagate.embeddings(profile, pipeline, prompt, known)
+        embeds = propagation.embeddings(profile, pipeline, prompt, known)
     assert calls == ["a", "b"]
     assert embeds["prompt_embeds"].shape[1] == models.text_length(pipeline)
     assert embeds["negative_prompt_embeds"] is None
@@ -157,9 +158,9 @@ def test_each_prompt_is_encoded_once(prepared):
 
 def test_clip_with_a_refused_anchor_is_left_out_and_its_old_version_goes(prepared, capsys):
     profile, clip = prepared
-    path = propagate.propagate(profile, [clip], "edges")[0]
+    path = propagation.propagate(profile, [clip], "edges")[0]
     put_anchor(profile, clip, 8, accepted=False)
-    assert propagate.propagate(profile, [clip], "edges") == []
+    assert propagation.propagate(profile, [clip], "edges") == []
     assert not path.exists() and not store.sidecar_of(path).exists()
     assert f"{clip.id} is left out" in capsys.readouterr().out
 
@@ -167,23 +168,23 @@ def test_clip_with_a_refused_anchor_is_left_out_and_its_old_version_goes(prepare
 def test_a_clip_without_a_caption_gets_the_profiles_prompt(tiny_profile, tiny_clips):
     from dataclasses import replace
 
-    assert propagate.prompt_of(tiny_profile, tiny_clips[0]) == tiny_clips[0].caption
+    assert propagation.prompt_of(tiny_profile, tiny_clips[0]) == tiny_clips[0].caption
     bare = replace(tiny_clips[0], caption=" ")
-    assert propagate.prompt_of(tiny_profile, bare) == tiny_profile.propagation.prompt
+    assert propagation.prompt_of(tiny_profile, bare) == tiny_profile.propagation.prompt
 
 
 def test_what_is_missing_is_named_before_the_model_loads(prepared, tiny_clips, monkeypatch, tmp_path):
     profile, clip = prepared
     monkeypatch.setattr(models, "load_vace", lambda _: pytest.fail("loaded"))
     with pytest.raises(InputError, match=r"000000\.png does not exist: run 02_anchoring"):
-        propagate.propagate(profile, [clip, tiny_clips[1]], "edges")
+        propagation.propagate(profile, [clip, tiny_clips[1]], "edges")
     structure.path(profile, "depth", clip).unlink()
     with pytest.raises(InputError, match=r"depth/.* does not exist"):
-        propagate.propagate(profile, [clip], "depth")
+        propagation.propagate(profile, [clip], "depth")
     away = profile.models.model_copy(update={"vace": str(tmp_path / "away")})
     with pytest.raises(InputError, match=r"models\.vace"):
-        propagate.propagate(profile.model_copy(update={"models": away}), [clip], "edges")
+        propagation.propagate(profile.model_copy(update={"models": away}), [clip], "edges")
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 0}))
     with pytest.raises(InputError, match="GB free"):
-        propagate.propagate(profile, [clip], "edges")
-    assert clips.path(profile, clip).is_file()
+        propagation.propagate(profile, [clip], "edges")
+    assert sampling.path(profile, clip).is_file()

@@ -13,21 +13,11 @@ import yaml
 from PIL import Image
 from test_tables import put_metrics
 
-from rmkit import (
-    anchors,
-    clips,
-    evaluate,
-    figures,
-    methods,
-    profile,
-    propagate,
-    record,
-    report,
-    sheets,
-    store,
-    video,
-)
-from rmkit.metrics import truth
+from rmkit import profile
+from rmkit.baselines import truth
+from rmkit.evaluation import evaluate, figures, methods, report, sheets
+from rmkit.kit import store, video
+from rmkit.method import anchoring, propagation, record, sampling
 from rmkit.paths import REPOSITORY
 
 PARTS = (
@@ -42,28 +32,28 @@ PARTS = (
 
 
 @pytest.fixture
-def finished(tiny_profile: profile.Profile, tiny_clips: list[clips.Clip]) -> profile.Profile:
+def finished(tiny_profile: profile.Profile, tiny_clips: list[sampling.Clip]) -> profile.Profile:
     """A run whose stages are played by simple changes of colour."""
     layout, pairs = tiny_profile.layout, []
     for clip in tiny_clips:
-        frames = video.read(clips.path(tiny_profile, clip))
+        frames = video.read(sampling.path(tiny_profile, clip))
         for variant, shade in (("edges", 0.95), ("depth", 0.8), ("multi_anchor", 0.85)):
             result = (frames * shade).astype(np.uint8)
-            video.write(propagate.path(tiny_profile, variant, clip), result, tiny_profile.clips.fps)
+            video.write(propagation.path(tiny_profile, variant, clip), result, tiny_profile.clips.fps)
         video.write(layout.enhanced / "realmaster" / f"{clip.id}.mp4", (frames * 0.9).astype(np.uint8), 16)
-        for index in anchors.indices(tiny_profile, "edges"):
-            picture = anchors.path(tiny_profile, clip, index)
+        for index in anchoring.indices(tiny_profile, "edges"):
+            picture = anchoring.path(tiny_profile, clip, index)
             picture.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(cv2.GaussianBlur(frames[index], (0, 0), 1)).save(picture)
             facts = {"accepted": True, "measured": True, "drift_pixels": 0.4, "residual_pixels": 0.1}
             store.write_json(store.sidecar_of(picture), facts | {"attempts": 1})
         if clip.split == "train":
-            sides = (clips.path(tiny_profile, clip), propagate.path(tiny_profile, "edges", clip))
+            sides = (sampling.path(tiny_profile, clip), propagation.path(tiny_profile, "edges", clip))
             names = [path.relative_to(layout.root).as_posix() for path in sides]
             entry = dict(zip(("render", "target"), names, strict=True))
             pairs.append(entry | {"clip": clip.id, "kept": True, "reason": "no face model: not applied"})
         elif not truth.exists(tiny_profile, clip):
-            sequence = clips.sequence_of(tiny_profile, clip)
+            sequence = sampling.sequence_of(tiny_profile, clip)
             whole = sequence.frames(range(len(sequence.images)))
             video.write(truth.path(tiny_profile, clip), (whole * 0.9).astype(np.uint8) + 2, 8)
     layout.pairs.mkdir(parents=True)
@@ -141,7 +131,7 @@ def test_metrics_alone_are_enough_and_torch_is_not_imported(
 
 
 def test_before_a_run_the_report_is_of_the_shipped_record(
-    tiny_profile: profile.Profile, tiny_clips: list[clips.Clip], tmp_path: Path
+    tiny_profile: profile.Profile, tiny_clips: list[sampling.Clip], tmp_path: Path
 ) -> None:
     put_metrics(tiny_profile, list(methods.LABELS))
     record = tiny_profile.layout.reference / "metrics.csv"
@@ -170,7 +160,7 @@ def test_again_gives_the_same_bytes(finished: profile.Profile) -> None:
 
 
 def test_sheets_show_every_row(finished: profile.Profile) -> None:
-    clip = clips.load(finished, "validation")[0]
+    clip = sampling.load(finished, "validation")[0]
     assert all(sheets.available(finished, clip, row) for row in sheets.ROWS)
     moments = video.evenly(3, finished.clips.frames)
     shown = sheets.frames(finished, clip, "anchors", moments)
@@ -182,7 +172,7 @@ def test_sheets_show_every_row(finished: profile.Profile) -> None:
 
 def test_labelled_subsets_are_among_the_clips_shown() -> None:
     many = [
-        clips.Clip(f"c{i}", "validation", f"s{i}", (0,), "", ("fast",) if i in (7, 9) else ())
+        sampling.Clip(f"c{i}", "validation", f"s{i}", (0,), "", ("fast",) if i in (7, 9) else ())
         for i in range(12)
     ]
     chosen = report.choose(many, 4)

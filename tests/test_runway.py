@@ -19,9 +19,13 @@ import pytest
 import test_judge
 from test_judge import PASSING, SILENCE, Behaviour, breaks_off, is_silent, says, written
 
-from rmkit import cli, clips, doctor, endpoint, evaluate, methods, plan, profile, store, video
+from rmkit import cli, profile
 from rmkit.baselines import outside, runway_aleph, runway_api
 from rmkit.errors import InputError
+from rmkit.evaluation import evaluate, methods
+from rmkit.kit import endpoint, store, video
+from rmkit.method import sampling
+from rmkit.pipeline import doctor, plan
 
 SECRET = "key_test_9d1f7c3ab20e4465"
 ROUTES = ("submit", "poll", "fetch")
@@ -139,17 +143,17 @@ def settings(
 
 
 @pytest.fixture
-def held(settings: profile.Profile, tiny_clips: list[clips.Clip]) -> list[clips.Clip]:
+def held(settings: profile.Profile, tiny_clips: list[sampling.Clip]) -> list[sampling.Clip]:
     return tiny_clips[2:]
 
 
-def made(settings: profile.Profile, clip: clips.Clip) -> Path:
+def made(settings: profile.Profile, clip: sampling.Clip) -> Path:
     return settings.layout.enhanced / "runway_aleph" / f"{clip.id}.mp4"
 
 
-def is_negative(settings: profile.Profile, clip: clips.Clip) -> bool:
+def is_negative(settings: profile.Profile, clip: sampling.Clip) -> bool:
     """Whether a clip came back as the service makes it, frame by frame, but for its codec."""
-    frames, render = video.read(made(settings, clip)), video.read(clips.path(settings, clip))
+    frames, render = video.read(made(settings, clip)), video.read(sampling.path(settings, clip))
     assert frames.shape == render.shape
     errors = np.abs(frames.astype(int) - (255 - render.astype(int))).mean(axis=(1, 2, 3))
     return bool((errors < 12).all())
@@ -283,7 +287,7 @@ def test_a_run_killed_between_submitting_and_downloading_goes_on(
         "import sys, pathlib; from rmkit import clips, profile; from rmkit.baselines import outside\n"
         "profile.REPOSITORY = pathlib.Path(sys.argv[1])\n"
         "made = profile.Profile.model_validate_json(sys.argv[2])\n"
-        "outside.make(made, clips.load(made, 'validation'))\n"
+        "outside.make(made, sampling.load(made, 'validation'))\n"
     )
     killed = threading.Event()
     server.otherwise["poll"] = lambda _: killed.wait(60)

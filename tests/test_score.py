@@ -11,8 +11,12 @@ from test_cli import saved
 from test_dino import checkpoint as checkpoint
 from test_metrics import rows_of, write_interpolator
 
-from rmkit import cli, clips, evaluate, metrics, profile, score, statistics, video
+from rmkit import cli, metrics, profile
 from rmkit.errors import InputError
+from rmkit.evaluation import evaluate, statistics
+from rmkit.extras import score
+from rmkit.kit import video
+from rmkit.method import sampling
 from rmkit.metrics.edge_f1 import edge_f1
 from rmkit.metrics.motion_smoothness import motion_smoothness
 from rmkit.metrics.temporal_flickering import temporal_flickering
@@ -26,7 +30,7 @@ def moving(seed: int) -> np.ndarray:
     moments = np.stack([wall] * 5).astype(np.uint8)
     for i, frame in enumerate(moments):
         frame[8:24, 6 + 4 * i : 20 + 4 * i] = KNOWN
-    return clips.repeat(moments, 2, FRAMES)
+    return sampling.repeat(moments, 2, FRAMES)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import wilcoxon
 
-from rmkit import claims, methods, statistics
+from rmkit.evaluation import claims, methods, statistics
 
 
 def frame_of(values: dict[str, dict[str, float]], metric: str = "psnr_truth") -> pd.DataFrame:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rmkit import store
 from rmkit.errors import InputError
+from rmkit.kit import store
 from rmkit.paths import REPOSITORY
 
 RECIPE = store.Recipe("stage", 1, {"steps": 3, "sigma": (0.0, 1.0)}, {"clip": "abc"}, seed=7, model="m")
@@ -80,7 +80,7 @@ def test_an_error_leaves_the_earlier_artefact_and_no_rest(tmp_path: Path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from rmkit import store
+from rmkit.kit import store
 with store.writing(Path(sys.argv[1]), store.Recipe("stage", 2, {}, {})) as temporary:
     temporary.write_text("half")
     if sys.argv[2] == "writing":

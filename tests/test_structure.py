@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from rmkit import clips, structure, video
 from rmkit.errors import InputError
+from rmkit.kit import video
+from rmkit.method import sampling, structure
 from rmkit.profile import Structure
 
 
@@ -83,7 +84,7 @@ def test_depth_is_left_out_where_no_variant_wants_it(tiny_profile, tiny_clips):
 
 
 def test_source_without_depth_is_refused_before_anything_is_written(tiny_profile, tiny_clips):
-    sequence = clips.sequence_of(tiny_profile, tiny_clips[0])
+    sequence = sampling.sequence_of(tiny_profile, tiny_clips[0])
     sequence.depth_path(2).unlink()
     with pytest.raises(InputError, match="no depth maps"):
         structure.extract(tiny_profile, tiny_clips)

@@ -6,14 +6,17 @@ import re
 import numpy as np
 import pytest
 
-from rmkit import cli, clips, profile, store, study, video
+from rmkit import cli, profile
 from rmkit.errors import InputError
+from rmkit.evaluation import study
+from rmkit.kit import store, video
+from rmkit.method import sampling
 
 
 @pytest.fixture
 def compared(tiny_profile, tiny_clips):
     """The tiny profile with clips of RealMaster and of two other methods; of one of them a clip is missing."""
-    held = clips.load(tiny_profile, "validation")
+    held = sampling.load(tiny_profile, "validation")
     for number, name in enumerate(("realmaster", "lucy_edit", "colour_transfer")):
         for clip in held[: 1 if name == "lucy_edit" else 2]:
             frames = np.full((9, 32, 48, 3), 60 * (number + 1), np.uint8)
@@ -37,7 +40,7 @@ def answer(settings, participant, choices, name="answers.csv"):
 def test_the_page_shows_every_pair_and_tells_nothing(compared):
     page = study.make(compared, ["lucy_edit", "colour_transfer"])
     text = page.read_text()
-    for word in ("realmaster", "lucy", "colour_transfer", *(c.id for c in clips.load(compared))):
+    for word in ("realmaster", "lucy", "colour_transfer", *(c.id for c in sampling.load(compared))):
         assert word not in text.lower()
     content = json.loads(re.search(r"const study = (\{.*\});", text).group(1))
     key = json.loads((compared.layout.study / "key.json").read_text())

@@ -13,17 +13,20 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
-from rmkit import adapter, dataset, doctor, figures, record, sigma, store, train, video
 from rmkit.errors import InputError
+from rmkit.evaluation import figures
+from rmkit.kit import store, video
+from rmkit.method import dataset, lora, record, sigma, training
 from rmkit.paths import REPOSITORY
+from rmkit.pipeline import doctor
 
 
 def with_train(profile, **changes):
     return profile.model_copy(update={"train": profile.train.model_copy(update=changes)})
 
 
-def tensors(profile, expert="high", name=train.NAME):
-    return load_file(profile.layout.adapters / name / expert / adapter.WEIGHTS)
+def tensors(profile, expert="high", name=training.NAME):
+    return load_file(profile.layout.adapters / name / expert / lora.WEIGHTS)
 
 
 def edit_pairs(profile, **changes):
@@ -36,14 +39,14 @@ def edit_pairs(profile, **changes):
 def test_flow_matching():
     batch = {"render": torch.ones(2, 1, 1, 1, 1), "target": torch.full((2, 1, 1, 1, 1), 2.0), "text": 0}
     noise, levels = torch.full((2, 1, 1, 1, 1), 4.0), torch.tensor([0.0, 0.25])
-    inputs = train.prepare_inputs(batch, noise, levels)
+    inputs = training.prepare_inputs(batch, noise, levels)
     assert inputs.noisy.flatten().tolist() == [2.0, 2.5]
     assert inputs.timestep.tolist() == [0.0, 250.0]
     assert torch.equal(inputs.reference, batch["render"])
     # One Euler step of the true velocity from sigma to 0 gives the target back.
     assert torch.allclose(inputs.noisy - levels.view(-1, 1, 1, 1, 1) * inputs.velocity, batch["target"])
-    assert train.loss(inputs.velocity, inputs).tolist() == [0, 0]
-    assert train.loss(inputs.velocity + levels.view(-1, 1, 1, 1, 1) * 12, inputs).tolist() == [0, 9]
+    assert training.loss(inputs.velocity, inputs).tolist() == [0, 0]
+    assert training.loss(inputs.velocity + levels.view(-1, 1, 1, 1, 1) * 12, inputs).tolist() == [0, 9]
 
 
 def test_sigmas_stay_in_the_experts_range_and_follow_the_shift():
@@ -80,7 +83,7 @@ def test_logit_normal_is_what_it_says():
 
 
 def test_learning_rate_and_order_of_pairs():
-    rates = [train.learning_rate(step, 100, 10, 1.0) for step in range(100)]
+    rates = [training.learning_rate(step, 100, 10, 1.0) for step in range(100)]
     assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 < rates[-1] < 0.001 < rates[0] < max(rates) == 1.0
     drawn = [i for step in range(6) for i in dataset.draw(4, 2, step, seed=3)]
@@ -95,23 +98,23 @@ def test_killed_training_ends_bit_identical(pairs_profile, monkeypatch):
     for name, steps in experts.items():
         changed = getattr(profile.train, name).model_copy(update={"steps": steps, "learning_rate": 1e-2})
         profile = with_train(profile, **{name: changed})
-    folder = train.train(profile)
+    folder = training.train(profile)
     whole = {name: tensors(profile, name) for name in experts}
     assert all(weight.abs().max() > 0 for name, weight in whole["high"].items() if "lora_B" in name)
 
-    rows = record.read(profile, train.NAME)
+    rows = record.read(profile, training.NAME)
     assert rows.expert.tolist() == ["high"] * 10 + ["low"] * 4 and rows.step.tolist()[:4] == [0, 0, 1, 1]
     assert np.isfinite(rows.loss).all() and set(rows.pair) == {pair.id for pair in dataset.pairs(profile)}
     assert ((rows.sigma >= 0.875) == (rows.expert == "high")).all()
 
-    before = (folder / "high" / adapter.WEIGHTS).stat().st_mtime_ns
+    before = (folder / "high" / lora.WEIGHTS).stat().st_mtime_ns
     with monkeypatch.context() as finished:
-        finished.setattr(train.models, "load_wan", None)
-        train.train(profile)
-    assert (folder / "high" / adapter.WEIGHTS).stat().st_mtime_ns == before
+        finished.setattr(training.models, "load_wan", None)
+        training.train(profile)
+    assert (folder / "high" / lora.WEIGHTS).stat().st_mtime_ns == before
 
     shutil.rmtree(folder)
-    stock, calls = train.loss, []
+    stock, calls = training.loss, []
 
     def killed(prediction, inputs):
         calls.append(1)
@@ -119,12 +122,12 @@ def test_killed_training_ends_bit_identical(pairs_profile, monkeypatch):
             raise KeyboardInterrupt
         return stock(prediction, inputs)
 
-    monkeypatch.setattr(train, "loss", killed)
+    monkeypatch.setattr(training, "loss", killed)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train.train(profile)
+            training.train(profile)
     assert store.read_sidecar(folder / "high.checkpoint.safetensors")["step"] == 2
-    train.train(profile)
+    training.train(profile)
     assert len(calls) == 2 + 4 + 3 + 2  # steps 0-1, 0-3, 2-4 of high, then low
     for name in experts:
         again = tensors(profile, name)
@@ -137,7 +140,7 @@ def test_killed_at_any_moment_it_ends_bit_identical(pairs_profile, monkeypatch):
     """With held-out pairs measured on the way, one training killed in each of its five steps in turn."""
     high = pairs_profile.train.high.model_copy(update={"steps": 5, "learning_rate": 1e-2})
     profile = with_train(pairs_profile, high=high, checkpoint_every=1, evaluate_every=2, held_out=1)
-    train.train(profile, "whole")
+    training.train(profile, "whole")
     stock = torch.Tensor.backward
     for moment in range(5):
         calls = []
@@ -150,12 +153,12 @@ def test_killed_at_any_moment_it_ends_bit_identical(pairs_profile, monkeypatch):
 
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr(torch.Tensor, "backward", killed)
-            train.train(profile, "killed")
+            training.train(profile, "killed")
         done = store.read_sidecar(profile.layout.adapters / "killed" / "high.checkpoint.safetensors")
         assert done.get("step") == (
             moment + 1 if moment < 4 else None
         )  # the last time it was in the other expert
-    train.train(profile, "killed")
+    training.train(profile, "killed")
     for expert in ("high", "low"):
         whole, again = (tensors(profile, expert, name) for name in ("whole", "killed"))
         assert all(torch.equal(again[key], whole[key]) for key in whole)
@@ -166,12 +169,12 @@ def test_killed_at_any_moment_it_ends_bit_identical(pairs_profile, monkeypatch):
 def test_held_out_pairs_are_measured_and_not_trained_on(pairs_profile):
     profile = with_train(pairs_profile, held_out=1, evaluate_every=1)
     seen = []
-    folder = train.train(profile, watch=lambda curve, held_out: seen.append((len(curve), len(held_out))))
+    folder = training.train(profile, watch=lambda curve, held_out: seen.append((len(curve), len(held_out))))
     first, last = (pair.id for pair in dataset.pairs(profile))
-    curve, held_out = record.read(profile, train.NAME), record.read(profile, train.NAME, "held_out")
+    curve, held_out = record.read(profile, training.NAME), record.read(profile, training.NAME, "held_out")
     assert set(curve.pair) == {first} and set(held_out.pair) == {last}
     high = held_out[held_out.expert == "high"]
-    assert sorted(set(high.step)) == [0, 1, 2] and high["quantile"].nunique() == len(train.QUANTILES)
+    assert sorted(set(high.step)) == [0, 1, 2] and high["quantile"].nunique() == len(training.QUANTILES)
     assert high.groupby("quantile").sigma.nunique().eq(1).all() and high.sigma.between(0.875, 1).all()
     assert seen == [(1, 10), (2, 15)] * 2  # rows of the expert in training, after each step
     names = sorted(path.name for path in (folder / "samples").glob("*.png"))
@@ -180,7 +183,7 @@ def test_held_out_pairs_are_measured_and_not_trained_on(pairs_profile):
     assert len(figures.training(profile).axes) == 4
     assert record.by_noise_level(curve).notna().any().all()
     with pytest.raises(InputError, match="held_out is 2 and there are only 2 pairs"):
-        train.train(with_train(profile, held_out=2))
+        training.train(with_train(profile, held_out=2))
 
 
 # What `accelerate launch` runs on GPUs; for two processes on a CPU it wants MPI. Accelerate shards on a GPU only, so
@@ -189,27 +192,28 @@ LAUNCHED = """
 import os, sys
 from pathlib import Path
 import torch
-from rmkit import cli, profile, train
+from rmkit import cli, profile
+from rmkit.method import checkpoint, training
 profile.REPOSITORY = Path(sys.argv[1])
 if os.environ.get("ACCELERATE_USE_FSDP"):
     from accelerate.state import DistributedType, PartialState
     PartialState._prepare_backend = lambda self, *_, **__: ("gloo", DistributedType.MULTI_GPU)
     PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
     torch.distributed.init_process_group("gloo")
-    train.require = lambda profile: None
-stock, calls = train.loss, []
+    training.require = lambda profile: None
+stock, calls = training.loss, []
 def loss(prediction, inputs):
     calls.append(1)
     if len(calls) > 3:
         torch.distributed.barrier()  # the first process has written its checkpoint
         os._exit(9)
     return stock(prediction, inputs)
-train.loss = loss
-whole = train.checkpoint.whole
+training.loss = loss
+whole = checkpoint.whole
 def gathered(tensor):
     assert tensor.dim() == 0 or type(tensor).__name__ == os.environ["KIND"], type(tensor)
     return whole(tensor)
-train.checkpoint.whole = gathered
+checkpoint.whole = gathered
 sys.exit(cli.main(["train", "--profile", sys.argv[2]]))
 """
 
@@ -243,11 +247,11 @@ def test_two_processes_go_on_where_one_was_killed_and_one_where_two_were(
     experts = {name: getattr(pairs_profile.train, name) for name in ("high", "low")}
     steps = {name: expert.model_copy(update={"steps": 3}) for name, expert in experts.items()}
     profile = with_train(pairs_profile, batch=2, held_out=0, checkpoint_every=1, **steps)
-    train.train(profile)
+    training.train(profile)
     one = {expert: tensors(profile, expert) for expert in experts}
     shutil.rmtree(profile.layout.adapters)
 
-    stock, calls = train.loss, []
+    stock, calls = training.loss, []
 
     def killed(prediction, inputs):
         calls.append(1)
@@ -256,21 +260,21 @@ def test_two_processes_go_on_where_one_was_killed_and_one_where_two_were(
         return stock(prediction, inputs)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(train, "loss", killed)
-        train.train(profile)  # the first step of the high-noise expert
+        patched.setattr(training, "loss", killed)
+        training.train(profile)  # the first step of the high-noise expert
     environment = {"KIND": "Tensor"}
     if how == "shards":
-        environment = {"KIND": "DTensor"} | launched_with(REPOSITORY / "rmkit" / "fsdp.yaml")
+        environment = {"KIND": "DTensor"} | launched_with(REPOSITORY / "rmkit" / "method" / "fsdp.yaml")
     done = in_two_processes(profile, tmp_path, environment)  # its other two, one of the low-noise expert
     assert "exitcode  : 9" in done.stderr, done.stderr  # killed as LAUNCHED says, not for another reason
-    folder = profile.layout.adapters / train.NAME
+    folder = profile.layout.adapters / training.NAME
     assert store.read_sidecar(folder / "high")["processes"] == 2
     assert store.read_sidecar(folder / "low.checkpoint.safetensors")["step"] == 1
-    train.train(profile)
+    training.train(profile)
     for expert, weights in one.items():
         for key, weight in tensors(profile, expert).items():
             assert torch.allclose(weight, weights[key], atol=1e-6), key
-    assert len(record.read(profile, train.NAME)) == 2 * (3 + 3)
+    assert len(record.read(profile, training.NAME)) == 2 * (3 + 3)
 
 
 def test_a_notebook_trains_by_accelerates_launcher_or_at_once(pairs_profile, monkeypatch):
@@ -280,17 +284,17 @@ def test_a_notebook_trains_by_accelerates_launcher_or_at_once(pairs_profile, mon
     monkeypatch.setattr(
         accelerate, "notebook_launcher", lambda *args, **options: called.append((args, options))
     )
-    folder = pairs_profile.layout.adapters / train.NAME
-    assert train.launch(pairs_profile, 2) == folder and not folder.exists()
-    assert called == [((train.train, (pairs_profile, train.NAME)), {"num_processes": 2})]
-    assert train.launch(pairs_profile, 1) == folder and (folder / "high").is_dir()
+    folder = pairs_profile.layout.adapters / training.NAME
+    assert training.launch(pairs_profile, 2) == folder and not folder.exists()
+    assert called == [((training.train, (pairs_profile, training.NAME)), {"num_processes": 2})]
+    assert training.launch(pairs_profile, 1) == folder and (folder / "high").is_dir()
 
 
 def test_weights_can_be_stored_in_8_bit_while_an_adapter_learns(pairs_profile):
-    train.train(pairs_profile, "full")
+    training.train(pairs_profile, "full")
     for checkpointing in (False, True):
         small = with_train(pairs_profile, base="fp8", gradient_checkpointing=checkpointing)
-        train.train(small, f"fp8_{checkpointing}")
+        training.train(small, f"fp8_{checkpointing}")
     full, plain, checkpointed = (tensors(pairs_profile, name=n) for n in ("full", "fp8_False", "fp8_True"))
     assert all(torch.equal(plain[key], checkpointed[key]) for key in plain)
     key = "transformer.blocks.1.ffn.net.2.lora_B.weight"
@@ -299,37 +303,39 @@ def test_weights_can_be_stored_in_8_bit_while_an_adapter_learns(pairs_profile):
 
 
 def test_what_this_machine_cannot_do_is_said_before_a_model_is_loaded(pairs_profile, monkeypatch):
-    monkeypatch.setattr(train.models, "load_wan", None)
+    monkeypatch.setattr(training.models, "load_wan", None)
     small = with_train(pairs_profile, optimizer="adamw8bit")
     with pytest.raises(InputError, match="needs a CUDA GPU and the package bitsandbytes"):
-        train.train(small)
+        training.train(small)
     for profile, ok in ((pairs_profile, True), (small, False)):
         finding = next(f for f in doctor.check(profile) if f.what == "training")
         assert finding.ok == ok and finding.needed
     with monkeypatch.context() as absent:
-        absent.setattr(train.importlib.util, "find_spec", lambda name: None)
+        absent.setattr(training.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(InputError, match="pip install tensorboard"):
-            train.train(with_train(pairs_profile, tensorboard=True))
+            training.train(with_train(pairs_profile, tensorboard=True))
     with monkeypatch.context() as sharded:
         sharded.setenv("ACCELERATE_USE_FSDP", "true")
         with pytest.raises(InputError, match=r"\(FSDP\) on CUDA GPUs only"):
-            train.train(pairs_profile)
-        sharded.setattr(train.models, "device", lambda profile: torch.device("cuda"))
+            training.train(pairs_profile)
+        sharded.setattr(training.models, "device", lambda profile: torch.device("cuda"))
         sharded.setenv("FSDP_VERSION", "1")
-        with pytest.raises(InputError, match=r"not version 2: launch with `--config_file rmkit/fsdp.yaml`"):
-            train.require(pairs_profile)
+        with pytest.raises(
+            InputError, match=r"not version 2: launch with `--config_file rmkit/method/fsdp.yaml`"
+        ):
+            training.require(pairs_profile)
         sharded.setenv("FSDP_VERSION", "2")
-        train.require(pairs_profile)
+        training.require(pairs_profile)
         with pytest.raises(InputError, match=r"neither train\.base 'fp8' nor"):
-            train.require(with_train(pairs_profile, base="fp8"))
+            training.require(with_train(pairs_profile, base="fp8"))
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(InputError, match="1 and 3 processes"):
-        train.train(pairs_profile)
+        training.train(pairs_profile)
 
 
 def test_events_for_tensorboard_are_written_on_request(pairs_profile):
     pytest.importorskip("tensorboard")
-    folder = train.train(with_train(pairs_profile, tensorboard=True, held_out=1))
+    folder = training.train(with_train(pairs_profile, tensorboard=True, held_out=1))
     found = {path.parent.name for path in (folder / "tensorboard").rglob("events.out.tfevents.*")}
     assert found == {"high", "low"}
 
@@ -338,10 +344,10 @@ def test_adapter_has_the_facts_and_loads_by_diffusers_alone(pairs_profile):
     from diffusers import WanPipeline
 
     profile = with_train(pairs_profile, rank=4, alpha=2)
-    folder = train.train(profile)
+    folder = training.train(profile)
     facts = json.loads((folder / "low" / "adapter.json").read_text())
     assert facts["mode"] == "joint" and facts["rank"] == 4 and facts["frames"] == profile.clips.frames
-    assert facts["base"] == adapter.base(profile, "transformer_2") != adapter.base(profile, "transformer")
+    assert facts["base"] == lora.base(profile, "transformer_2") != lora.base(profile, "transformer")
     assert {"dataset", "commit", "height", "width"} <= facts.keys()
     card = (folder / "README.md").read_text()
     assert f"base_model: {profile.models.wan}" in card and "Rank 4, alpha 2" in card
@@ -362,14 +368,14 @@ def test_adapter_has_the_facts_and_loads_by_diffusers_alone(pairs_profile):
 
 
 def test_checkpointing_changes_nothing_and_bf16_keeps_the_adapter_in_float32(pairs_profile):
-    train.train(pairs_profile, "plain")
-    train.train(with_train(pairs_profile, gradient_checkpointing=True), "checkpointed")
+    training.train(pairs_profile, "plain")
+    training.train(with_train(pairs_profile, gradient_checkpointing=True), "checkpointed")
     plain, checkpointed = tensors(pairs_profile, name="plain"), tensors(pairs_profile, name="checkpointed")
     assert all(torch.equal(plain[key], checkpointed[key]) for key in plain)
 
     models = pairs_profile.models.model_copy(update={"dtype": "bfloat16"})
     half = pairs_profile.model_copy(update={"models": models})
-    train.train(with_train(half, gradient_checkpointing=True), "half")
+    training.train(with_train(half, gradient_checkpointing=True), "half")
     saved = tensors(half, name="half")
     assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in saved.values())
     # Two steps in bf16 and in float32 go the same way.
@@ -379,9 +385,9 @@ def test_checkpointing_changes_nothing_and_bf16_keeps_the_adapter_in_float32(pai
 
 def test_one_way_is_trained_and_recorded(pairs_profile):
     one_way = with_train(pairs_profile, mode="one-way")
-    folder = train.train(one_way, "one-way")
-    train.train(with_train(one_way, gradient_checkpointing=True), "checkpointed")
-    train.train(pairs_profile, "joint")
+    folder = training.train(one_way, "one-way")
+    training.train(with_train(one_way, gradient_checkpointing=True), "checkpointed")
+    training.train(pairs_profile, "joint")
     assert json.loads((folder / "high" / "adapter.json").read_text())["mode"] == "one-way"
     saved, checkpointed, joint = (
         tensors(one_way, name=name) for name in ("one-way", "checkpointed", "joint")
@@ -399,32 +405,32 @@ def test_one_expert_models_train_one_adapter(pairs_profile, tmp_path):
     (wan / "model_index.json").write_text(json.dumps(index))
     models = pairs_profile.models.model_copy(update={"wan": str(wan)})
     profile = pairs_profile.model_copy(update={"models": models})
-    (expert,) = adapter.experts(profile)
+    (expert,) = lora.experts(profile)
     assert (expert.name, expert.sigma, expert.steps) == ("single", (0.0, 1.0), 4)
-    train.train(profile)
-    assert len(record.read(profile, train.NAME)) == 4
+    training.train(profile)
+    assert len(record.read(profile, training.NAME)) == 4
 
 
 def test_bad_pairs_are_refused_before_a_model_is_loaded(pairs_profile, monkeypatch):
-    monkeypatch.setattr(train.models, "load_wan", None)
+    monkeypatch.setattr(training.models, "load_wan", None)
     profile = pairs_profile
     pairs = json.loads((profile.layout.pairs / "pairs.json").read_text())
     first = pairs[0]
 
     edit_pairs(profile, target=first["render"])
     with pytest.raises(InputError, match="teach copying"):
-        train.train(profile)
+        training.train(profile)
     short = profile.layout.root / "short.mp4"
     video.write(short, video.read(profile.layout.root / first["render"])[:5], 16)
     edit_pairs(profile, target="short.mp4")
     with pytest.raises(InputError, match=r"5 frames of 32x48 .* 9 of 32x48"):
-        train.train(profile)
+        training.train(profile)
     store.write_json(profile.layout.pairs / "pairs.json", [{**pair, "kept": False} for pair in pairs])
     with pytest.raises(InputError, match="keeps no pair"):
-        train.train(profile)
+        training.train(profile)
     shutil.rmtree(profile.layout.pairs)
     with pytest.raises(InputError, match="does not exist"):
-        train.train(profile)
+        training.train(profile)
 
 
 def test_same_pictures_in_another_file_are_a_copy_too(pairs_profile):
@@ -433,18 +439,18 @@ def test_same_pictures_in_another_file_are_a_copy_too(pairs_profile):
     video.write(pairs_profile.layout.root / "copy.mp4", frames, 12)
     edit_pairs(pairs_profile, target="copy.mp4")
     with pytest.raises(InputError, match="teach copying"):
-        train.train(pairs_profile)
+        training.train(pairs_profile)
 
 
 def test_ranges_across_the_boundary_are_refused(pairs_profile):
     wide = pairs_profile.train.high.model_copy(update={"sigma": (0.5, 1.0)})
     with pytest.raises(InputError, match=r"0\.875"):
-        train.train(with_train(pairs_profile, high=wide))
+        training.train(with_train(pairs_profile, high=wide))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(pairs_profile, monkeypatch):
     nan = torch.tensor([float("nan")])
-    monkeypatch.setattr(train, "loss", lambda prediction, inputs: prediction.sum() * nan)
+    monkeypatch.setattr(training, "loss", lambda prediction, inputs: prediction.sum() * nan)
     with pytest.raises(InputError, match="became nan at step 0"):
-        train.train(pairs_profile)
+        training.train(pairs_profile)
     assert not (pairs_profile.layout.adapters / "realmaster" / "high").exists()

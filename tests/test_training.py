@@ -20,7 +20,8 @@ import train_video
 from PIL import Image
 from torch import nn
 
-from rmkit import models, propagate
+from rmkit.kit import models
+from rmkit.method import propagation
 from rmkit.profile import Profile
 
 MUONS_OWN = torch.optim._muon._zeropower_via_newtonschulz
@@ -170,7 +171,7 @@ def test_vace_is_trained_on_what_the_pipeline_feeds_it(
     if edit:
         anchors = dict(zip(anchors, edit(render[[0, 4]], 0), strict=True))
         assert not np.array_equal(anchors[0], truth[0])
-    frames, mask = propagate.control(dataset.repeated(edges), anchors, [0, 8])
+    frames, mask = propagation.control(dataset.repeated(edges), anchors, [0, 8])
     video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     masks = torch.from_numpy(mask / 255.0).float()[None, None].expand(1, 3, -1, -1, -1)
     with torch.no_grad():

@@ -11,7 +11,9 @@ import pytest
 from test_cli import refused, saved
 from test_tables import put_metrics
 
-from rmkit import cli, judge, metrics, profile, verify
+from rmkit import cli, metrics, profile
+from rmkit.evaluation import verify
+from rmkit.metrics import gpt_rs
 from rmkit.paths import REPOSITORY
 
 METHODS = ["render", "blur", "colour_transfer", "edges", "realmaster", "truth"]
@@ -80,7 +82,7 @@ def test_a_run_that_agrees(capsys, spread: Path, tiny_profile):
 def test_ratings_and_footage_of_ones_own_are_left_out(capsys, spread: Path, tiny_profile):
     frame = pd.read_csv(tiny_profile.layout.metrics, keep_default_na=False)
     rated = frame[frame.metric == "sharpness"].assign(metric="gpt_rs", value=7.0)
-    footage = rated.tail(2).assign(method=judge.REAL, clip=["street", "cafe"], sequence=["street", "cafe"])
+    footage = rated.tail(2).assign(method=gpt_rs.REAL, clip=["street", "cafe"], sequence=["street", "cafe"])
     write(pd.concat([frame, rated, footage]), tiny_profile.layout.root)
     code, out = verified(capsys, spread)
     assert code == 0 and out.endswith("pass: all agree.\n")
@@ -259,5 +261,5 @@ def test_runs_that_tell_no_spread(capsys, shipped: Path, tiny_profile, runs, sai
 
 
 def test_it_loads_no_model_library():
-    code = "import sys, rmkit.verify; heavy = {'torch', 'diffusers', 'transformers'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    code = "import sys, rmkit.evaluation.verify; heavy = {'torch', 'diffusers', 'transformers'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmkit import video
 from rmkit.errors import InputError
+from rmkit.kit import video
 
 RANDOM = np.random.default_rng(0)
 

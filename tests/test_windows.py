@@ -5,8 +5,8 @@ import pytest
 import small_wan
 import torch
 
-from rmkit import windows
-from rmkit.incontext import in_context
+from rmkit.extras import windows
+from rmkit.method.incontext import in_context
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from typing import Any
 import av
 import numpy as np
 
-from rmkit import diorama, video
 from rmkit.errors import InputError
+from rmkit.kit import video
 from rmkit.paths import REPOSITORY
+from rmkit.sources import diorama
 
 HERE = Path(__file__).resolve().parent
 COUNTS = {"train": 20, "validation": 12, "road": 4}  # sequences of two shots each

@@ -22,8 +22,10 @@ from dataset import Shot
 from diffusers import WanPipeline
 from PIL import Image
 
-from rmkit import models, profile, propagate, video
+from rmkit import profile
 from rmkit.baselines import blur, colour_transfer, vae_ceiling
+from rmkit.kit import models, video
+from rmkit.method import propagation
 from rmkit.metrics.dino import FeatureModel
 from rmkit.metrics.fidelity import psnr
 from rmkit.metrics.offline_judge import OfflineJudge
@@ -142,7 +144,7 @@ def caption_errors(pipeline: WanPipeline, shots: list[Shot]) -> dict[str, float]
 
 def vace_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
     """Propagation of true anchors: what the model loses apart from the editor's errors."""
-    pipeline = propagate.load(mini)
+    pipeline = propagation.load(mini)
     found: dict[str, list[float]] = {}
     rows = []
     for number, shot in enumerate(shots[::3]):
@@ -150,9 +152,9 @@ def vace_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> di
         row = [truth[16]]
         for kind in ("edges", "depth"):
             anchors = {0: truth[0], 32: truth[32]}
-            frames, mask = propagate.control(dataset.repeated(getattr(shot, kind)), anchors, [0, 32])
-            embeds = propagate.embeddings(mini, pipeline, shot.caption, {})
-            output = propagate.run(mini, pipeline, frames, mask, embeds, number)
+            frames, mask = propagation.control(dataset.repeated(getattr(shot, kind)), anchors, [0, 32])
+            embeds = propagation.embeddings(mini, pipeline, shot.caption, {})
+            output = propagation.run(mini, pipeline, frames, mask, embeds, number)
             found.setdefault(f"psnr_true_anchors_{kind}", []).append(psnr(output, truth))
             found.setdefault(f"sharpness_ratio_{kind}", []).append(sharpness(output) / sharpness(truth))
             row.append(output[16])

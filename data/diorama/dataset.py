@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rmkit import structure, video
+from rmkit.kit import video
+from rmkit.method import structure
 from rmkit.profile import Structure
 
 STRUCTURE = Structure(edges="gradient")  # as in the mini profile

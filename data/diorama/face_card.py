@@ -18,8 +18,10 @@ from face_data import LOOKS, Scene
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from rmkit import faces, models, profile, video
+from rmkit import profile
 from rmkit.baselines import vae_ceiling
+from rmkit.kit import models, video
+from rmkit.method import faces
 from rmkit.metrics import arcface
 
 if TYPE_CHECKING:

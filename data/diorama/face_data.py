@@ -13,7 +13,7 @@ import numpy as np
 from face_models import CROP
 from insightface.utils.face_align import norm_crop
 
-from rmkit import video
+from rmkit.kit import video
 
 LOOKS = ("render", "truth")
 VISIBLE = 0.5  # share of a face that must be seen for it to count as one

@@ -19,10 +19,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from train_video import cached, channel_weights
 
-from rmkit import models, profile
-from rmkit.encode import normalised
-from rmkit.progress import track
-from rmkit.sigma import shifted
+from rmkit import profile
+from rmkit.kit import models
+from rmkit.kit.progress import track
+from rmkit.method.encode import normalised
+from rmkit.method.sigma import shifted
 
 SHIFT = 10.0  # of its two steps the first is at full noise and the other has next to none
 LEARNING_RATE = 1.5e-3

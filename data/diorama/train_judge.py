@@ -23,8 +23,9 @@ from scipy.optimize import minimize
 from torch import nn
 from torch.nn import functional
 
-from rmkit import models, profile, video
+from rmkit import profile
 from rmkit.baselines import colour_transfer, vae_ceiling
+from rmkit.kit import models, video
 
 RENDER, TRUTH = 0, 1
 CROP = (80, 120)  # pixels of a training picture; ratings and calibration are of whole frames

@@ -29,9 +29,9 @@ from torch import nn
 from torch.nn.functional import interpolate
 from train_video import CAPTION_DROPOUT, Text, cached, channel_weights, encode, written_out_attention
 
-from rmkit import models
-from rmkit.anchors import edit_frame
-from rmkit.sigma import shifted
+from rmkit.kit import models
+from rmkit.method.anchoring import edit_frame
+from rmkit.method.sigma import shifted
 
 LEARNING_RATE = 1e-3
 SHIFT = 5.0  # where there is more noise its control counts for more

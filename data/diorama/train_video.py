@@ -31,9 +31,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import UMT5EncoderModel
 
-from rmkit.encode import denormalised, normalised
-from rmkit.incontext import in_context
-from rmkit.sigma import shifted
+from rmkit.method.encode import denormalised, normalised
+from rmkit.method.incontext import in_context
+from rmkit.method.sigma import shifted
 
 CAPTION_DROPOUT = 0.1
 PARTS = {"low": "wan/transformer_2", "high": "wan/transformer"}  # of checkpoints

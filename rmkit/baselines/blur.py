@@ -9,21 +9,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rmkit import clips, store, video
-from rmkit.clips import Clip
+from rmkit.kit import store, video
+from rmkit.kit.progress import track
+from rmkit.method import sampling
+from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
-from rmkit.progress import track
 
 NAME = "blur"
 VERSION = 1
 SIGMA = 1 / 64  # of the frame's height
 
 
-def blur(profile: Profile, clips_: Sequence[Clip]) -> Path:
+def blur(profile: Profile, clips: Sequence[Clip]) -> Path:
     """Soften every frame of the clips; returns the folder of results."""
     folder = profile.layout.enhanced / NAME
-    for clip in track(clips_, "blur"):
-        source, target = clips.path(profile, clip), folder / f"{clip.id}.mp4"
+    for clip in track(clips, "blur"):
+        source, target = sampling.path(profile, clip), folder / f"{clip.id}.mp4"
         recipe = store.Recipe(NAME, VERSION, {"sigma": SIGMA}, {"clip": store.fingerprint(source)})
         if not store.is_done(target, recipe):
             with store.writing(target, recipe) as temporary:

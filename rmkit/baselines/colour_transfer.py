@@ -10,22 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
-from rmkit import clips, identity, store, video
-from rmkit.clips import Clip
 from rmkit.errors import InputError
+from rmkit.kit import store, video
+from rmkit.kit.progress import track
+from rmkit.method import identity, sampling
+from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
-from rmkit.progress import track
 
 NAME = "colour_transfer"
 VERSION = 1
 
 
-def transfer(profile: Profile, clips_: Sequence[Clip]) -> Path:
+def transfer(profile: Profile, clips: Sequence[Clip]) -> Path:
     """Map the clips' colours by the pairs' affine map; returns the folder of results."""
     folder = profile.layout.enhanced / NAME
     colour_map = load_map(fit(profile))
-    for clip in track(clips_, "colour transfer"):
-        source, target = clips.path(profile, clip), folder / f"{clip.id}.mp4"
+    for clip in track(clips, "colour transfer"):
+        source, target = sampling.path(profile, clip), folder / f"{clip.id}.mp4"
         recipe = store.Recipe(
             stage=NAME,
             version=VERSION,

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from rmkit import clips, models, store, video, weights
 from rmkit.baselines import framing, outside
-from rmkit.clips import Clip
 from rmkit.errors import InputError
+from rmkit.kit import models, store, video, weights
+from rmkit.method import sampling
+from rmkit.method.sampling import Clip
 from rmkit.paths import resolve
 from rmkit.profile import Profile
 
@@ -72,7 +73,7 @@ def recipe(profile: Profile, clip: Clip) -> store.Recipe:
         stage=NAME,
         version=VERSION,
         settings={**settings, "negative_prompt": NEGATIVE_PROMPT, "dtype": profile.models.dtype},
-        inputs={"clip": store.fingerprint(clips.path(profile, clip))},
+        inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
         seed=store.seed_for(profile.seed, NAME, clip.id),
         model="+".join([_file(profile)[1], models.fingerprint(profile, "vace")]),
     )
@@ -101,7 +102,7 @@ def editing(profile: Profile) -> Iterator[outside.Edit]:
         return video.to_uint8(output.frames[0])
 
     def edit(clip: Clip, seed: int) -> np.ndarray:
-        frames = video.read(clips.path(profile, clip))
+        frames = video.read(sampling.path(profile, clip))
         size = (settings.height, settings.width)
         return framing.edited(partial(one_pass, seed=seed), frames, size, settings.frames)
 

@@ -12,9 +12,10 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from rmkit import clips, models, store, video
 from rmkit.baselines import framing, outside
-from rmkit.clips import Clip
+from rmkit.kit import models, store, video
+from rmkit.method import sampling
+from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
 
 NAME, LABEL = "lucy_edit", "LucyEdit"
@@ -40,7 +41,7 @@ def recipe(profile: Profile, clip: Clip) -> store.Recipe:
         stage=NAME,
         version=VERSION,
         settings={**profile.baselines.lucy_edit.model_dump(exclude={"model"}), "dtype": profile.models.dtype},
-        inputs={"clip": store.fingerprint(clips.path(profile, clip))},
+        inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
         seed=store.seed_for(profile.seed, NAME, clip.id),
         model=models.fingerprint(profile, NAME),
     )
@@ -72,7 +73,7 @@ def editing(profile: Profile) -> Iterator[outside.Edit]:
         return video.to_uint8(output.frames[0])
 
     def edit(clip: Clip, seed: int) -> np.ndarray:
-        frames = video.read(clips.path(profile, clip))
+        frames = video.read(sampling.path(profile, clip))
         return framing.edited(partial(one_pass, seed=seed), frames, size, settings.frames)
 
     yield edit

@@ -13,11 +13,13 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from rmkit import baselines, clips, store, video
-from rmkit.clips import Clip
+from rmkit import baselines
 from rmkit.errors import InputError
+from rmkit.kit import store, video
+from rmkit.kit.progress import track
+from rmkit.method import sampling
+from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
-from rmkit.progress import track
 
 PAPERS = ("runway_aleph", "lucy_edit", "editto")  # in the order of its Table 1
 Edit = Callable[[Clip, int], np.ndarray]
@@ -55,7 +57,7 @@ def labels() -> dict[str, str]:
     return {name: label for name, label in found.items() if label}
 
 
-def make(profile: Profile, clips_: Sequence[Clip]) -> None:
+def make(profile: Profile, clips: Sequence[Clip]) -> None:
     """Run every method that is asked for on the clips, finished ones untouched.
 
     All are checked before the first begins: raises InputError when one cannot run. A clip that a method refuses is
@@ -64,8 +66,8 @@ def make(profile: Profile, clips_: Sequence[Clip]) -> None:
     asked_ = asked(profile)
     if not asked_:
         return
-    clips.check(profile, clips_)
-    missing = {name: _missing(profile, name, clips_) for name in asked_}
+    sampling.check(profile, clips)
+    missing = {name: _missing(profile, name, clips) for name in asked_}
     for name in asked_:
         if missing[name]:
             method(name).check(profile, len(missing[name]))
@@ -107,10 +109,10 @@ def method(name: str) -> Method:
     return cast(Method, importlib.import_module(f"{__package__}.{name}"))
 
 
-def _missing(profile: Profile, name: str, clips_: Sequence[Clip]) -> list[tuple[Clip, store.Recipe]]:
+def _missing(profile: Profile, name: str, clips: Sequence[Clip]) -> list[tuple[Clip, store.Recipe]]:
     """The clips that are not made yet; InputError when a user's own would be written over."""
     left = []
-    for clip in clips_:
+    for clip in clips:
         target, recipe = profile.layout.enhanced / name / f"{clip.id}.mp4", method(name).recipe(profile, clip)
         if target.exists() and not store.sidecar_of(target).exists():
             raise InputError(

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from rmkit import anchors, clips, models, store, video
-from rmkit.clips import Clip
+from rmkit.kit import models, store, video
+from rmkit.kit.progress import track
+from rmkit.method import anchoring, sampling
+from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
-from rmkit.progress import track
 
 NAME = "per_frame"
 VERSION = 1
@@ -22,14 +23,14 @@ T = TypeVar("T")
 CLIPS = 8  # evenly spread over the validation clips
 
 
-def chosen(clips_: Sequence[T]) -> list[T]:
+def chosen(clips: Sequence[T]) -> list[T]:
     """The clips (or their numbers) this baseline is run on: at most CLIPS of them, evenly spread."""
-    return [clips_[i] for i in video.evenly(min(CLIPS, len(clips_)), len(clips_))]
+    return [clips[i] for i in video.evenly(min(CLIPS, len(clips)), len(clips))]
 
 
-def edit(profile: Profile, clips_: Sequence[Clip]) -> Path:
+def edit(profile: Profile, clips: Sequence[Clip]) -> Path:
     """Edit every source frame of the chosen clips with a seed of its own; returns the folder of results."""
-    folder, some = profile.layout.enhanced / NAME, chosen(clips_)
+    folder, some = profile.layout.enhanced / NAME, chosen(clips)
     models.check(profile, "editor")
     model = models.fingerprint(profile, "editor")
     recipes = {clip.id: _recipe(profile, clip, model) for clip in some}
@@ -44,12 +45,12 @@ def edit(profile: Profile, clips_: Sequence[Clip]) -> Path:
 
 def _edited(profile: Profile, pipeline: Any, clip: Clip) -> np.ndarray:
     """All frames of a clip, the twins of a repeated source frame edited once: uint8 [F, H, W, 3]."""
-    frames = video.read(clips.path(profile, clip))
-    times = clips.repeats(clip, len(frames))
+    frames = video.read(sampling.path(profile, clip))
+    times = sampling.repeats(clip, len(frames))
     edited = []
     for number, frame in enumerate(frames[::times]):
         seed = store.seed_for(profile.seed, NAME, f"{clip.id}/{number}")
-        edited.append(anchors.edit_frame(profile, pipeline, frame, seed))
+        edited.append(anchoring.edit_frame(profile, pipeline, frame, seed))
     return np.repeat(np.stack(edited), times, axis=0)[: len(frames)]
 
 
@@ -62,7 +63,7 @@ def _recipe(profile: Profile, clip: Clip, model: str) -> store.Recipe:
             **settings.model_dump(include={"prompt", "steps", "true_cfg_scale", "edit_area"}),
             "dtype": profile.models.dtype,
         },
-        inputs={"clip": store.fingerprint(clips.path(profile, clip))},
+        inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
         seed=store.seed_for(profile.seed, NAME, clip.id),
         model=model,
     )

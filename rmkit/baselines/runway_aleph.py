@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rmkit import clips, endpoint, store, video
 from rmkit.baselines import framing, outside, runway_api
-from rmkit.clips import Clip
-from rmkit.endpoint import parsed
 from rmkit.errors import InputError
+from rmkit.kit import endpoint, store, video
+from rmkit.kit.endpoint import parsed
+from rmkit.method import sampling
+from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
 
 NAME, LABEL = "runway_aleph", "Runway Aleph"
@@ -62,7 +63,7 @@ def recipe(profile: Profile, clip: Clip) -> store.Recipe:
         stage=NAME,
         version=VERSION,
         settings={"prompt": settings.prompt, "clips": profile.clips},
-        inputs={"clip": store.fingerprint(clips.path(profile, clip))},
+        inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
         seed=store.seed_for(profile.seed, NAME, clip.id),
         model=settings.model,
     )
@@ -95,7 +96,7 @@ def bought(profile: Profile, runway: runway_api.Runway, clip: Clip, seed: int) -
         request = {
             "model": settings.model,
             "prompt_text": settings.prompt,
-            "video_uri": data_address(video.read(clips.path(profile, clip)), profile.clips.fps),
+            "video_uri": data_address(video.read(sampling.path(profile, clip)), profile.clips.fps),
             "seed": seed,
         }
         task = {"key": order.key, "id": runway.submit(request), "failure": None}

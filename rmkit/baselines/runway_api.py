@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
-from rmkit import endpoint, video
-from rmkit.endpoint import Backoff, Unusable
 from rmkit.errors import InputError
+from rmkit.kit import endpoint, video
+from rmkit.kit.endpoint import Backoff, Unusable
 
 if TYPE_CHECKING:
     import httpx

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmkit import models, store, video, weights
-from rmkit.clips import Clip
-from rmkit.metrics import truth
+from rmkit.baselines import truth
+from rmkit.kit import models, store, video, weights
+from rmkit.kit.progress import track
+from rmkit.method.sampling import Clip
 from rmkit.paths import resolve
 from rmkit.profile import Profile
-from rmkit.progress import track
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan

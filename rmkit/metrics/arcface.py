@@ -1,11 +1,12 @@
 """ArcFace: whether the faces of the output are those of the render (paper, 4.1).
 
-Five frames of a clip, faces matched by place, mean cosine of their embeddings. Takes what `rmkit.faces` found in two
+Five frames of a clip, faces matched by place, mean cosine of their embeddings. Takes what `rmkit.method.faces` found in two
 videos, so that nothing is embedded twice; writes nothing.
 """
 
-from rmkit import faces, video
-from rmkit.faces import Faces
+from rmkit.kit import video
+from rmkit.method import faces
+from rmkit.method.faces import Faces
 
 FRAMES = 5  # paper, 4.1
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from rmkit.structure import canny
+from rmkit.method.structure import canny
 
 THRESHOLDS = (100, 200)  # of Canny, those of the control video
 TOLERANCE = 1  # pixels an outline may be off

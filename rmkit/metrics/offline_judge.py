@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmkit import video
+from rmkit.kit import video
 from rmkit.metrics.vision import VisionModel
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rmkit import video
 from rmkit.errors import InputError
+from rmkit.kit import video
 
 FPS = 8  # of the recordings (paper, 4.1)
 SPLIT_FILES = {"train": "train.json", "validation": "valid.json"}

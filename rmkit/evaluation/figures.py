@@ -1,0 +1,322 @@
+"""Figures of a run, made from files under results/<profile>/ and never from live tensors (DESIGN, rule 2).
+
+Reads metrics.csv (the shipped record's before there is one), the pairs, the anchors' sidecars and the learning curves;
+writes figures/*.{png,pdf}. Each figure is a plain function of the profile, so that a notebook can show it and a widget can
+call it again.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from rmkit import metrics
+from rmkit.errors import InputError
+from rmkit.evaluation import methods, statistics
+from rmkit.kit import store, video
+from rmkit.method import faces, identity, lora, record, sampling, sigma, training
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart under every common colour blindness; markers say the same once more.
+COLOURS = {
+    "render": "#000000",
+    "blur": "#8C6D31",
+    "colour_transfer": "#E69F00",
+    "per_frame": "#F0E442",
+    "multi_anchor": "#CC79A7",
+    "depth": "#56B4E9",
+    "edges": "#0072B2",
+    "realmaster": "#D55E00",
+    "vae_ceiling": "#009E73",
+    "truth": "#999999",
+    "runway_aleph": "#6A3D9A",
+    "lucy_edit": "#B15928",
+    "editto": "#1B9E77",
+}
+MARKERS = dict(zip(COLOURS, "shDdv^oP*X<>p", strict=True))
+ADDED = {"color": "#444444", "marker": "H"}  # methods that a user has added
+DPI = 144
+ANCHOR_COLUMNS = [
+    "clip",
+    "split",
+    "frame",
+    "drift_pixels",
+    "residual_pixels",
+    "attempts",
+    "measured",
+    "accepted",
+]
+
+
+def draw(profile: Profile) -> dict[str, str]:
+    """Draw and save every figure whose inputs are there; returns the others' names, each with what is missing."""
+    measured: dict[str, Callable[[Profile], Figure]] = {
+        "fidelity": fidelity,
+        "temporal": temporal,
+        "gain_by_clip": gain_by_clip,
+    }
+    of_run = {"training": training, "anchors": anchor_residuals, "similarities": similarities}
+    for name, figure in measured.items():
+        save(profile, name, figure(profile))
+    left_out: dict[str, str] = {}
+    for name, figure in of_run.items():
+        try:
+            statistics.require_run(profile)
+            save(profile, name, figure(profile))
+        except InputError as error:
+            left_out[name] = str(error)
+    return left_out
+
+
+def save(profile: Profile, name: str, figure: "Figure") -> list[Path]:
+    """Write a figure as png and pdf, without a date, so that the same data gives the same bytes."""
+    folder = profile.layout.figures
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
+    figure.savefig(paths[0], dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(paths[1], bbox_inches="tight", metadata={"CreationDate": None})
+    return paths
+
+
+def fidelity(profile: Profile) -> "Figure":
+    """Nearness to the truth, outlines kept and sharpness of every method, with 95 % intervals."""
+    return _intervals(profile, ["psnr_truth", "ssim_truth", "edge_f1", "sharpness"], columns=2)
+
+
+def temporal(profile: Profile) -> "Figure":
+    """Temporal metrics at 16 fps (the paper's) and on the source's distinct frames."""
+    names = [m.name for m in metrics.ALL if m.name.startswith(("temporal", "motion"))]
+    return _intervals(profile, names, columns=2)
+
+
+def gain_by_clip(profile: Profile) -> "Figure":
+    """What each method gains over a colour transfer on each clip, in decibels of PSNR to the truth."""
+    frame = statistics.to_show(profile)
+    table = frame[frame.metric == "psnr_truth"].pivot(index="clip", columns="method", values="value")
+    figure, ax = _subplots(1, width=7.5, height=3.2)
+    if "realmaster" not in table or table.dropna(subset="realmaster").empty:
+        return _nothing(figure, ax, "no truth, so no PSNR to it")
+    gains = table.sub(table["colour_transfer"], axis=0).sort_values("realmaster")
+    for method in ("edges", "realmaster"):
+        if method in gains:
+            ax.plot(range(len(gains)), gains[method], linestyle="none", **_style(profile, method))
+    ax.axhline(0, color=COLOURS["colour_transfer"], linewidth=1, label="Colour transfer")
+    ax.axhline(1, color="#999999", linewidth=0.8, linestyle=":", label="1 dB")
+    ax.set(xlabel="validation clips, by RealMaster's gain", ylabel="PSNR gain (dB)")
+    ax.set_xticks([])
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))  # clips lie everywhere
+    return figure
+
+
+def training(profile: Profile, name: str = training.NAME) -> "Figure":
+    """Loss by step of each expert, its running mean, and the held-out pairs' by noise level."""
+    return learning(record.read(profile, name), record.read(profile, name, "held_out"))
+
+
+def learning(curve: pd.DataFrame, held_out: pd.DataFrame) -> "Figure":
+    """The same of tables (`record.read`), for a training that is still going on."""
+    experts = list(dict.fromkeys(curve.expert))
+    figure, axes = _subplots(2 * len(experts), columns=2, height=2.8)
+    for expert, (left, right) in zip(experts, np.reshape(axes, (-1, 2)), strict=True):
+        rows = curve[curve.expert == expert]
+        window = max(1, len(rows) // 20)
+        left.plot(rows.step, rows.loss, ".", color=COLOURS["depth"], alpha=0.3, markersize=3)
+        mean = rows.loss.rolling(window, min_periods=1).mean()
+        left.plot(rows.step, mean, color=COLOURS["realmaster"], label=f"mean of {window} pairs")
+        left.set(title=f"{expert} noise: pairs trained on", ylabel="loss (squared error of velocity)")
+        rows = held_out[held_out.expert == expert]
+        if rows.empty:
+            _nothing(figure, right, "no pair held out (train.held_out)")
+            continue
+        shades = np.linspace(0.35, 1, rows["quantile"].nunique())
+        for shade, (level, of_level) in zip(shades, rows.groupby("sigma"), strict=False):
+            mean = of_level.groupby("step").loss.mean()
+            right.plot(
+                mean.index,
+                mean,
+                "o-",
+                markersize=3,
+                color=COLOURS["edges"],
+                alpha=shade,
+                label=f"{level:.2f}",
+            )
+        right.set(title=f"{expert} noise: held-out pairs, by sigma")
+    for ax in axes:
+        ax.set(xlabel="optimiser step", yscale="log")
+        ax.legend(*ax.get_legend_handles_labels(), frameon=False, fontsize=8)
+    return figure
+
+
+def anchor_residuals(profile: Profile) -> "Figure":
+    """Drift of the edited anchors before the gate and what was left after it, in pixels."""
+    facts = anchor_facts(profile)
+    figure, ax = _subplots(1, width=6.5, height=3.2)
+    if facts.empty:
+        return _nothing(figure, ax, "no anchors")
+    limit = profile.anchors.max_shift * float(np.hypot(profile.clips.height, profile.clips.width))
+    top = max(limit * 1.2, facts.drift_pixels.max() * 1.05)
+    bins = np.linspace(0, top, 31).tolist()
+    ax.hist(facts.drift_pixels, bins, color=COLOURS["colour_transfer"], alpha=0.7, label="as edited")
+    ax.hist(
+        facts.residual_pixels.dropna(),
+        bins,
+        histtype="step",
+        color=COLOURS["edges"],
+        linewidth=1.5,
+        label="after the gate",
+    )
+    ax.axvline(limit, color="black", linestyle="--", linewidth=1, label="refused beyond")
+    ax.set(xlabel="shift against the render (pixels)", ylabel="anchors")
+    refused, unmeasured = (~facts.accepted).sum(), (~facts.measured).sum()
+    title = f"of {len(facts)} anchors {refused} refused, {unmeasured} too plain to measure"
+    ax.set_title(title, fontsize=9)
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def anchor_facts(profile: Profile) -> pd.DataFrame:
+    """One row an anchor, from the sidecars: clip, frame, drift, residual, attempts, accepted."""
+    rows = []
+    for clip in sampling.load(profile):
+        for picture in sorted((profile.layout.anchors / clip.id).glob("*.png")):
+            facts = store.read_sidecar(picture)
+            if "accepted" not in facts:
+                continue
+            row = {"clip": clip.id, "split": clip.split, "frame": int(picture.stem)}
+            for key in ("drift_pixels", "residual_pixels", "attempts", "measured", "accepted"):
+                row[key] = facts.get(key)
+            rows.append(row)
+    frame = pd.DataFrame(rows, columns=ANCHOR_COLUMNS)
+    types = {"drift_pixels": float, "residual_pixels": float, "measured": bool, "accepted": bool}
+    return frame.astype(types)
+
+
+def similarities(profile: Profile) -> "Figure":
+    """How alike faces are in the training pairs, kept and thrown away, and the filter's threshold."""
+    settings = profile.identity
+    figure, ax = _subplots(1, width=6.5, height=3.2)
+    if not settings.model_pack:
+        return _nothing(figure, ax, faces.NO_PACK)
+    pairs = pd.DataFrame(identity.load(profile)).dropna(subset=["similarity"])
+    if pairs.empty:
+        return _nothing(figure, ax, "no face was measured in any pair")
+    bins = np.linspace(min(0.0, pairs.similarity.min()), 1, 31).tolist()
+    kept = pairs.kept.astype(bool)
+    for chosen, method, label in ((kept, "edges", "kept"), (~kept, "realmaster", "thrown away")):
+        ax.hist(
+            pairs.similarity[chosen], bins, color=COLOURS[method], alpha=0.7, label=f"{label}: {chosen.sum()}"
+        )
+    ax.axvline(settings.threshold, color="black", linestyle=":", label=f"threshold, {settings.threshold:g}")
+    frames = "five frames" if settings.frames == "sampled" else "all frames"
+    ax.set(xlabel=f"cosine of faces, {settings.over} over {frames} of a clip", ylabel="pairs")
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def study(preferences: pd.DataFrame) -> "Figure":
+    """How often people preferred RealMaster, by method and question, with intervals (the paper's Figure 5)."""
+    figure, ax = _subplots(1, width=6.5, height=3.2)
+    questions = list(dict.fromkeys(preferences.question))
+    against = list(dict.fromkeys(preferences.against))
+    shades = (COLOURS["realmaster"], COLOURS["edges"], COLOURS["vae_ceiling"])
+    for i, (question, colour) in enumerate(zip(questions, shades, strict=False)):
+        rows = preferences[preferences.question == question].set_index("against").reindex(against)
+        spread = np.nan_to_num([rows.preferred - rows.low, rows.high - rows.preferred]).clip(min=0)
+        place = np.arange(len(against)) + (i - (len(questions) - 1) / 2) * 0.25
+        ax.bar(place, 100 * rows.preferred, 0.23, yerr=100 * spread, capsize=3, color=colour, label=question)
+    ax.axhline(50, color="black", linewidth=0.8, linestyle=":")
+    ax.set_xticks(range(len(against)), [methods.LABELS.get(name, name) for name in against])
+    ax.set(ylabel="RealMaster preferred (% of trials)", ylim=(0, 100))
+    ax.legend(frameon=False, fontsize=8, ncols=len(questions))
+    return figure
+
+
+def frame_changes(profile: Profile, clip: sampling.Clip) -> "Figure":
+    """Change from each frame of a clip to the next: zero wherever a source frame is shown again."""
+    frames = video.read(sampling.path(profile, clip)).astype(np.float32)
+    change = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3))
+    figure, ax = _subplots(1, width=6.5, height=2.4)
+    ax.bar(np.arange(1, len(frames)), change, color=COLOURS["edges"])
+    ax.set(xlabel=f"frame ({profile.clips.fps} a second)", ylabel="mean change (grey levels)")
+    return figure
+
+
+def noise_levels(profile: Profile, sampler: str | None = None, draws: int = 20_000) -> "Figure":
+    """Noise levels that the training draws for each expert, as densities; `sampler` shows another than the profile's."""
+    import torch
+
+    settings = profile.train if sampler is None else profile.train.model_copy(update={"sampler": sampler})
+    figure, ax = _subplots(1, width=6.5, height=2.8)
+    uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0))
+    for expert, method in zip(lora.experts(profile), ("depth", "realmaster"), strict=False):
+        ax.hist(
+            sigma.draw(uniform, *expert.sigma, settings).numpy(),
+            np.linspace(0, 1, 81).tolist(),
+            density=True,
+            color=COLOURS[method],
+            alpha=0.7,
+            label=f"{expert.name} noise, {expert.steps} steps",
+        )
+    ax.set(
+        title=settings.sampler,
+        xlabel="noise level sigma (0: clean, 1: noise)",
+        ylabel="density",
+        xlim=(0, 1),
+    )
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure":
+    """One panel a metric: a row a method, mean and interval."""
+    frame = statistics.to_show(profile)
+    figure, axes = _subplots(len(names), columns=columns)
+    known, measured = methods.labels(profile), set(frame[frame.metric.isin(names)].method)
+    shown = [method for method in known if method in measured]
+    for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        metric = metrics.BY_NAME[name]
+        for y, method in enumerate(reversed(shown)):
+            found = statistics.mean(frame, method, name)
+            if found.known:
+                spread = np.nan_to_num([[found.value - found.low], [found.high - found.value]])
+                # A ratio's bounds can round to a hair on the wrong side of its value.
+                ax.errorbar(found.value, y, xerr=spread.clip(min=0), capsize=3, **_style(profile, method))
+        first = i % columns == 0
+        labels = [known[method] for method in reversed(shown)] if first else [""] * len(shown)
+        ax.set_yticks(range(len(shown)), labels)
+        better = {1: "higher is better", -1: "lower is better", 0: "nearest the truth's"}[metric.better]
+        ax.set_xlabel(f"{metric.label} ({', '.join(filter(None, [metric.unit, better]))})", fontsize=8)
+        ax.tick_params(labelsize=8)
+        ax.grid(axis="x", color="#dddddd", linewidth=0.6)
+    return figure
+
+
+def _style(profile: Profile, method: str) -> dict[str, str]:
+    known = {"color": COLOURS[method], "marker": MARKERS[method]} if method in COLOURS else ADDED
+    return {**known, "label": methods.labels(profile)[method]}
+
+
+def _subplots(count: int, columns: int = 3, width: float = 10.0, height: float = 2.6) -> tuple:
+    """A figure outside pyplot, so that nothing stays open: (figure, axes or the one axis)."""
+    from matplotlib.figure import Figure
+
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    if count == 1:
+        return figure, figure.subplots()
+    axes = figure.subplots(rows, min(count, columns), squeeze=False).ravel()
+    for ax in axes[count:]:
+        ax.remove()
+    return figure, axes[:count]
+
+
+def _nothing(figure: "Figure", ax: "Axes", why: str) -> "Figure":
+    ax.text(0.5, 0.5, f"n/a: {why}", ha="center", va="center")
+    ax.set_axis_off()
+    return figure

@@ -1,0 +1,175 @@
+"""The user study: RealMaster beside one other method, judged by people (paper, 4.4 and Figure 5).
+
+Reads the enhanced validation clips, and answers that people have downloaded; writes study/page/ (index.html and videos
+whose names tell nothing: what participants get), study/key.json (which side is which: what they must not get), and
+tables/study.* with figures/study.*. The page needs no server and sends nothing anywhere: a browser shows it, and the
+participant hands over the file it saves. A participant can stop and go on.
+"""
+
+import csv
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rmkit.baselines import outside
+from rmkit.errors import InputError
+from rmkit.evaluation import figures, methods, statistics, tables
+from rmkit.evaluation.typeset import Table
+from rmkit.kit import store, video
+from rmkit.kit.progress import track
+from rmkit.method import sampling
+from rmkit.method.sampling import Clip
+from rmkit.profile import Profile
+
+OURS = statistics.REFERENCE
+QUESTIONS = {  # the paper's three; the wording is ours
+    "realism": "Which of the two looks more like real footage?",
+    "faithfulness": "Which of the two keeps more of the original video: people, things, and what they do?",
+    "quality": "Which of the two is the better video overall?",
+}
+COLUMNS = ("participant", "trial", "question", "choice")
+TRIALS = 15  # a participant: 675 comparisons by 45 people
+TEMPLATE = Path(__file__).with_name("study.html")
+
+
+def make(profile: Profile, against: Sequence[str] = (), trials: int = TRIALS) -> Path:
+    """Make the page of a study and its key; returns the page's path.
+
+    `against` names the methods beside RealMaster (default: the paper's baselines that have clips). A trial is a clip and a
+    method; its sides are drawn by the profile's seed. Raises InputError where there is nothing to compare.
+    """
+    against = against or [name for name in outside.PAPERS if any(_paths(profile, name))]
+    if not against:
+        raise InputError(
+            "no clips of the paper's baselines to compare with: make them, or name other methods with --against "
+            f"({', '.join(sorted(methods.labels(profile)))})."
+        )
+    if unknown := [
+        name for name in against if name not in methods.labels(profile) or name in (OURS, "render")
+    ]:
+        raise InputError(f"--against: '{unknown[0]}' is no method to compare with.")
+    pairs = [(clip, name) for name in against for clip in _with_clips(profile, name)]
+    if not pairs:
+        raise InputError(f"no validation clip has both {OURS} and {', '.join(against)}: enhance them first.")
+    page, key, shown = profile.layout.study / "page", {}, []
+    shutil.rmtree(page, ignore_errors=True)
+    (page / "videos").mkdir(parents=True)
+    for clip, name in track(pairs, "study"):
+        trial = _hash(profile, clip.id, name)
+        # By the pair alone, so that a study made again with other pairs still understands earlier answers.
+        side = int(_hash(profile, clip.id, name, "side"), 16) % 2
+        sides = [OURS, name] if side else [name, OURS]
+        files = [_viewing_copy(profile, page, clip, method) for method in ("render", *sides)]
+        shown.append({"id": trial, **dict(zip(("render", "a", "b"), files, strict=True))})
+        key[trial] = {"clip": clip.id, "against": name, "ours": "a" if side else "b"}
+    shown.sort(key=lambda trial: trial["id"])
+    content = json.dumps({"questions": QUESTIONS, "trials": shown, "count": min(trials, len(shown))})
+    store.write_json(profile.layout.study / "key.json", key)
+    # What could end a script or open a tag is written as an escape.
+    store.write_text(
+        page / "index.html", TEMPLATE.read_text().replace("/*STUDY*/", content.replace("<", "\\u003c"))
+    )
+    return page / "index.html"
+
+
+def count(profile: Profile, answers: Sequence[Path]) -> Table:
+    """Write and return the table of preferences from participants' files, and draw Figure 5.
+
+    Raises InputError, by file and line, for what is not an answer to this study or was given twice.
+    """
+    table = preferences(read(profile, answers))
+    tables.write(profile, [table])
+    figures.save(profile, "study", figures.study(table.data))
+    return table
+
+
+def read(profile: Profile, answers: Sequence[Path]) -> pd.DataFrame:
+    """One row an answer: participant, against, question, clip, and whether RealMaster was preferred (0 or 1)."""
+    path = profile.layout.study / "key.json"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: make the study first (`rmkit study`).")
+    key, seen, rows = json.loads(path.read_text()), set(), []
+    for file, line, row in _lines(answers):
+        where, trial = f"{file}, line {line}", key.get(row["trial"])
+        if trial is None or row["question"] not in QUESTIONS or row["choice"] not in ("a", "b"):
+            raise InputError(f"{where} is no answer to this study: {', '.join(row.values())}.")
+        if (given := (row["participant"], row["trial"], row["question"])) in seen:
+            raise InputError(
+                f"{where}: participant {given[0]} has answered this before; is a file given twice?"
+            )
+        seen.add(given)
+        facts = {name: trial[name] for name in ("against", "clip")}
+        kept = {name: row[name] for name in ("participant", "question")}
+        rows.append(kept | facts | {"ours": int(row["choice"] == trial["ours"])})
+    if not rows:
+        raise InputError("the files hold no answer.")
+    return pd.DataFrame(rows)
+
+
+def preferences(answers: pd.DataFrame) -> Table:
+    """Share of trials in which RealMaster was preferred, by method and question, with intervals by participant."""
+    cells, data = [], []
+    for (against, question), rows in answers.groupby(["against", "question"], sort=False):
+        found = statistics.ratio_of_sums(
+            rows.ours.to_numpy(float), np.ones(len(rows)), rows.participant.to_numpy()
+        )
+        people = rows.participant.nunique()
+        share = (
+            f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}]"
+            if found.low == found.low
+            else f"{found.value:.0%}"
+        )
+        cells.append([methods.LABELS.get(against, against), question, share, str(len(rows)), str(people)])
+        bounds = {"preferred": found.value, "low": found.low, "high": found.high}
+        data.append(
+            {"against": against, "question": question, **bounds, "trials": len(rows), "participants": people}
+        )
+    header = ["Against", "Question", "RealMaster preferred", "Trials", "Participants"]
+    notes = ["Share of trials [95 % interval, resampled by participant]; 50 % is chance."]
+    return Table("study", "User study", header, cells, pd.DataFrame(data), notes)
+
+
+def _lines(answers: Sequence[Path]) -> Iterator[tuple[Path, int, dict[str, str]]]:
+    for file in answers:
+        try:
+            with file.open(newline="", encoding="utf-8") as content:
+                reader = csv.DictReader(content)
+                if tuple(reader.fieldnames or ()) != COLUMNS:
+                    raise InputError(
+                        f"{file} must have the columns {', '.join(COLUMNS)}: it is not of this study."
+                    )
+                for line, row in enumerate(reader, start=2):
+                    yield file, line, {name: row.get(name) or "" for name in COLUMNS}
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{file} cannot be read: {error}") from None
+
+
+def _paths(profile: Profile, method: str) -> Iterator[Path]:
+    return (profile.layout.enhanced / method).glob("*.mp4")
+
+
+def _with_clips(profile: Profile, method: str) -> list[Clip]:
+    """Validation clips that RealMaster and the method have both made."""
+    found = sampling.load(profile, "validation")
+    wanted = (OURS, method)
+    return [clip for clip in found if all(methods.path_of(profile, name, clip).is_file() for name in wanted)]
+
+
+def _viewing_copy(profile: Profile, page: Path, clip: Clip, method: str) -> str:
+    """A copy that browsers show, made once; returns its path from the page."""
+    path = page / "videos" / f"{_hash(profile, clip.id, method, 'video')}.mp4"
+    if not path.exists():
+        scale = 4 if profile.clips.width <= 240 else 1
+        frames = video.stream(methods.path_of(profile, method, clip))
+        video.write_viewing_copy(path, frames, profile.clips.fps, scale)
+    return path.relative_to(page).as_posix()
+
+
+def _hash(profile: Profile, *parts: str) -> str:
+    """A name that tells nothing, the same in every run of the profile."""
+    return hashlib.sha256("|".join((profile.name, str(profile.seed), *parts)).encode()).hexdigest()[:12]

@@ -1,0 +1,283 @@
+"""Verification: whether a run came out as the shipped one, within what another seed changes (ours).
+
+Reads metrics.csv of the run, and metrics.csv, tolerances.csv and profile.yaml in results/reference/<profile>/; writes
+nothing. `spread` writes the last two, from runs that differ in their seed alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from rmkit import metrics
+from rmkit import profile as profiles
+from rmkit.errors import InputError
+from rmkit.evaluation import statistics
+from rmkit.kit import store
+from rmkit.metrics import gpt_rs
+from rmkit.profile import Profile
+
+# Two runs differ by the square root of 2 more than each does from their mean, and a few seeds may show too little: 6 is
+# 4.2 deviations of a difference, 2 % by chance with 4 runs and 0.5 % with 7 (Student's t).
+MULTIPLE = 6
+FEWEST = 2  # runs beside the reference
+# Without randomness: what they leave between two runs is arithmetic alone, so the floor is their tolerance.
+FIXED = ("render", "blur", "vae_ceiling", "truth")
+# Except in what a judge says of them.
+RATED = tuple(metric.name for metric in metrics.JUDGED + metrics.SPREADS)
+# Numerical noise. Six times and more what another convolution kernel changes in the VAE's ceiling, where single pixels
+# round the other way: 3e-5 dB, SSIM 2e-7, edge F1 3e-4, 1e-7 of the temporal metrics, 4e-4 of sharpness.
+FLOORS = {
+    "psnr_truth": 0.01,
+    "ssim_truth": 1e-4,
+    "edge_f1": 2e-3,
+    **dict.fromkeys(
+        (m.name for m in metrics.ALL + metrics.AMT if m.name.startswith(("temporal", "motion"))), 2e-5
+    ),
+    "sharpness": 0.1,
+    **dict.fromkeys((m.name for m in metrics.FACES), 1e-3),
+    **dict.fromkeys((m.name for m in metrics.FEATURES), 1e-2),
+    **dict.fromkeys((m.name for m in metrics.OFFLINE), 0.05),
+    **dict.fromkeys(RATED, 0.01),
+}
+# A face that nobody matched has no cosine; `arcface_coverage`, which every clip with a face has, counts it.
+MAY_LACK = tuple(metric.name for metric in metrics.FACES if metric.name != "arcface_coverage")
+MEAN = "the mean"
+COLUMNS = ["method", "metric", "tolerance", "clip_tolerance", "seeds"]
+# Settings that may differ between runs that are compared: where and how fast, not what.
+FREE = {"seed": True, "judge": True, "data": {"root"}, "models": {"device", "offload"}}
+WRITE_IT = "write it with `rmkit verify --spread RUN_FOLDER ...`"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean, or the clip of a method and metric that is furthest off, beyond its tolerance."""
+
+    method: str
+    metric: str
+    what: str  # the mean, or which clip and how many of them differ
+    reference: float
+    here: float
+    tolerance: float
+
+
+def verify(profile: Profile) -> int:
+    """Compare a run's metrics.csv with the shipped one, print what differs, and return 0 (agrees) or 1 (differs).
+
+    Every mean over clips and every clip's value, of each method and metric; what only one of the two has counts as a
+    difference. Raises InputError where they cannot be compared: a file is missing, other settings, other clips.
+    """
+    folder = profile.layout.reference
+    expected = _reference(profile)
+    tolerances = _tolerances(folder / "tolerances.csv")
+    _require_settings(profile, folder / "profile.yaml")
+    found = statistics.load(profile)
+    # Ratings of a judge that the shipped run did not have, and of the user's own footage, have no counterpart.
+    unshipped = found.metric.isin(RATED) & ~found.metric.isin(expected.metric)
+    found = found[~unshipped & (found.method != gpt_rs.REAL)]
+    _require_comparable(expected, found, str(profile.layout.metrics))
+    reference, here = _values(expected), _values(found)
+    lone, far = unmatched(reference, here), differences(reference, here, tolerances)
+    pairs = len(_pairs(reference))
+    print(f"{profile.layout.metrics}: {pairs} means over clips and {len(reference)} values of clips")
+    print(f"beside {folder}, tolerances from {tolerances.seeds.min():.0f} seeds")
+    for sentence in lone:
+        print(f"  {sentence}")
+    if far:
+        print(f"  {'method':16} {'metric':28} {'reference':>12} {'here':>12} {'tolerance':>10}  of")
+    for d in far:
+        numbers = f"{d.reference:12.6g} {d.here:12.6g} {d.tolerance:10.3g}"
+        print(f"  {d.method:16} {d.metric:28} {numbers}  {d.what}")
+    if not lone and not far:
+        print("pass: all agree.")
+        return 0
+    means = sum(d.what == MEAN for d in far)
+    some = f"{means} of {pairs} means, single clips of {len(far) - means} of {pairs}"
+    print(f"differs: {some}, {len(lone)} without a counterpart.")
+    return 1
+
+
+def differences(reference: pd.Series, here: pd.Series, tolerances: pd.DataFrame) -> list[Difference]:
+    """What is further apart than its tolerance, on the clips that both have; means first, then clips.
+
+    reference, here: values by method, metric and clip; tolerances: as in tolerances.csv, by method and metric. Raises
+    InputError where one is lacking.
+    """
+    means, clips = [], []
+    both = pd.concat([reference, here], axis=1, keys=["reference", "here"]).dropna()
+    for (method, metric), values in both.groupby(level=["method", "metric"], sort=False):
+        if (method, metric) not in tolerances.index:
+            raise InputError(f"tolerances.csv has no row for {method}, {metric}: {WRITE_IT}.")
+        mean, clip = tolerances.loc[(method, metric), ["tolerance", "clip_tolerance"]]
+        if _apart(*values.mean(), mean):
+            means.append(Difference(method, metric, MEAN, *values.mean(), mean))
+        far = values[[_apart(*pair, clip) for pair in values.to_numpy()]].droplevel(["method", "metric"])
+        if len(far):
+            worst = (far.reference - far.here).abs().idxmax()
+            what = f"{worst}, the furthest of {len(far)} (of {len(values)} clips)"
+            clips.append(Difference(method, metric, what, *far.loc[worst], clip))
+    return means + clips
+
+
+def unmatched(reference: pd.Series, here: pd.Series) -> list[str]:
+    """Methods, then their metrics, then clips, that only one of the two has: a sentence each."""
+    sentences = []
+    for side, a, b in (("only in the reference", reference, here), ("only here", here, reference)):
+        methods, pairs = set(b.index.unique("method")), _pairs(b)
+        lone: dict[tuple[str, ...], list[str]] = {}
+        for method, metric, clip in a.index[~a.index.isin(b.index)]:
+            if method not in methods:
+                lone[(method,)] = []
+            elif (method, metric) not in pairs:
+                lone[method, metric] = []
+            elif metric not in MAY_LACK:
+                lone.setdefault((method, metric), []).append(clip)
+        for key, clips in lone.items():
+            some = f" for {len(clips)} clips, {clips[0]} the first" if clips else ""
+            sentences.append(f"{', '.join(key)}: {side}{some}.")
+    return sentences
+
+
+def spread(profile: Profile, folders: Sequence[Path]) -> int:
+    """Write tolerances.csv and profile.yaml beside the reference, from it and runs with other seeds; returns 0.
+
+    Tolerance of a mean over clips: MULTIPLE standard deviations over the runs, the reference among them; of a clip's
+    value: as many of the clip that varies most. A mean is never taken as steadier than clips that vary on their own
+    would make it. Neither is below FLOORS, and of methods without randomness it is FLOORS. Raises InputError for fewer
+    than FEWEST runs, runs of other clips or metrics, one given twice, and FIXED methods that differ.
+    """
+    if len(folders) < FEWEST:
+        raise InputError(f"a spread needs {FEWEST} runs or more beside the reference; {len(folders)} given.")
+    expected = _reference(profile)
+    runs = {str(profile.layout.reference): _values(expected)}
+    for folder in folders:
+        if not (folder / "metrics.csv").is_file():
+            raise InputError(f"{folder / 'metrics.csv'} does not exist: give folders of finished runs.")
+        frame = statistics.read(folder / "metrics.csv")
+        _require_comparable(expected, frame, str(folder))
+        runs[str(folder)] = _values(frame)
+        if lone := unmatched(_values(expected), runs[str(folder)]):
+            raise InputError(f"{folder} and the reference do not measure the same: {lone[0]}")
+    if len(runs) <= len(folders):
+        raise InputError("one folder is given twice, or is the reference: each run needs a seed of its own.")
+    for a, b in combinations(runs, 2):
+        if runs[a].equals(runs[b]):
+            raise InputError(f"{a} and {b} hold the same values: each run needs a seed of its own.")
+    rows = []
+    for (method, metric), values in pd.concat(runs, axis=1).groupby(level=["method", "metric"], sort=False):
+        rows.append((method, metric, *_tolerance(method, metric, values), len(runs)))
+    folder = profile.layout.reference
+    settings = profile.model_dump(mode="json", exclude=FREE)
+    store.write_text(folder / "profile.yaml", yaml.safe_dump(settings, sort_keys=False))
+    store.write_text(folder / "tolerances.csv", pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))
+    print(f"{folder / 'tolerances.csv'}: {len(rows)} tolerances from {len(runs)} runs.")
+    return 0
+
+
+def _tolerance(method: str, metric: str, values: pd.DataFrame) -> tuple[float, float]:
+    """Tolerance of the mean and of a clip, from values [clips, runs]; spread's docstring has the rule."""
+    if metric not in FLOORS:
+        raise InputError(f"{method}, {metric}: there is no such metric in this version of the kit.")
+    floor = FLOORS[metric]
+    if method in FIXED and metric not in RATED:
+        if (values.max(axis=1) - values.min(axis=1)).max() > floor:
+            raise InputError(
+                f"{method}, {metric} differs between these runs and knows no seed: they are of different settings or data."
+            )
+        return floor, floor
+    each = values.std(axis=1).dropna()  # a clip without a matched face in all runs but one has none
+    independent = np.sqrt((each**2).mean() / len(each)) if len(each) else 0.0
+    mean = MULTIPLE * max(values.mean().std(), independent)
+    clip = MULTIPLE * each.max() if len(each) else mean
+    if not np.isfinite([mean, clip]).all():
+        raise InputError(f"{method}, {metric} is not a finite number in every run: its spread is not known.")
+    return tuple(float(f"{max(floor, value):.4g}") for value in (mean, clip))
+
+
+def _apart(a: float, b: float, tolerance: float) -> bool:
+    """Whether two values differ: equal infinities do not, an infinity and a number do."""
+    return a != b and not abs(a - b) <= tolerance
+
+
+def _reference(profile: Profile) -> pd.DataFrame:
+    path = profile.layout.reference / "metrics.csv"
+    if not path.is_file():
+        root = path.parent.parent
+        known = ", ".join(sorted(file.parent.name for file in root.glob("*/metrics.csv"))) or "none"
+        raise InputError(f"{path} does not exist: profiles with a reference are {known}.")
+    return statistics.read(path)
+
+
+def _tolerances(path: Path) -> pd.DataFrame:
+    """tolerances.csv by method and metric; raises InputError when it is missing or damaged."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, and none is made up: {WRITE_IT}.")
+    try:
+        frame = pd.read_csv(path).set_index(COLUMNS[:2])[COLUMNS[2:]].astype(float)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}): {WRITE_IT}.") from None
+    if frame.empty or not (np.isfinite(frame) & (frame > 0)).all(axis=None):
+        raise InputError(f"{path} holds something else than positive numbers: {WRITE_IT}.")
+    if frame.index.has_duplicates:
+        raise InputError(f"{path} has two rows of one method and metric: {WRITE_IT}.")
+    return frame
+
+
+def _require_settings(profile: Profile, path: Path) -> None:
+    """Raise InputError unless the profile is the reference's, but for its seed and what is FREE."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, so the reference's settings are not known: {WRITE_IT}.")
+    here, there = (_flat(p.model_dump(mode="json", exclude=FREE)) for p in (profile, profiles.load(path)))
+    other = [key for key in {**here, **there} if here.get(key) != there.get(key)]
+    if other:
+        key = other[0]
+        raise InputError(
+            f"this profile's settings are not the reference's: {key} is {here.get(key)} here and {there.get(key)} in "
+            f"{path} ({len(other)} differ)."
+        )
+
+
+def _require_comparable(expected: pd.DataFrame, found: pd.DataFrame, where: str) -> None:
+    """Raise InputError unless both are of the same clips, and each metric was measured with the same options."""
+    clips, wanted = set(found["clip"]), set(expected["clip"])
+    if clips != wanted:
+        raise InputError(
+            f"{where} is of other clips than the reference: {len(wanted - clips)} are only in the reference and "
+            f"{len(clips - wanted)} only here, {min(clips ^ wanted)} the first."
+        )
+    here, there = (frame.groupby("metric").options.unique().map(set) for frame in (found, expected))
+    for metric in there.index.intersection(here.index):
+        if here[metric] != there[metric]:
+            said = [" or ".join(sorted(options)) or "no options" for options in (here[metric], there[metric])]
+            raise InputError(
+                f"{where}: {metric} was measured with {said[0]}, in the reference with {said[1]}."
+            )
+
+
+def _values(frame: pd.DataFrame) -> pd.Series:
+    """Values by method, metric and clip, of rows that have one; raises InputError for two rows of one value."""
+    values = frame.dropna(subset="value").set_index(["method", "metric", "clip"]).value
+    if values.index.has_duplicates:
+        raise InputError(
+            f"two rows of metrics.csv are of {', '.join(values.index[values.index.duplicated()][0])}."
+        )
+    return values
+
+
+def _pairs(values: pd.Series) -> set[tuple[str, str]]:
+    """Every method and metric that has values."""
+    return set(values.index.droplevel("clip"))
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = before + key
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat

@@ -1,0 +1,1 @@
+"""Beyond the paper: videos of one's own, and scores of one's own folders."""

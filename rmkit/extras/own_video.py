@@ -1,0 +1,209 @@
+"""A video of the user's own made realistic, whatever its length, size and frame rate: `rmkit enhance IN OUT`.
+
+Reads a video or a folder of them, and an adapter; writes mp4 files as long, as large and as fast, with the sound
+copied, and beside each `<name>.preview.mp4`, the input on the left. Frames go through one by one: the input's own
+rate is not changed, whatever `clips.fps` the adapter was trained at.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rmkit.errors import InputError
+from rmkit.extras import windows
+from rmkit.kit import models, store, video
+from rmkit.kit.progress import track
+from rmkit.method import encode, enhance, training
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import WanPipeline
+
+VERSION = 2
+ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+QUALITY = 12  # crf of the output: no loss that a person sees
+
+
+def film(
+    profile: Profile,
+    source: Path,
+    target: Path,
+    folder: Path | None = None,
+    prompt: str | None = None,
+) -> list[Path]:
+    """Enhance a video into `target`, or all videos of a folder into a folder; returns the paths, in order.
+
+    folder: the adapter's, with one subfolder an expert (default: the profile's own run). Finished videos are left
+    alone. Raises InputError before a model is loaded: no video, sound that mp4 does not hold, an adapter that is
+    missing, foreign or unfit, a disk without room.
+    """
+    folder = folder or profile.layout.adapters / training.NAME
+    if profile.enhance.overlap >= profile.clips.frames - 1:
+        raise InputError(
+            f"enhance.overlap is {profile.enhance.overlap} and must be less than clips.frames - 1 "
+            f"({profile.clips.frames - 1}): windows of that length would not move on."
+        )
+    jobs = _jobs(source, target)
+    infos = {path: video.probe(path) for path, _ in jobs}
+    for path, info in infos.items():
+        _require_sound_for_mp4(path, info)
+    models.check(profile, "wan")
+    enhance.check_adapter(profile, folder)
+    prompt = prompt or profile.train.prompt
+    files = enhance.adapter_files(profile, folder)
+    recipes = {path: _recipe(profile, path, files, prompt) for path, _ in jobs}
+    todo = [(path, out) for path, out in jobs if not store.is_done(out, recipes[path])]
+    if todo:
+        pixels = sum(i.frames * i.height * i.width for i in (infos[path] for path, _ in todo))
+        store.require_space(todo[0][1].parent, pixels / 1e9)  # a byte a pixel: several times what H.264 takes
+        pipeline = enhance.load(profile, folder)
+        text = encode.text(pipeline, prompt)
+        negative = enhance.negative(profile, pipeline)
+    for path, out in todo:
+        info = infos[path]
+        first = windows.starts(_whole(info.frames), profile.clips.frames, profile.enhance.overlap)
+        print(
+            f"{path.name}: {info.frames} frames of {info.width}x{info.height} at {float(info.fps):g} fps, "
+            f"{len(first)} window{'s' * (len(first) > 1)} x {profile.enhance.steps} steps"
+        )
+        made = enhanced(profile, pipeline, path, info, first, text, negative, recipes[path].seed)
+        facts = {"windows": len(first), "device": str(models.device(profile))}
+        with store.writing(out, recipes[path], **facts) as temporary:
+            sound = path if info.sound else None
+            video.write_viewing_copy(temporary, made, info.fps, quality=QUALITY, sound=sound)
+        beside = (np.hstack(pair) for pair in zip(video.stream(path), video.stream(out), strict=True))
+        video.write_viewing_copy(out.with_suffix(".preview.mp4"), beside, info.fps)
+        print(f"{out} (beside the input: {out.with_suffix('.preview.mp4').name})")
+    return [out for _, out in jobs]
+
+
+def enhanced(
+    profile: Profile,
+    pipeline: "WanPipeline",
+    path: Path,
+    info: video.VideoInfo,
+    first: Sequence[int],
+    text: "torch.Tensor",
+    negative: "torch.Tensor | None",
+    seed: int,
+) -> Iterator[np.ndarray]:
+    """Frames of the enhanced video, uint8 [H, W, 3], window by window."""
+    length = min(profile.clips.frames, _whole(info.frames))
+    made = _windows(
+        profile,
+        pipeline,
+        _stretches(video.stream(path), first, length),
+        first,
+        (text, negative),
+        models.generator(seed),
+    )
+    whole = windows.joined(made, first, profile.enhance.overlap)
+    for number, frame in enumerate(whole):
+        if number < info.frames:  # the rest repeats the last
+            yield frame[: info.height, : info.width]
+
+
+def _windows(
+    profile: Profile,
+    pipeline: "WanPipeline",
+    stretches: Iterator[np.ndarray],
+    first: Sequence[int],
+    texts: "tuple[torch.Tensor, torch.Tensor | None]",
+    generator: "torch.Generator",
+) -> Iterator[np.ndarray]:
+    """Enhanced windows, uint8 [F, H, W, 3] each, of the render's."""
+    import torch
+
+    experts, noise, passes = enhance.transformers(pipeline), None, []
+    calls = profile.enhance.steps * (1 if texts[1] is None else 2) * len(first)
+    ticks = track(range(calls), "enhance")
+    next(ticks)
+    for number, frames in enumerate(stretches):
+        frames = padded(frames, models.cell(pipeline))
+        after = None if number + 1 == len(first) else first[number + 1] - first[number]
+        with (
+            enhance.seeing(profile, pipeline, frames) as reference,
+            windows.blended(experts, passes, after, lambda: next(ticks, None)) as passes,
+        ):
+            shape = list(reference.shape)  # [1, C, F, H, W]
+            step = 0 if noise is None else (first[number] - first[number - 1]) // windows.STRIDE
+            # A frame has one noise, in whichever window it is seen.
+            kept = [] if noise is None else [noise[:, :, step:]]
+            shape[2] = step or shape[2]
+            noise = torch.cat([*kept, torch.randn(shape, generator=generator)], dim=2)
+            latents = enhance.sample(
+                profile, pipeline, frames.shape[:3], *texts, latents=noise, output_type="latent"
+            )
+        yield encode.frames(pipeline, latents)
+
+
+def _require_sound_for_mp4(path: Path, info: video.VideoInfo) -> None:
+    if info.sound and info.sound not in video.MP4_SOUND:
+        raise InputError(
+            f"{path} has sound as {info.sound}, which mp4 does not hold: convert it first, as by "
+            f"`ffmpeg -i {path.name} -c:v copy -c:a aac {path.stem}.mp4`."
+        )
+
+
+def padded(frames: np.ndarray, multiple: int) -> np.ndarray:
+    """Frames uint8 [F, H, W, 3] with the last row and column repeated until both sides are multiples."""
+    height, width = frames.shape[1:3]
+    return np.pad(frames, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
+
+
+def _stretches(frames: Iterator[np.ndarray], first: Sequence[int], length: int) -> Iterator[np.ndarray]:
+    """Windows of a video, uint8 [length, H, W, 3] each, read once; its last frame is repeated as needed."""
+    kept: list[np.ndarray] = []
+    for at, after in zip(first, [*first[1:], None], strict=True):
+        while len(kept) < length:
+            kept.append(next(frames, kept[-1] if kept else None))
+        yield np.stack(kept)
+        kept = kept[after - at :] if after is not None else []
+
+
+def _whole(frames: int) -> int:
+    """The next length of 4k+1."""
+    return frames + (1 - frames) % windows.STRIDE
+
+
+def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Pairs of input and output; raises InputError where there is nothing to read or two would be one."""
+    if source.is_dir():
+        if target.suffix:
+            raise InputError(f"{source} is a folder, so {target} must be one too.")
+        found = sorted(p for p in source.iterdir() if p.suffix.lower() in ENDINGS)
+        found = [p for p in found if not p.name.startswith(".") and not p.name.endswith(".preview.mp4")]
+        if not found:
+            raise InputError(f"{source} holds no video ({', '.join(ENDINGS)}).")
+        jobs = [(path, target / f"{path.stem}.mp4") for path in found]
+    else:
+        jobs = [(source, target / f"{source.stem}.mp4" if target.is_dir() else target)]
+    for path, out in jobs:
+        if out.suffix != ".mp4":
+            raise InputError(f"{out} must end in .mp4: nothing else is written.")
+        if out.resolve() == path.resolve():
+            raise InputError(f"{path} would be written over: give another output.")
+    if len({out for _, out in jobs}) < len(jobs):
+        raise InputError(f"{source} holds two videos of one name that differ in their ending: rename one.")
+    return jobs
+
+
+def _recipe(profile: Profile, path: Path, adapter: dict[str, str], prompt: str) -> store.Recipe:
+    return store.Recipe(
+        stage="film",
+        version=VERSION,
+        settings={
+            **profile.enhance.model_dump(),
+            "frames": profile.clips.frames,
+            "prompt": prompt,
+            "mode": enhance.mode(profile),
+            "dtype": profile.models.dtype,
+            "quality": QUALITY,
+        },
+        inputs={"video": store.fingerprint(path)} | adapter,
+        seed=store.seed_for(profile.seed, "film", path.name),
+        model=models.fingerprint(profile, "wan"),
+    )

@@ -1,0 +1,82 @@
+"""What a result was made with: versions, machine and commit, for notebooks and the report.
+
+Reads the installed packages' metadata and a run's notebooks/times.json; writes nothing.
+"""
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rmkit.kit import models, store
+from rmkit.profile import Profile
+
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "insightface",
+    "onnxruntime",
+)
+
+
+def describe(profile: Profile, device: str) -> dict[str, str]:
+    """Facts by name, in the order they are shown."""
+    facts = {"profile": profile.name, "commit": store.commit(), "device": device}
+    facts["compute type"] = profile.models.dtype
+    facts["machine"] = machine()
+    facts["python"] = platform.python_version()
+    return facts | {package: _version(package) for package in PACKAGES}
+
+
+def machine() -> str:
+    """System, processor, cores and memory in one line."""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_memory()}"
+
+
+def show(profile: Profile) -> None:
+    """Print the facts, one a line: the second cell of every notebook."""
+    for name, fact in describe(profile, device_name(profile)).items():
+        print(f"{name:>24}  {fact}")
+
+
+def notebook_times(profile: Profile) -> dict[str, dict[str, Any]]:
+    """Seconds, peak memory (MiB) and device of each notebook's last run; empty before the first."""
+    path = profile.layout.notebooks / "times.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def recorded_device(profile: Profile) -> str:
+    """What the notebooks ran on, by their times.json: the report is made without torch."""
+    devices = dict.fromkeys(times["device"] for times in notebook_times(profile).values())
+    return ", ".join(devices) or "not recorded"
+
+
+def device_name(profile: Profile) -> str:
+    """The GPU's name, or cpu."""
+    import torch
+
+    device = models.device(profile)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def _memory() -> str:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return "memory unknown"
+    return f"{total / 2**30:.0f} GiB of memory" + (", in a container" if Path("/.dockerenv").exists() else "")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,381 @@
+"""Loading: the pipelines of a profile, from folders or hub names, on its device and in its type.
+
+Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2) and 4.1 (DINO, AMT-S), and the offline judge.
+Reads model folders, which weights.py finds and checks; writes nothing. A VACE folder may hold its own transformer
+only: the parts it lacks are those of the Wan folder.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rmkit.errors import InputError
+from rmkit.kit import store, weights
+from rmkit.kit.weights import Which
+from rmkit.paths import resolve
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import (
+        LucyEditPipeline,
+        ModelMixin,
+        QwenImageEditPipeline,
+        WanPipeline,
+        WanVACEPipeline,
+    )
+
+    from rmkit.metrics.motion_smoothness import Amt
+
+TEXT_TOKENS = 512  # Wan's text length
+DEFAULT_AREA = 1024 * 1024  # pixels at which QwenImageEditPipeline works
+
+
+def named(profile: Profile) -> tuple[Which, ...]:
+    """The models a run of the profile loads; those of metrics (DINO, AMT-S, offline judge) where the profile has them."""
+    optional: tuple[Which, ...] = ("features", "amt", "judge")
+    return ("wan", "vace", "editor", *(which for which in optional if getattr(profile.models, which)))
+
+
+def device(profile: Profile) -> "torch.device":
+    """The device the profile asks for; 'auto' is CUDA when there is one."""
+    import torch
+
+    wanted = profile.models.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "models.device is 'cuda' and this machine has no CUDA GPU that torch can see: "
+            "set it to 'auto' or 'cpu'."
+        )
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def dtype(profile: Profile) -> "torch.dtype":
+    """The type the transformers and text encoders compute in; the VAEs of video stay in float32."""
+    import torch
+
+    return getattr(torch, profile.models.dtype)
+
+
+def require_gpu(profile: Profile, what: str) -> None:
+    """Raise InputError when `what` would run on the CPU in bfloat16 without the profile saying so: days a clip."""
+    if device(profile).type == "cpu" and (profile.models.device, profile.models.dtype) == (
+        "auto",
+        "bfloat16",
+    ):
+        raise InputError(
+            f"{what} needs a CUDA GPU and torch sees none here: run it on another machine, leave it out of "
+            "the profile, or set models.device to 'cpu' to wait for it."
+        )
+
+
+def generator(seed: int) -> "torch.Generator":
+    """Random numbers drawn on the CPU, so that a seed means the same on every device."""
+    import torch
+
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def check(profile: Profile, which: Which) -> None:
+    """Raise InputError unless the model is complete on disk (or on the hub, and the hub is reachable).
+
+    Reads headers only: every part of model_index.json is there, no weight file missing or truncated. (AMT-S, a small
+    one, is loaded.)
+    """
+    device(profile)
+    if which == "features":
+        return _check_features(profile)
+    if which == "judge":
+        return _check_judge(profile)
+    if which == "amt":
+        return load_amt(profile).require_size(profile.clips.height, profile.clips.width)
+    weights.pipeline_folder(profile, which)
+    if which == "vace" and weights.lacking(profile):
+        weights.pipeline_folder(profile, "wan")
+
+
+def fingerprint(profile: Profile, which: Which) -> str:
+    """Content hash of all that loading `which` reads; for a hub name its commit."""
+    if which in ("features", "judge"):
+        name, commit = weights.single(*weights.name_of(profile, which))
+        return commit or weights.content(Path(name))
+    if which == "amt":
+        file = _amt_file(profile)
+        # Where torch's exporter puts weights, unless told otherwise.
+        data = file.with_name(f"{file.name}.data")
+        return "+".join(store.fingerprint(part) for part in (file, data) if part.is_file())
+    root, commit = weights.pipeline_folder(profile, which)
+    own = commit or weights.content(root)
+    if which == "vace" and weights.lacking(profile):
+        wan_root, wan_commit = weights.pipeline_folder(profile, "wan")
+        parts = [wan_commit or store.fingerprint(wan_root / part) for part in weights.lacking(profile)]
+        return "+".join([own, *parts])
+    return own
+
+
+def load_wan(profile: Profile) -> "WanPipeline":
+    """The text-to-video pipeline of the IC-LoRA (paper, 3.3)."""
+    check(profile, "wan")
+    from diffusers import WanPipeline
+
+    return _place(profile, WanPipeline.from_pretrained(**_arguments(profile, "wan")))
+
+
+def load_vace(profile: Profile) -> "WanVACEPipeline":
+    """The VACE pipeline of the propagation (paper, 3.1)."""
+    check(profile, "vace")
+    from diffusers import WanPipeline, WanVACEPipeline
+    from diffusers.video_processor import VideoProcessor
+
+    shared: dict[str, Any] = {}
+    if lacking := weights.lacking(profile):
+        absent = {name: None for name in ("transformer", "transformer_2")}
+        wan = WanPipeline.from_pretrained(**_arguments(profile, "wan"), **absent)
+        shared = {name: getattr(wan, name) for name in lacking}
+    pipeline = WanVACEPipeline.from_pretrained(**_arguments(profile, "vace"), **shared)
+    # The pipeline counts the VAE's stages and overlooks its patch_size; the config knows the true stride.
+    stride = pipeline.vae.config.scale_factor_spatial
+    if stride is not None:
+        pipeline.vae_scale_factor_spatial = stride
+        pipeline.video_processor = VideoProcessor(vae_scale_factor=stride)
+    return _place(profile, pipeline)
+
+
+def load_lucy_edit(profile: Profile) -> "LucyEditPipeline":
+    """The pipeline of the outside method LucyEdit (paper, 4.1)."""
+    check(profile, "lucy_edit")
+    from diffusers import LucyEditPipeline
+
+    return _place(profile, LucyEditPipeline.from_pretrained(**_arguments(profile, "lucy_edit")))
+
+
+def load_editor(profile: Profile) -> "QwenImageEditPipeline":
+    """The image editor of the anchors (paper, 3.1): Qwen-Image-Edit, or its Plus form by class name."""
+    check(profile, "editor")
+    import diffusers
+
+    arguments = _arguments(profile, "editor")
+    root = Path(arguments["pretrained_model_name_or_path"])
+    name = weights.pipeline_index(root)["_class_name"]
+    # One type throughout: this pipeline hands latents over in the text encoder's type.
+    arguments["dtype"] = dtype(profile)
+    if not (_has_torchvision() and (root / "processor").is_dir()):
+        arguments["processor"] = _processor(root)
+    pipeline = getattr(diffusers, name).from_pretrained(**arguments)
+    _check_template(pipeline)
+    return _place(profile, pipeline)
+
+
+def load_amt(profile: Profile) -> "Amt":
+    """The interpolator of VBench's Motion Smoothness (paper, 4.1); raises InputError when its file cannot serve."""
+    from rmkit.metrics.motion_smoothness import Amt
+
+    return Amt(_amt_file(profile), device(profile).type == "cpu")
+
+
+def set_flow_shift(pipeline: "WanPipeline | WanVACEPipeline", shift: float) -> None:
+    """Have a pipeline sample by UniPC on flow sigmas with this shift."""
+    from diffusers import UniPCMultistepScheduler
+
+    pipeline.scheduler = UniPCMultistepScheduler.from_config(
+        pipeline.scheduler.config,
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=shift,
+    )
+
+
+def require_cells(
+    pipeline: "WanVACEPipeline | LucyEditPipeline", height: int, width: int, misfit: str
+) -> None:
+    """Raise InputError, opening with `misfit`, unless a size in pixels is made of whole cells of the model.
+
+    The pipelines would only warn, and shrink what they are given.
+    """
+    side = cell(pipeline)
+    if height % side or width % side:
+        raise InputError(f"{misfit}, which works in cells of {side} pixels: choose multiples of {side}.")
+
+
+def cell(pipeline: "WanPipeline | WanVACEPipeline | LucyEditPipeline") -> int:
+    """Pixels a side of what becomes one token: the VAE's factor times the transformer's patch."""
+    parts = (pipeline.transformer, pipeline.transformer_2)
+    patch = next(part for part in parts if part is not None).config.patch_size[1]
+    return pipeline.vae_scale_factor_spatial * patch
+
+
+@contextmanager
+def edit_area(pipeline: "QwenImageEditPipeline", area: int) -> Iterator[None]:
+    """Have the editor work at about `area` pixels instead of one megapixel, inside the block only."""
+    module = sys.modules[type(pipeline).__module__]
+    original = module.calculate_dimensions
+
+    def calculate_dimensions(target_area: int, ratio: float) -> tuple:
+        # The Plus form also asks for a smaller picture for its text encoder: never larger than the edit.
+        return original(area if target_area == DEFAULT_AREA else min(target_area, area), ratio)
+
+    module.calculate_dimensions = calculate_dimensions
+    try:
+        yield
+    finally:
+        module.calculate_dimensions = original
+
+
+def text_length(pipeline: "WanPipeline | WanVACEPipeline | LucyEditPipeline") -> int:
+    """Tokens a prompt is padded to: Wan's 512, or less where the tokenizer was made for less."""
+    return min(TEXT_TOKENS, pipeline.tokenizer.model_max_length)
+
+
+def speed_up_convolutions(vae: "ModelMixin") -> None:
+    """Have a VAE's 3-D convolutions run in oneDNN where it is on a CPU in float32: 3 times as fast, same result.
+
+    Left alone, torch chooses a slow kernel of its own for a single clip of the miniature's size.
+    """
+    import torch
+
+    if vae.device.type != "cpu" or vae.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+        return
+    for conv in vae.modules():
+        if isinstance(conv, torch.nn.Conv3d):
+            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last_3d)
+            options = (conv.padding, conv.stride, conv.dilation, conv.groups)
+            conv._conv_forward = lambda x, weight, bias, options=options: torch.mkldnn_convolution(
+                x, weight, bias, *options
+            )
+
+
+def _check_features(profile: Profile) -> None:
+    """A DINO of another class would load with random weights, and a patch that does not fit would cut the frame."""
+    name, config = weights.single_config(profile, "features")
+    kind, patch, size = config.get("model_type"), config.get("patch_size", 16), profile.clips
+    if kind != "vit":
+        raise InputError(
+            f"models.features: {name} is a '{kind}' and must be a 'vit', as facebook/dino-vitb16 is."
+        )
+    if size.height % patch or size.width % patch:
+        raise InputError(
+            f"models.features: {name} sees patches of {patch}x{patch} pixels, which do not divide clips "
+            f"of {size.height}x{size.width}."
+        )
+
+
+def _amt_file(profile: Profile) -> Path:
+    file = resolve(profile.models.amt)
+    if not file.is_file():
+        raise InputError(
+            f"models.amt is {profile.models.amt}, and {file} is no file: export AMT-S to ONNX, or set it to null."
+        )
+    return file
+
+
+def _check_judge(profile: Profile) -> None:
+    """A classifier of other things, or of frames of another size, would give numbers that mean nothing."""
+    name, config = weights.single_config(profile, "judge")
+    labels, known = config.get("id2label"), config.get("calibration")
+    numbers = [known.get(key) for key in ("slope", "offset")] if isinstance(known, dict) else [None]
+    if labels != {"0": "render", "1": "truth"} or not all(
+        isinstance(value, int | float) for value in numbers
+    ):
+        raise InputError(
+            f"models.judge: {name} is no judge: its config.json must name the classes render and truth and hold a "
+            "calibration, as data/diorama/train_judge.py writes it."
+        )
+    size = [profile.clips.height, profile.clips.width]
+    if config.get("frame_size") != size:
+        raise InputError(
+            f"models.judge: {name} is calibrated for frames of {config.get('frame_size')} pixels and the profile's "
+            f"clips have {size}: train one for them, or set models.judge to null."
+        )
+
+
+def _arguments(profile: Profile, which: Which) -> dict[str, Any]:
+    """What from_pretrained is called with; a hub model is downloaded at its pinned commit first."""
+    import torch
+    from diffusers import DiffusionPipeline
+
+    _quiet()
+    root, commit = weights.pipeline_folder(profile, which)
+    if commit:
+        _, name = weights.name_of(profile, which)
+        root = Path(DiffusionPipeline.download(name, revision=commit, use_safetensors=True))
+    return {
+        "pretrained_model_name_or_path": str(root),
+        # Wan's VAE loses detail in half precision; diffusers' own examples keep it in float32.
+        "dtype": {"vae": torch.float32, "default": dtype(profile)},
+        "use_safetensors": True,
+    }
+
+
+def _quiet() -> None:
+    """Loading shows no bars of its own: they clutter notebooks and logs."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _place(profile: Profile, pipeline: Any) -> Any:
+    """Silence the pipeline's own bars and put it where the profile computes."""
+    pipeline.set_progress_bar_config(disable=True)
+    target = device(profile)
+    if profile.models.offload and target.type == "cuda":
+        pipeline.enable_model_cpu_offload(device=target)
+        return pipeline
+    pipeline.to(target)
+    speed_up_convolutions(pipeline.vae)
+    return pipeline
+
+
+def _has_torchvision() -> bool:
+    from transformers.utils import is_torchvision_available
+
+    return is_torchvision_available()
+
+
+def _processor(root: Path) -> Any:
+    """Qwen2VLProcessor's work without torchvision, which the stock class cannot do without.
+
+    Made of the PIL image processor and a tokenizer, on the folder's settings where it has some.
+    """
+    from transformers import AutoTokenizer, BatchFeature, Qwen2VLImageProcessorPil, Qwen2VLProcessor
+
+    class PilProcessor(Qwen2VLProcessor):
+        """Text and pictures to the model's inputs; image placeholders grow to one token a patch."""
+
+        def __init__(self, image_processor: Any, tokenizer: Any):
+            self.image_processor, self.tokenizer = image_processor, tokenizer
+
+        def __call__(self, text: Any, images: Any = None, padding: Any = True, return_tensors: str = "pt"):
+            texts = [text] if isinstance(text, str) else list(text)
+            pictures = {}
+            if images is not None:
+                pictures = self.image_processor(images=images, return_tensors=return_tensors)
+                cell = self.image_processor.merge_size**2
+                counts = iter((pictures["image_grid_thw"].prod(dim=-1) // cell).tolist())
+                pad = "<|image_pad|>"
+                texts = [re.sub(re.escape(pad), lambda _: pad * next(counts), one) for one in texts]
+            tokens = self.tokenizer(texts, padding=padding, return_tensors=return_tensors)
+            return BatchFeature({**tokens, **pictures})
+
+    folder = root / "processor"
+    images = Qwen2VLImageProcessorPil.from_pretrained(folder) if folder.is_dir() else None
+    tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer")
+    return PilProcessor(images or Qwen2VLImageProcessorPil(), tokenizer)
+
+
+def _check_template(pipeline: Any) -> None:
+    """The pipeline drops a fixed number of tokens, counted for Qwen's own tokenizer, ahead of the prompt."""
+    dropped = pipeline.prompt_template_encode_start_idx
+    system = pipeline.prompt_template_encode.split("<|vision_start|>")[0].split("{}")[0]
+    count = len(pipeline.tokenizer(system)["input_ids"])
+    if count < dropped:
+        raise InputError(
+            f"the editor's tokenizer makes {count} tokens of the system prompt and the pipeline drops the "
+            f"first {dropped}, which would cut into the prompt: use a tokenizer with a smaller vocabulary."
+        )

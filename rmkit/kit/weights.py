@@ -1,0 +1,165 @@
+"""Model folders: where a profile's models are, on disk or on the hub, and whether they are whole.
+
+Serves every model of the paper and its metrics; reads configs and the headers of weights, loads and writes nothing.
+"""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from rmkit.errors import InputError
+from rmkit.kit import store
+from rmkit.paths import resolve
+from rmkit.profile import Profile
+
+Which = Literal["wan", "vace", "editor", "features", "amt", "judge", "lucy_edit"]
+SHARED = ("vae", "text_encoder", "tokenizer")  # of VACE with Wan
+
+
+def name_of(profile: Profile, which: Which) -> tuple[str, str]:
+    """(key in the profile, folder or hub name) of a model; a baseline's must be asked for."""
+    if which == "lucy_edit":
+        return "baselines.lucy_edit.model", profile.baselines.lucy_edit.model
+    return f"models.{which}", getattr(profile.models, which)
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a model is named as on the hub (owner/name) and cannot be meant as a folder here."""
+    named_so = bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name))
+    return named_so and not resolve(name).exists() and not resolve(name).parent.is_dir()
+
+
+def hub_snapshot(name: str, file: str) -> tuple[Path, str]:
+    """(cached folder, commit) of a hub repository that holds `file`; InputError when out of reach."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    found = try_to_load_from_cache(name, file)
+    if not isinstance(found, str):
+        if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE") == "1":
+            raise InputError(
+                f"model {name} is not a folder, is not in the local cache, and the hub is switched off "
+                "(HF_HUB_OFFLINE): download it first, or name a folder in the profile."
+            )
+        try:
+            found = hf_hub_download(name, file)
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise InputError(
+                f"model {name} is not a folder and the hub does not give it "
+                f"({type(error).__name__}): check the name, the network and your access."
+            ) from None
+    root = Path(found).parents[file.count("/")]
+    return root, root.name
+
+
+def pipeline_folder(profile: Profile, which: Which) -> tuple[Path, str | None]:
+    """(folder, None) of a complete diffusers pipeline on disk, or (cached snapshot, commit) of a hub name.
+
+    Raises InputError when it is not there, or a part that model_index.json lists is missing or truncated.
+    """
+    key, name = name_of(profile, which)
+    if is_hub_name(name):
+        return hub_snapshot(name, "model_index.json")
+    root = resolve(name)
+    if not root.is_dir():
+        raise InputError(f"{key} is {name}, and {root} does not exist: get the model or correct the profile.")
+    optional = SHARED if which == "vace" else ("processor",)
+    for part, origin in pipeline_index(root).items():
+        # [null, null] marks a part that the pipeline goes without.
+        if part.startswith("_") or not isinstance(origin, list) or origin[0] is None:
+            continue
+        folder = root / part
+        if not folder.is_dir():
+            if part in optional:
+                continue
+            raise InputError(
+                f"{key}: {root} lacks its {part} folder, which model_index.json lists; copy the model again."
+            )
+        if (folder / "config.json").is_file() or "Model" in origin[1] or "Encoder" in origin[1]:
+            check_weights(folder, key)
+    return root, None
+
+
+def single(key: str, name: str) -> tuple[str, str | None]:
+    """(folder, None) or (hub name, commit) of one transformers model with its preprocessor.
+
+    `key` is where the profile names it; raises InputError when it is not there, or not whole.
+    """
+    if is_hub_name(name):
+        return name, hub_snapshot(name, "config.json")[1]
+    folder = resolve(name)
+    if not folder.is_dir():
+        raise InputError(
+            f"{key} is {name}, and {folder} does not exist: get the model or correct the profile."
+        )
+    check_weights(folder, key)
+    if not (folder / "preprocessor_config.json").is_file():
+        raise InputError(f"{key}: {folder} has no preprocessor_config.json; copy it again.")
+    return str(folder), None
+
+
+def single_config(profile: Profile, which: Which) -> tuple[str, dict[str, Any]]:
+    """(folder or hub name, config.json) of one transformers model; InputError as `single`, or for broken JSON."""
+    key, named = name_of(profile, which)
+    name, commit = single(key, named)
+    file = (hub_snapshot(name, "config.json")[0] if commit else Path(name)) / "config.json"
+    try:
+        return name, json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{key}: {file} is not valid JSON ({error}); copy the model again.") from None
+
+
+def check_weights(folder: Path, what: str) -> None:
+    """Raise InputError unless a model's folder has a config and whole safetensors files."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{what}: {folder} has no config.json; copy the model there or correct the profile.")
+    expected = {file.name for file in folder.glob("*.safetensors")}
+    for listing in folder.glob("*.safetensors.index.json"):
+        expected |= set(json.loads(listing.read_text())["weight_map"].values())
+    if not expected:
+        raise InputError(f"{what}: {folder} has no *.safetensors file; other formats are not read.")
+    for name in sorted(expected):
+        if not _is_whole(folder / name):
+            raise InputError(f"{what}: {folder / name} is missing or truncated; copy it again.")
+
+
+def pipeline_index(root: Path) -> dict[str, Any]:
+    """A pipeline's model_index.json; InputError when there is none that can be read."""
+    file = root / "model_index.json"
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{root} has no model_index.json: it is not a diffusers pipeline folder.") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} is not valid JSON ({error}); copy the model again.") from None
+
+
+def lacking(profile: Profile) -> list[str]:
+    """Parts that the VACE folder leaves to the Wan folder; a hub name is taken to have them all."""
+    if is_hub_name(profile.models.vace):
+        return []
+    return [part for part in SHARED if not (resolve(profile.models.vace) / part).is_dir()]
+
+
+def content(folder: Path) -> str:
+    """Content hash of a model or a pipeline, 32 characters, whatever card or sheet lies beside it."""
+    read = [p for p in sorted(folder.iterdir()) if p.is_dir() or p.suffix in (".json", ".safetensors")]
+    prints = [f"{p.name}={store.fingerprint(p)}" for p in read if p.name != "card.json"]
+    return hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a safetensors file has the length its header states."""
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > file.stat().st_size:
+                return False
+            header = json.loads(stream.read(length))
+    except (OSError, ValueError):
+        return False
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return file.stat().st_size == 8 + length + max(ends, default=0)

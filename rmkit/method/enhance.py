@@ -1,0 +1,207 @@
+"""Enhancing: a clip made realistic by the stock Wan pipeline with the render in context (paper, 3.3).
+
+Reads `clips/` and `adapters/<name>/`; writes `enhanced/<name>/<clip_id>.mp4`. No anchors and no edges: the
+render's own latents are all the model sees besides the prompt.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rmkit.kit import models, progress, store, video
+from rmkit.method import encode, lora, sampling, training
+from rmkit.method.incontext import CACHED, Place, Reference, in_context, place, uncached
+from rmkit.method.sampling import Clip
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import WanPipeline, WanTransformer3DModel
+
+VERSION = 1
+
+
+def enhance(profile: Profile, clips: Sequence[Clip], name: str = training.NAME) -> list[Path]:
+    """Enhance clips with a trained adapter; returns the videos, in order, finished ones untouched.
+
+    Raises InputError, before a model is loaded, on a missing, foreign or unfit adapter and on clips of
+    another size or length than the profile's.
+    """
+    sampling.check(profile, clips)
+    models.check(profile, "wan")
+    folder = profile.layout.adapters / name
+    check_adapter(profile, folder)
+    targets = {clip: profile.layout.enhanced / name / f"{clip.id}.mp4" for clip in clips}
+    files = adapter_files(profile, folder)
+    recipes = {clip: _recipe(profile, clip, files) for clip in clips}
+    todo = [clip for clip in clips if not store.is_done(targets[clip], recipes[clip])]
+    if not todo:
+        return list(targets.values())
+    bytes_ = profile.clips.frames * profile.clips.height * profile.clips.width * 3
+    store.require_space(profile.layout.enhanced, len(todo) * bytes_ / 1e9)
+    pipeline = load(profile, folder)
+    texts = {text: encode.text(pipeline, text) for text in {_prompt(profile, clip) for clip in todo}}
+    negative_text = negative(profile, pipeline)
+    if mode(profile) == CACHED:
+        print(f"in context: {_kept(profile, pipeline)}")
+    for clip in progress.track(todo, "enhance"):
+        frames = run(
+            profile,
+            pipeline,
+            video.read(sampling.path(profile, clip)),
+            texts[_prompt(profile, clip)],
+            negative_text,
+            recipes[clip].seed,
+        )
+        with store.writing(targets[clip], recipes[clip], device=str(models.device(profile))) as temporary:
+            video.write(temporary, frames, profile.clips.fps)
+    return list(targets.values())
+
+
+def check_adapter(profile: Profile, folder: Path) -> None:
+    """Raise InputError unless `folder` holds an adapter for each expert that fits the profile and its mode."""
+    for expert in lora.experts(profile):
+        lora.check(profile, folder / expert.name, expert, uncached(mode(profile)))
+
+
+def load(profile: Profile, folder: Path) -> "WanPipeline":
+    """The Wan pipeline with the adapter of `folder` in every expert and the profile's flow shift."""
+    pipeline = models.load_wan(profile)
+    for expert in lora.experts(profile):
+        lora.load(pipeline, folder / expert.name, expert, folder.name)
+    models.set_flow_shift(pipeline, profile.enhance.shift)
+    return pipeline
+
+
+def run(
+    profile: Profile,
+    pipeline: "WanPipeline",
+    render: np.ndarray,
+    text: "torch.Tensor",
+    negative: "torch.Tensor | None",
+    seed: int,
+) -> np.ndarray:
+    """One clip through the pipeline: uint8 [F, H, W, 3] in and out; text and negative [1, T, D]."""
+    with seeing(profile, pipeline, render):
+        generator = models.generator(seed)
+        made = sample(
+            profile, pipeline, render.shape[:3], text, negative, generator=generator, output_type="np"
+        )
+    return video.to_uint8(made[0])
+
+
+@contextmanager
+def seeing(profile: Profile, pipeline: "WanPipeline", render: np.ndarray) -> Iterator["torch.Tensor"]:
+    """Let every expert see a render, uint8 [F, H, W, 3], inside; yields its latents [1, C, F, H, W]."""
+    # One for both experts: what is cached of the first is dropped when the second takes over.
+    reference = Reference(encode.latents(pipeline, render))
+    with ExitStack() as contexts:
+        for transformer in transformers(pipeline):
+            contexts.enter_context(in_context(transformer, reference, mode(profile), profile.enhance.cache))
+        yield reference.latents
+
+
+def sample(
+    profile: Profile,
+    pipeline: "WanPipeline",
+    size: tuple[int, int, int],
+    text: "torch.Tensor",
+    negative: "torch.Tensor | None",
+    **options: Any,
+) -> Any:
+    """What the pipeline makes by the profile's steps and guidance, of text and negative [B, T, D].
+
+    size: frames, height and width in pixels; `options` are the pipeline's own.
+    """
+    frames, height, width = size
+    return pipeline(
+        prompt_embeds=text,
+        negative_prompt_embeds=negative,
+        height=height,
+        width=width,
+        num_frames=frames,
+        num_inference_steps=profile.enhance.steps,
+        **_guidance(profile, pipeline),
+        **options,
+    ).frames
+
+
+def _kept(profile: Profile, pipeline: "WanPipeline") -> Place:
+    """Where the keys and values of a clip's render will be kept: said before the first clip."""
+    import torch
+
+    size, spatial = profile.clips, pipeline.vae_scale_factor_spatial
+    shape = (size.frames // 4 + 1, size.height // spatial, size.width // spatial)
+    transformer = transformers(pipeline)[0]
+    noisy = torch.empty(
+        (1, transformer.config.in_channels, *shape),
+        dtype=transformer.dtype,
+        device=pipeline._execution_device,
+    )
+    return place(transformer, noisy, profile.enhance.cache)
+
+
+def transformers(pipeline: "WanPipeline") -> "list[WanTransformer3DModel]":
+    """The experts a pipeline has: two, or one."""
+    return [expert for expert in (pipeline.transformer, pipeline.transformer_2) if expert is not None]
+
+
+def mode(profile: Profile) -> str:
+    """Who attends to whom in enhancing; as in training unless the profile says otherwise."""
+    return profile.enhance.mode or profile.train.mode
+
+
+def _guidance(profile: Profile, pipeline: "WanPipeline") -> dict[str, float]:
+    """Guidance by expert, in the pipeline's arguments; 1 for all experts costs no second pass.
+
+    A model with one expert takes the low-noise value, because most of its steps are there (ours).
+    """
+    low, high = profile.enhance.guidance_low, profile.enhance.guidance_high
+    if pipeline.transformer_2 is None:
+        return {"guidance_scale": low}
+    if _is_guided(profile):
+        # The pipeline asks the high-noise value alone whether guidance is on at all.
+        high = max(high, math.nextafter(1.0, 2.0))
+    return {"guidance_scale": high, "guidance_scale_2": low}
+
+
+def negative(profile: Profile, pipeline: "WanPipeline") -> "torch.Tensor | None":
+    """The negative prompt's embeddings [1, T, D], None where the profile does not guide."""
+    return encode.text(pipeline, profile.enhance.negative_prompt) if _is_guided(profile) else None
+
+
+def adapter_files(profile: Profile, folder: Path) -> dict[str, str]:
+    """Fingerprint of the adapter's file of each expert."""
+    return {
+        expert.name: store.fingerprint(folder / expert.name / lora.WEIGHTS)
+        for expert in lora.experts(profile)
+    }
+
+
+def _is_guided(profile: Profile) -> bool:
+    return max(profile.enhance.guidance_low, profile.enhance.guidance_high) > 1
+
+
+def _prompt(profile: Profile, clip: Clip) -> str:
+    return clip.caption.strip() or profile.train.prompt
+
+
+def _recipe(profile: Profile, clip: Clip, adapter_: dict[str, str]) -> store.Recipe:
+    return store.Recipe(
+        stage="enhance",
+        version=VERSION,
+        settings={
+            **profile.enhance.model_dump(exclude={"overlap"}),  # no clip is longer than a window
+            "prompt": _prompt(profile, clip),
+            "mode": mode(profile),
+            "fps": profile.clips.fps,
+            "dtype": profile.models.dtype,
+        },
+        inputs={"clip": store.fingerprint(sampling.path(profile, clip))} | adapter_,
+        seed=store.seed_for(profile.seed, "enhance", clip.id),
+        model=models.fingerprint(profile, "wan"),
+    )

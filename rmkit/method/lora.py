@@ -1,0 +1,229 @@
+"""In-context LoRA files, one an expert: saved with the facts that loading checks (paper, 3.3).
+
+Reads and writes `adapters/<name>/<expert>/pytorch_lora_weights.safetensors`, diffusers' own LoRA format, with our facts
+in the file's header and, for people, in `adapter.json` beside it and in the model card `adapters/<name>/README.md`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rmkit.errors import InputError
+from rmkit.kit import store, weights
+from rmkit.paths import resolve
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import WanPipeline, WanTransformer3DModel
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+HEADER = "rmkit"  # key of our facts among the header's
+PREFIX = "transformer."  # of every tensor's name, whichever expert it is for
+
+CARD = """---
+base_model: {base_name}
+library_name: diffusers
+tags: [lora, video-to-video, realmaster]
+---
+
+# {name}: an in-context LoRA that makes renders realistic
+
+Trained with the RealMaster reproducibility kit (profile `{profile}`, commit {commit}) on {pairs} pairs of a render and
+its generated version, after *RealMaster* (3.3, B.2): the render goes in as clean tokens at t = 0 and at the positions of
+the noisy ones (attention: {mode}). Without that context the adapter does nothing useful.
+
+| expert | part | sigma | steps | learning rate | base |
+|---|---|---|---|---|---|
+{table}
+
+Rank {rank}, alpha {alpha}; clips of {frames} frames of {width}x{height} at {fps} fps ({seconds:.1f} s). Prompt of clips
+without a caption: "{prompt}". Hash of the pairs: {dataset}.
+
+## Use
+
+`rmkit enhance IN OUT --profile {profile} --adapter FOLDER`, or in diffusers with the kit's context manager:
+
+```python
+{loads}with in_context(pipeline.transformer, reference_latents, "{mode}"): ...  # each expert
+```
+
+Learning curves: `<expert>/curve.csv` and `held_out.csv`; predictions on held-out pairs while it learned: `samples/`.
+The licence is that of the base model. Limits: it has seen the pairs' kind of scenes only, and what the pairs got wrong.
+"""
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One transformer of the pipeline: what we call it, where it sits, and how it is trained on which noise levels."""
+
+    name: str
+    part: str
+    sigma: tuple[float, float]
+    steps: int
+    learning_rate: float
+
+    @property
+    def is_second(self) -> bool:
+        return self.part == "transformer_2"
+
+
+def experts(profile: Profile) -> list[Expert]:
+    """The experts of the profile's Wan model, with their share of the training.
+
+    Wan2.2's `transformer` takes sigma from boundary_ratio up, its `transformer_2` the rest. Wan2.1 has
+    one transformer for all sigmas; it takes the steps of both, at the low one's rate. Raises InputError
+    when a range of the profile reaches into the other expert's.
+    """
+    index = json.loads((_root(profile) / "model_index.json").read_text())
+    low, high = profile.train.low, profile.train.high
+    if not (index.get("transformer_2") or [None])[0]:
+        both = (low.sigma[0], high.sigma[1])
+        return [Expert("single", "transformer", both, low.steps + high.steps, low.learning_rate)]
+    boundary = index["boundary_ratio"]
+    if low.sigma[1] > boundary or high.sigma[0] < boundary:
+        raise InputError(
+            f"train.low.sigma {list(low.sigma)} and train.high.sigma {list(high.sigma)} must lie below and "
+            f"above {boundary}, where {profile.models.wan} hands over between its experts."
+        )
+    return [
+        Expert("high", "transformer", high.sigma, high.steps, high.learning_rate),
+        Expert("low", "transformer_2", low.sigma, low.steps, low.learning_rate),
+    ]
+
+
+def base(profile: Profile, part: str) -> str:
+    """Fingerprint of one part of the profile's Wan model: content of its folder, or the hub's commit."""
+    if weights.is_hub_name(profile.models.wan):
+        return f"{profile.models.wan}@{_root(profile).name}/{part}"
+    return store.fingerprint(_root(profile) / part)
+
+
+def save(
+    folder: Path,
+    transformer: "WanTransformer3DModel",
+    weights: "dict[str, torch.Tensor]",
+    facts: dict[str, Any],
+) -> None:
+    """Write the adapter of `transformer` into `folder`, with `facts` in the header and in adapter.json.
+
+    weights: its parameters by their names there, whole: the transformer may hold a part of each only (FSDP).
+    """
+    from diffusers import WanPipeline
+    from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    config = next(iter(transformer.peft_config.values())).to_dict()
+    header = {
+        "format": "pt",
+        LORA_ADAPTER_METADATA_KEY: json.dumps(
+            {PREFIX + key: value for key, value in config.items()}, default=sorted, sort_keys=True
+        ),
+        HEADER: json.dumps(facts, sort_keys=True),
+    }
+    tensors = get_peft_model_state_dict(transformer, weights)
+    WanPipeline.save_lora_weights(
+        folder,
+        transformer_lora_layers={name: tensor.cpu() for name, tensor in tensors.items()},
+        save_function=lambda weights, file: save_file(
+            {name: tensor.contiguous() for name, tensor in weights.items()}, file, metadata=header
+        ),
+    )
+    store.write_json(folder / "adapter.json", facts)
+
+
+def write_card(profile: Profile, folder: Path) -> None:
+    """Write the model card of the adapters in `folder`: what they are, of what, how to load them, how they were trained."""
+    rows, facts = [], {}
+    for expert in experts(profile):
+        facts = json.loads((folder / expert.name / "adapter.json").read_text())
+        low, high = facts["sigma"]
+        rows.append(
+            f"| {expert.name} | `{expert.part}` | {low:g} to {high:g} | {facts['steps']} | {facts['learning_rate']:g} "
+            f"| `{facts['base'][-50:]}` |"
+        )
+    loads = "".join(
+        f'pipeline.load_lora_weights("{expert.name}"{", load_into_transformer_2=True" * expert.is_second})\n'
+        for expert in experts(profile)
+    )
+    store.write_text(
+        folder / "README.md",
+        CARD.format(
+            **{**facts, "base_name": profile.models.wan},
+            name=folder.name,
+            table="\n".join(rows),
+            loads=loads,
+            seconds=facts["frames"] / facts["fps"],
+        ),
+    )
+
+
+def check(profile: Profile, folder: Path, expert: Expert, mode: str) -> dict[str, Any]:
+    """Facts of the adapter in `folder`; reads the header only.
+
+    Raises InputError when the file is missing, broken, not ours, for another base, expert or mode.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = folder / WEIGHTS
+    if not file.is_file():
+        raise InputError(f"{file} does not exist: train the adapter first (04_iclora_training).")
+    try:
+        with safe_open(file, "pt") as content:
+            header = content.metadata() or {}
+    except SafetensorError as error:
+        raise InputError(f"{file} is not a safetensors file or is truncated ({error}).") from None
+    if HEADER not in header:
+        raise InputError(
+            f"{file} is a foreign LoRA: its header does not say in which mode and on which base it was "
+            "trained; use an adapter of this kit."
+        )
+    facts = json.loads(header[HEADER])
+    expected = {"mode": mode, "expert": expert.name, "base": base(profile, expert.part)}
+    for key, value in expected.items():
+        if facts.get(key) != value:
+            raise InputError(
+                f"{file} was trained for {key} '{facts.get(key)}' and this run needs '{value}': "
+                "train the adapter again, or use the profile it was trained with."
+            )
+    return facts
+
+
+def load(pipeline: "WanPipeline", folder: Path, expert: Expert, name: str) -> int:
+    """Load an adapter into its expert by `load_lora_weights`; returns the number of adapted modules.
+
+    diffusers only warns when names do not match, so the modules are counted: raises InputError when the
+    file and the model do not agree on every one.
+    """
+    from safetensors import safe_open
+
+    with safe_open(folder / WEIGHTS, "pt") as content:
+        wanted = {key.removeprefix(PREFIX) for key in content.keys()}
+    pipeline.load_lora_weights(
+        folder,
+        weight_name=WEIGHTS,
+        adapter_name=name,
+        load_into_transformer_2=expert.is_second,
+    )
+    transformer = getattr(pipeline, expert.part)
+    ending = f".{name}.weight"
+    loaded = {
+        key.replace(ending, ".weight")
+        for key, _ in transformer.named_parameters()
+        if ".lora_" in key and key.endswith(ending)
+    }
+    if loaded != wanted:
+        strange = sorted(loaded ^ wanted)
+        raise InputError(
+            f"{folder / WEIGHTS} does not fit {expert.part}: {len(strange)} of its {len(wanted)} tensors "
+            f"find no place or are missing (first: {strange[0]}); it was made for another model."
+        )
+    return len(wanted) // 2
+
+
+def _root(profile: Profile) -> Path:
+    if weights.is_hub_name(profile.models.wan):
+        return weights.hub_snapshot(profile.models.wan, "model_index.json")[0]
+    return resolve(profile.models.wan)

@@ -1,0 +1,198 @@
+"""Sampling: fixed-length clips from recorded sequences (paper, 3.3 and B.1).
+
+Reads the source dataset; writes `clips/<id>.mp4` (16 fps, lossless) and `clips/clips.json`. A clip has 4k+1
+frames, never crosses a hard cut, and repeats each 8 fps frame to reach 16 fps.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from scenedetect.common import FrameTimecode
+from scenedetect.detectors import AdaptiveDetector
+
+from rmkit.errors import InputError
+from rmkit.kit import store, video
+from rmkit.profile import Profile
+from rmkit.sources import sailvos
+
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip and where it came from; the video itself is at `path(profile, clip)`."""
+
+    id: str
+    split: str  # train or validation
+    sequence: str
+    source_frames: tuple[int, ...]  # distinct frames of the sequence, in order
+    caption: str
+    subsets: tuple[str, ...] = ()
+
+
+def sample(profile: Profile, progress: bool = True) -> list[Clip]:
+    """Cut every split into clips, store them, and write the manifest; returns all clips."""
+    wanted = {"train": profile.data.train_clips, "validation": profile.data.validation_clips}
+    chosen: list[Clip] = []
+    for split, count in wanted.items():
+        if count:
+            chosen += _choose(profile, split, count)
+    folder = profile.layout.clips
+    for i, clip in enumerate(chosen):
+        _store(profile, clip)
+        if progress and (i + 1) % 16 == 0:
+            print(f"clips: {i + 1} of {len(chosen)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    store.write_json(folder / "clips.json", [asdict(clip) for clip in chosen])
+    return chosen
+
+
+def load(profile: Profile, split: str | None = None) -> list[Clip]:
+    """Clips of the manifest, all or of one split; raises InputError before 01_data_prep has run."""
+    manifest = profile.layout.clips / "clips.json"
+    if not manifest.is_file():
+        raise InputError(f"{manifest} does not exist: run 01_data_prep (or `make reproduce`) first.")
+    entries = json.loads(manifest.read_text())
+    for entry in entries:
+        entry["source_frames"] = tuple(entry["source_frames"])
+        entry["subsets"] = tuple(entry["subsets"])
+    return [Clip(**entry) for entry in entries if split in (None, entry["split"])]
+
+
+def path(profile: Profile, clip: Clip) -> Path:
+    """Where the sampled clip is stored."""
+    return profile.layout.clips / f"{clip.id}.mp4"
+
+
+def check(profile: Profile, clips_: Iterable[Clip]) -> None:
+    """Raise InputError unless every clip is stored with the size, length and rate of the profile."""
+    wanted = profile.clips
+    for clip in clips_:
+        info = video.probe(path(profile, clip))
+        if (info.frames, info.height, info.width, info.fps) != (
+            wanted.frames,
+            wanted.height,
+            wanted.width,
+            wanted.fps,
+        ):
+            raise InputError(
+                f"{path(profile, clip)} has {info.frames} frames of {info.height}x{info.width} at "
+                f"{float(info.fps):g} a second and the profile says {wanted.frames} of "
+                f"{wanted.height}x{wanted.width} at {wanted.fps}: run 01_data_prep again."
+            )
+
+
+def sequence_of(profile: Profile, clip: Clip) -> sailvos.Sequence:
+    """The recorded sequence a clip was cut from."""
+    for sequence in sailvos.sequences(profile.data_root, clip.split):
+        if sequence.id == clip.sequence:
+            return sequence
+    raise InputError(f"clip {clip.id} comes from {clip.sequence}, which {profile.data_root} lacks.")
+
+
+def find_cuts(frames: Iterable[np.ndarray], ratio: float, fps: int) -> list[int]:
+    """Indices of first frames after a hard cut, by PySceneDetect's adaptive detector.
+
+    A cut changes `ratio` times as much as the two frames before it and after it do: shadows that jump and
+    cameras that move fast change every frame and are no cuts. A cut with fewer frames around it is not seen.
+    """
+    detector = AdaptiveDetector(adaptive_threshold=ratio, min_scene_len=2, window_width=2)
+    cuts: list[int] = []
+    for i, frame in enumerate(frames):
+        found = detector.process_frame(FrameTimecode(i, Fraction(fps)), frame[..., ::-1])
+        cuts += [cut.frame_num for cut in found]
+    return cuts
+
+
+def repeat(frames: np.ndarray, times: int, count: int) -> np.ndarray:
+    """Each frame `times` times, then cut to `count`: [D, ...] -> [count, ...] (paper, 3.3)."""
+    return frames.repeat(times, axis=0)[:count]
+
+
+def distinct(count: int, times: int) -> int:
+    """How many source frames a clip of `count` frames needs when each is shown `times` times."""
+    return -(-count // times)
+
+
+def repeats(clip: Clip, count: int) -> int:
+    """How many times each source frame of a clip of `count` frames is shown."""
+    return next(n for n in range(1, count + 1) if distinct(count, n) <= len(clip.source_frames))
+
+
+def crop_to(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Centre crop, never a stretch: [F, H, W, 3] -> [F, height, width, 3] (ours: 1280 to 1200)."""
+    h, w = frames.shape[1:3]
+    if h < height or w < width:
+        raise InputError(
+            f"source frames are {h}x{w} and the profile asks for {height}x{width} (height x width); "
+            "choose a smaller clip size."
+        )
+    top, left = (h - height) // 2, (w - width) // 2
+    return frames[:, top : top + height, left : left + width]
+
+
+def _times(profile: Profile, source_fps: int) -> int:
+    if profile.clips.fps % source_fps:
+        raise InputError(
+            f"clips.fps is {profile.clips.fps} and the source has {source_fps} frames a second: frames "
+            "are repeated a whole number of times, so clips.fps must be a multiple of the source's."
+        )
+    return profile.clips.fps // source_fps
+
+
+def _choose(profile: Profile, split: str, count: int) -> list[Clip]:
+    """`count` clips spread uniformly over all the split offers (paper, 4.1), none across a cut."""
+    candidates = []
+    for sequence in sailvos.sequences(profile.data_root, split):
+        need = distinct(profile.clips.frames, _times(profile, sequence.fps))
+        frames = (video.image(image) for image in sequence.images)
+        cuts = find_cuts(frames, profile.data.cut_ratio, sequence.fps)
+        edges = [0, *cuts, len(sequence.images)]
+        for first, end in itertools.pairwise(edges):
+            for start in range(first, end - need + 1, need):
+                candidates.append(_clip(sequence, range(start, start + need)))
+    if len(candidates) < count:
+        raise InputError(
+            f"{profile.data_root} gives {len(candidates)} {split} clips of {profile.clips.frames} frames "
+            f"and the profile asks for {count}: lower data.{split}_clips."
+        )
+    return [candidates[i] for i in video.evenly(count, len(candidates))]
+
+
+def _clip(sequence: sailvos.Sequence, frames: range) -> Clip:
+    caption, subsets = "", ()
+    for entry in sequence.captions:
+        if entry["first_frame"] <= frames.start:
+            caption, subsets = entry["caption"], tuple(entry["subsets"])
+    return Clip(
+        id=f"{sequence.id}_{frames.start:06d}",
+        split=sequence.split,
+        sequence=sequence.id,
+        source_frames=tuple(frames),
+        caption=caption,
+        subsets=subsets,
+    )
+
+
+def _store(profile: Profile, clip: Clip) -> None:
+    sequence = sequence_of(profile, clip)
+    first, last = clip.source_frames[0], clip.source_frames[-1]
+    recipe = store.Recipe(
+        stage="clips",
+        version=VERSION,
+        settings=profile.clips.model_dump(),
+        inputs={str(i): store.fingerprint(sequence.images[i]) for i in range(first, last + 1)},
+    )
+    target = path(profile, clip)
+    if store.is_done(target, recipe):
+        return
+    frames = sequence.frames(list(clip.source_frames))
+    frames = crop_to(frames, profile.clips.height, profile.clips.width)
+    frames = repeat(frames, _times(profile, sequence.fps), profile.clips.frames)
+    with store.writing(target, recipe) as temporary:
+        video.write(temporary, frames, profile.clips.fps)

@@ -1,0 +1,1 @@
+"""The stages in order, what they need and what is left of them."""

@@ -1,0 +1,158 @@
+"""What a run will do, what of it is done, and how long the rest takes, before it starts (ours).
+
+Reads the sidecars under results/<profile>/; writes nothing. Files that were made with other settings count as
+done here, yet the run makes them anew. Times are the run's own where it has begun, else
+estimates for `mini` on two laptop cores; where neither applies it says so.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from rmkit.baselines import outside
+from rmkit.evaluation import evaluate, methods
+from rmkit.kit import store
+from rmkit.method import anchoring
+from rmkit.metrics import features
+from rmkit.profile import Profile
+
+# Seconds an item, expected of `mini` (33 frames of 96x144) on two laptop cores.
+EXPECTED = {
+    "data": 0.3,
+    "anchors": 0.2,
+    "structure": 0.1,
+    "propagate": 2.6,
+    "train": 0.45,
+    "enhance": 1.7,
+    "evaluate": 0.35,
+    "features": 0.3,
+    "faces": 0.2,
+    "offline_judge": 0.05,
+}
+MINI_SIZE = 33 * 96 * 144  # samples a clip
+ENOUGH = 3  # finished items from which an average is taken
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage: how many items of what, how many are done, and seconds an item (None: not known)."""
+
+    stage: str
+    items: str
+    count: int
+    done: int
+    seconds: float | None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds the rest takes."""
+        return None if self.seconds is None else self.seconds * (self.count - self.done)
+
+
+def steps(profile: Profile) -> list[Step]:
+    """The stages in order, with what is left of each."""
+    layout, data = profile.layout, profile.data
+    train, held = data.train_clips, data.validation_clips
+    variants = profile.propagation.variants
+    compared = [] if features.why_not(profile) else [_watched(profile, "features", layout.features)]
+    if profile.models.amt:
+        compared.append(_watched(profile, "amt", layout.root / "amt"))
+    if profile.models.judge:
+        compared.append(_watched(profile, "offline_judge", layout.offline_judge))
+    if profile.identity.model_pack:
+        compared.append(_faces(profile))
+    every = len(anchoring.indices(profile, "multi_anchor" if "multi_anchor" in variants else "edges"))
+    kinds = 2 if "depth" in variants else 1
+    return [
+        _step(profile, "data", "clips", train + held, layout.clips.glob("*.mp4.json")),
+        _step(profile, "anchors", "anchors", 2 * train + every * held, layout.anchors.glob("*/*.png.json")),
+        _step(profile, "structure", "videos", train + kinds * held, layout.structure.glob("*/*.mp4.json")),
+        _step(
+            profile,
+            "propagate",
+            "clips",
+            train + len(variants) * held,
+            layout.propagated.glob("*/*.mp4.json"),
+        ),
+        _training(profile),
+        _step(profile, "enhance", "clips", held, (layout.enhanced / "realmaster").glob("*.mp4.json")),
+        *(
+            _step(profile, name, "clips", held, (layout.enhanced / name).glob("*.mp4.json"))
+            for name in outside.asked(profile)
+        ),
+        _step(
+            profile,
+            "evaluate",
+            "clips x methods",
+            methods.videos(profile),
+            (layout.root / "metrics").glob("*/*.json.json"),
+        ),
+        *compared,
+    ]
+
+
+def show(profile: Profile) -> None:
+    """Print the plan as a table with the total."""
+    rows = steps(profile)
+    print(f"profile {profile.name}: {profile.data.train_clips} training and ", end="")
+    print(f"{profile.data.validation_clips} validation clips, results in {profile.layout.root}")
+    print(f"{'stage':14}{'to do':>7}{'done':>7}  {'of':20}{'about':>10}")
+    for row in rows:
+        print(f"{row.stage:14}{row.count:7}{row.done:7}  {row.items:20}{duration(row.left):>10}")
+    print(f"judge: {evaluate.judging(profile)}")
+    for name, usd in outside.usd(profile, profile.data.validation_clips).items():
+        print(f"{name}: at most about {usd:.2f} USD")
+    known = [row.left for row in rows if row.left is not None]
+    if len(known) == len(rows):
+        print(f"about {duration(sum(known))} to go")
+    else:
+        print("time not known: nothing of this size has been measured; it shows once a stage has begun")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them."""
+    if seconds is None:
+        return "not known"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _step(profile: Profile, stage: str, items: str, count: int, sidecars: Iterable[Path]) -> Step:
+    found = [_seconds(path) for path in sidecars]
+    each = median(found) if len(found) >= ENOUGH else _expected(profile, stage)
+    return Step(stage, items, count, min(len(found), count), each)
+
+
+def _watched(profile: Profile, stage: str, folder: Path) -> Step:
+    """A model that looks at every video."""
+    return _step(profile, stage, "clips x methods", methods.videos(profile), folder.glob("*/*.json.json"))
+
+
+def _faces(profile: Profile) -> Step:
+    """Both sides of every training pair, for the filter, and every video that is measured."""
+    count = 2 * profile.data.train_clips + methods.videos(profile)
+    return _step(profile, "faces", "videos", count, profile.layout.faces.glob("*/*.npz.json"))
+
+
+def _training(profile: Profile) -> Step:
+    """Counted in optimiser steps; an adapter of an unfinished expert counts as nothing."""
+    done = 0
+    for name, expert in (("low", profile.train.low), ("high", profile.train.high)):
+        folder = profile.layout.adapters / "realmaster" / name
+        done += expert.steps if store.sidecar_of(folder).is_file() else 0
+    count = profile.train.low.steps + profile.train.high.steps
+    return Step("train", "optimiser steps", count, done, _expected(profile, "train"))
+
+
+def _expected(profile: Profile, stage: str) -> float | None:
+    """Seconds an item by our estimate, scaled to the clip size; None for other models than mini's."""
+    if stage not in EXPECTED or not profile.models.wan.startswith("data/diorama/"):
+        return None
+    size = profile.clips
+    return EXPECTED[stage] * size.frames * size.height * size.width / MINI_SIZE
+
+
+def _seconds(sidecar: Path) -> float:
+    return float(store.read_sidecar(sidecar.with_suffix("")).get("seconds", 0.0))
