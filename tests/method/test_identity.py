@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import set_identity
 from small_faces import KNOWN, OTHER
-from test_propagate import put_anchor
+from test_propagation import put_anchor
 
 from rmkit.errors import InputError
 from rmkit.evaluation import figures

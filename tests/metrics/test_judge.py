@@ -405,9 +405,7 @@ def test_a_killed_run_goes_on(server: Server, settings: profile.Profile, tmp_pat
     server.script = [rates(3), rates(5), rates(7)]
     server.otherwise = lambda _: killed.wait(60)
     command = [sys.executable, "-c", code, str(tmp_path), one.model_dump_json()]
-    variables = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(gpt_rs.REPOSITORY), str(Path(__file__).parent)])
-    }
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(gpt_rs.REPOSITORY), *sys.path[:8]])}
     with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL) as process:
         while len(server.requests) < 4 and process.poll() is None:
             time.sleep(0.01)
