@@ -104,8 +104,7 @@ def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
             **facts,
         }
         # Sidecar away first, back last: a kill in between leaves an artefact that counts as undone.
-        sidecar_of(path).unlink(missing_ok=True)
-        _remove(path)
+        discard(path)
         temporary.rename(path)
         write_json(sidecar_of(path), sidecar)
     except Exception as error:
@@ -117,6 +116,12 @@ def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
         raise
     finally:
         _remove(temporary)
+
+
+def discard(path: Path) -> None:
+    """Remove an artefact and its sidecar, if they are there."""
+    sidecar_of(path).unlink(missing_ok=True)
+    _remove(path)
 
 
 def write_json(path: Path, value: Any) -> None:
