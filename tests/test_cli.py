@@ -15,7 +15,7 @@ from rmkit.errors import InputError
 from rmkit.kit import store, video
 from rmkit.method import sampling
 from rmkit.paths import REPOSITORY
-from rmkit.pipeline import doctor, plan
+from rmkit.pipeline import doctor, plan, stages
 
 
 def refused(capsys: pytest.CaptureFixture, command: str, path: Path | str) -> str:
@@ -61,9 +61,29 @@ def test_it_runs_as_a_module_and_exits_with_2():
 
 
 def test_an_unknown_command_is_refused():
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["paint"])
-    assert stop.value.code == 2
+    assert cli.main(["paint"]) == 2
+    assert cli.main([]) == 2
+    assert cli.main(["plan", "--profil", "mini"]) == 2
+
+
+def test_every_stage_has_a_command_in_the_order_of_the_stages(capsys):
+    assert cli.main(["--help"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.split("Commands:")[1].splitlines() if line]
+    others = ("study", "verify", "doctor", "plan")
+    assert listed == ["notebooks", *stages.STAGES, *others]
+
+
+def test_an_option_takes_several_values_as_a_shell_expands_them():
+    given = ["study", "--answers", "a.csv", "b.csv", "--trials", "3", "--against", "edges"]
+    written = ["study", "--answers", "a.csv", "--answers", "b.csv", "--trials", "3", "--against", "edges"]
+    assert cli._one_value_each(given) == written
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "import sys; from rmkit import cli; sys.exit(cli.main(['plan', '--profile', 'mini']))"
+    shell = f'"{sys.executable}" -c "{code}" | head -c 1 >/dev/null; exit ${{PIPESTATUS[0]}}'
+    run = subprocess.run(["bash", "-c", shell], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert run.returncode == 0 and run.stderr == ""
 
 
 def test_unknown_key(capsys, tiny_profile: profile.Profile, tmp_path: Path):

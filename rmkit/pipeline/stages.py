@@ -1,0 +1,121 @@
+"""The stages in order: what each works on and which verb does it, for the command line and the notebooks alike.
+
+Each takes a profile, reads what earlier stages wrote under results/<profile>/, and leaves alone what is done already.
+The first sentence of each is its help on the command line.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    from rmkit.method.sampling import Clip
+
+
+def data(profile: Profile) -> list["Clip"]:
+    """Unpack the diorama (or read your dataset) and sample the clips."""
+    from rmkit.method import sampling
+    from rmkit.sources import diorama
+
+    diorama.unpack(profile)
+    return sampling.sample(profile)
+
+
+def anchors(profile: Profile) -> None:
+    """Edit the anchor frames."""
+    from rmkit.method import anchoring
+
+    train, validation = _clips(profile)
+    anchoring.edit(profile, train, "ends")
+    many = "multi_anchor" in profile.propagation.variants
+    anchoring.edit(profile, validation, "every" if many else "ends")
+
+
+def structure(profile: Profile) -> None:
+    """Make the edge and depth videos."""
+    from rmkit.method import structure
+
+    train, validation = _clips(profile)
+    structure.extract(profile, train, ["edges"])  # training pairs come from edges only
+    structure.extract(profile, validation)
+
+
+def propagate(profile: Profile) -> None:
+    """VACE: anchors and structure to clips, every variant."""
+    from rmkit.method import propagation
+
+    train, validation = _clips(profile)
+    for variant in profile.propagation.variants:
+        propagation.propagate(profile, validation, variant)
+    propagation.propagate(profile, train, "edges")
+
+
+def pairs(profile: Profile) -> list[dict[str, Any]]:
+    """Decide which pairs are kept for training."""
+    from rmkit.method import identity, sampling
+
+    return identity.filter_pairs(profile, sampling.load(profile, "train"))
+
+
+def train(profile: Profile, watch: Callable[..., None] | None = None) -> Path:
+    """Train the in-context LoRA, one adapter an expert."""
+    from rmkit.method import training
+
+    return training.train(profile, watch=watch)
+
+
+def enhance(profile: Profile) -> list[Path]:
+    """RealMaster on the validation clips; or on a video or a folder of your own."""
+    from rmkit.method import enhance, sampling
+
+    return enhance.enhance(profile, sampling.load(profile, "validation"))
+
+
+def baselines(profile: Profile) -> None:
+    """Make the clips of the external methods that the profile asks for, before they are measured."""
+    from rmkit.baselines import outside
+    from rmkit.method import sampling
+
+    for name in outside.labels():
+        print(f"{name}: {outside.why_not(profile, name) or 'asked for'}")
+    outside.make(profile, sampling.load(profile, "validation"))
+
+
+def evaluate(profile: Profile) -> Path:
+    """Every metric of every method, to metrics.csv; or of two folders of your own."""
+    from rmkit.evaluation import evaluate
+
+    return evaluate.evaluate(profile)
+
+
+def report(profile: Profile) -> Path:
+    """Tables, figures and report from metrics.csv, or from the shipped record before a run."""
+    from rmkit.evaluation import report
+
+    return report.write(profile)
+
+
+# By the name of the command.
+STAGES: dict[str, Callable[[Profile], object]] = {
+    "data": data,
+    "anchors": anchors,
+    "structure": structure,
+    "propagate": propagate,
+    "filter": pairs,
+    "train": train,
+    "enhance": enhance,
+    "baselines": baselines,
+    "evaluate": evaluate,
+    "report": report,
+}
+
+
+def _clips(profile: Profile) -> tuple[list["Clip"], list["Clip"]]:
+    """Training and validation clips, all checked before the first is worked on."""
+    from rmkit.method import sampling
+
+    every = sampling.load(profile)
+    sampling.check(profile, every)
+    return tuple([clip for clip in every if clip.split == split] for split in ("train", "validation"))
