@@ -11,27 +11,32 @@ import hashlib
 import io
 import json
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import yaml
 from PIL import Image
-from pydantic import SecretStr
 
 from rmkit.baselines import framing
 from rmkit.errors import InputError
-from rmkit.kit import endpoint, store, video
-from rmkit.kit.endpoint import Backoff, Endpoint, Stopped, Unusable
+from rmkit.kit import keys, store, video
 from rmkit.kit.progress import track
 from rmkit.paths import REPOSITORY, resolve
 from rmkit.profile import Judge, Profile
 
+if TYPE_CHECKING:
+    import httpx2
+    import openai
+
 VERSION = 1
+KEY = "OPENAI_API_KEY"
 PROMPTS = REPOSITORY / "data" / "paper" / "gpt_rs.yaml"
 NO_REF, WITH_REF = "gpt_rs", "gpt_rs_ref"
 REAL = "real"  # the method's name
@@ -46,7 +51,8 @@ SCHEMA = {
 FORMAT = {"type": "json_schema", "json_schema": {"name": "gpt_rs", "strict": True, "schema": SCHEMA}}
 # For the estimate only: letters a token, tokens of the schema, tokens of an answer.
 LETTERS, SCHEMA_TOKENS, ANSWER_TOKENS = 4, 60, 10
-PATIENT = Backoff()
+ATTEMPTS = 6  # requests for one rating, those that the SDK repeats included
+PAUSE = 1.0  # seconds before an unusable answer is asked for again; doubled each time
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ class Question:
     recipe: store.Recipe
 
 
-def rate(profile: Profile, subjects: Sequence[Subject], backoff: Backoff = PATIENT) -> list[list[Rating]]:
+def rate(profile: Profile, subjects: Sequence[Subject]) -> list[list[Rating]]:
     """Ratings of every subject, in order, asking only for what is not kept; empty when the judge does not run.
 
     Raises InputError when the endpoint refuses the key or the request, or has no usable answer after all attempts; what
@@ -115,10 +121,9 @@ def rate(profile: Profile, subjects: Sequence[Subject], backoff: Backoff = PATIE
         if reason := why_not(profile, expected):
             print(f"judge: {reason}", flush=True)
             return nothing
-        key = endpoint.key()
-        host = endpoint.host_of(profile.judge.base_url)
-        print(f"judge: {profile.judge.model} at {host}, about {expected} to come", flush=True)
-        for _ in track(_ask(profile, missing, key, backoff), "judge", expected.answers):
+        endpoint = Endpoint(profile.judge)
+        print(f"judge: {profile.judge.model} at {endpoint.host}, about {expected} to come", flush=True)
+        for _ in track(_ask(profile, endpoint, missing), "judge", expected.answers):
             pass
         print(f"judge: {spent(profile)} in all", flush=True)
     return [_ratings(questions) for questions in asked]
@@ -129,8 +134,8 @@ def why_not(profile: Profile, expected: Cost) -> str | None:
     budget = profile.judge.budget_usd
     if not profile.judge.enabled:
         return "not run: judge.enabled is false in this profile."
-    if not endpoint.has_key():
-        return f"not run: the environment has no {endpoint.KEY}."
+    if not keys.present(KEY):
+        return f"not run: the environment has no {KEY}."
     if expected.usd is not None and expected.usd > budget:
         return f"not run: it would cost about {expected.usd:.0f} USD, and judge.budget_usd is {budget:g}."
     return None
@@ -224,7 +229,7 @@ def _questions(profile: Profile, subject: Subject) -> list[Question]:
             for repeat in range(1, profile.judge.repeats + 1):
                 settings = {
                     "prompt": _fingerprint(metric),
-                    "host": endpoint.host_of(profile.judge.base_url),
+                    "host": urlsplit(profile.judge.base_url).netloc,
                     "frame": frame,
                     "repeat": repeat,
                     "source_frames": subject.source_frames,
@@ -252,23 +257,114 @@ def _missing(
     return left
 
 
+class Stopped(Exception):
+    """A request that was not sent, because another one was refused."""
+
+
+class Endpoint:
+    """The judge's endpoint by the `openai` SDK, shared by threads: what it refuses to one stops the requests of all."""
+
+    def __init__(self, judge: Judge) -> None:
+        import openai
+
+        self.host, self.model, self.key = urlsplit(judge.base_url).netloc, judge.model, keys.read(KEY)
+        self.stopped = threading.Event()
+        self._client = openai.OpenAI(
+            api_key=self.key.get_secret_value(),
+            base_url=judge.base_url,
+            timeout=judge.timeout,
+            http_client=openai.DefaultHttpxClient(
+                follow_redirects=False,  # the key is for this host only
+                event_hooks={"request": [self._unless_stopped], "response": [self._unless_refused]},
+            ),
+        )
+
+    def ask(self, request: Mapping[str, Any]) -> tuple[int | None, list[dict]]:
+        """The rating in the answer (None: declined), and every body received, with the key blotted out.
+
+        Raises InputError when the endpoint refuses the request, asks for too long a wait, or has given no rating after
+        all attempts; from then on every request still to be sent raises Stopped.
+        """
+        try:
+            return self._ask(request)
+        except InputError:
+            self.stopped.set()
+            raise
+
+    def _ask(self, request: Mapping[str, Any]) -> tuple[int | None, list[dict]]:
+        import openai
+
+        bodies: list[dict] = []
+        made, why = 0, ""
+        while made < ATTEMPTS:
+            # The SDK repeats what got no answer, 408, 409, 429 and 5xx, and waits as Retry-After says, up to 120 s.
+            client = self._client.with_options(max_retries=ATTEMPTS - made - 1)
+            try:
+                answer = client.chat.completions.with_raw_response.create(**request)
+            except openai.APIError as error:
+                made += 1 + int(error.request.headers["x-stainless-retry-count"])
+                why = _reason(error)
+                break  # and raise below, since this error may quote the key
+            made += 1 + answer.retries_taken
+            body = keys.blotted(keys.parsed(answer.text), self.key)
+            bodies += [body] if isinstance(body, dict) else []
+            try:
+                return _rating(body), bodies
+            except ValueError as error:
+                why = str(error)
+            if made < ATTEMPTS and self.stopped.wait(PAUSE * 2 ** (made - 1)):
+                raise Stopped
+        if made < ATTEMPTS:
+            raise InputError(
+                f"{self.host} asks for a longer wait ({keys.blotted(why, self.key)}): run again then; what was answered is kept."
+            )
+        raise InputError(
+            f"{self.host} gave no usable answer in {made} attempts (the last: {why}): check its address and model "
+            f"('{self.model}') and run again; what was answered is kept."
+        )
+
+    def _unless_stopped(self, _: "httpx2.Request") -> None:
+        if self.stopped.is_set():
+            raise Stopped
+
+    def _unless_refused(self, response: "httpx2.Response") -> None:
+        """Raise InputError for an answer that no repeat will change; what it says may quote the key."""
+        status = response.status_code
+        if status == 429 and b"insufficient_quota" in response.read():
+            raise InputError(f"the account behind {KEY} at {self.host} has no credit left (HTTP 429).")
+        if status in (401, 403):
+            raise InputError(f"{self.host} refuses the key in {KEY} (HTTP {status}): set another, or none.")
+        if 300 <= status < 500 and status not in (408, 409, 429):
+            raise InputError(
+                f"{self.host} refuses the request (HTTP {status}): check its address and model; "
+                f"'{self.model}' must take pictures and answer by a JSON schema."
+            )
+
+
+def _reason(error: "openai.APIError") -> str:
+    """Why the SDK got no answer: the status and the wait asked for, or what broke the connection."""
+    status = getattr(error, "status_code", None)
+    if status is None:
+        return type(error.__cause__).__name__
+    after = error.response.headers.get("Retry-After")
+    return f"HTTP {status}" + (f", Retry-After: {after}" if after else "")
+
+
 def _ask(
-    profile: Profile, missing: Sequence[tuple[Subject, Sequence[Question]]], key: SecretStr, backoff: Backoff
+    profile: Profile, endpoint: Endpoint, missing: Sequence[tuple[Subject, Sequence[Question]]]
 ) -> Iterator[Path]:
     """Ask, at most judge.concurrency at a time; yields the path of each answer once it is kept."""
-    judge = profile.judge
-    pool = ThreadPoolExecutor(judge.concurrency, thread_name_prefix="judge")
-    with endpoint.connect(judge.base_url, key, judge.concurrency, judge.timeout, backoff) as line:
-        try:
-            for subject, questions in missing:
-                shown = _pictures(subject, questions)
-                jobs = [pool.submit(_keep, line, judge.model, question, shown) for question in questions]
-                for job in as_completed(jobs):
-                    if not isinstance(job.exception(), Stopped):  # the refusal itself is still to come
-                        yield job.result()
-        finally:
-            line.stop()  # requests under way are paid for, so they are waited for and kept
-            pool.shutdown(cancel_futures=True)
+    pool = ThreadPoolExecutor(profile.judge.concurrency, thread_name_prefix="judge")
+    try:
+        for subject, questions in missing:
+            shown = _pictures(subject, questions)
+            jobs = [pool.submit(_keep, endpoint, question, shown) for question in questions]
+            for job in as_completed(jobs):
+                if not isinstance(job.exception(), Stopped):  # the refusal itself is still to come
+                    yield job.result()
+    finally:
+        endpoint.stopped.set()  # requests under way are paid for, so they are waited for and kept
+        pool.shutdown(cancel_futures=True)
 
 
 def _pictures(subject: Subject, questions: Sequence[Question]) -> dict[tuple[str, int], str]:
@@ -286,11 +382,11 @@ def _pictures(subject: Subject, questions: Sequence[Question]) -> dict[tuple[str
     }
 
 
-def _keep(line: Endpoint, model: str, question: Question, shown: Mapping[tuple[str, int], str]) -> Path:
+def _keep(endpoint: Endpoint, question: Question, shown: Mapping[tuple[str, int], str]) -> Path:
     """One question asked, and the answer stored with the unusable ones before it."""
     facts: dict[str, Any] = {}
     with store.writing(question.path, question.recipe, facts=facts) as temporary:
-        rating, answers = line.ask(_request(model, question, shown), _rating)
+        rating, answers = endpoint.ask(_request(endpoint.model, question, shown))
         read, written = (_tokens(answers, name) for name in ("prompt_tokens", "completion_tokens"))
         facts |= {"answered_by": answers[-1].get("model"), "answers": len(answers)}
         facts |= {"read": None if written is None else read, "written": written}
@@ -316,17 +412,17 @@ def _request(model: str, question: Question, shown: Mapping[tuple[str, int], str
     }
 
 
-def _rating(body: dict) -> int | None:
-    """The integer 1..10 in an answer, None when the model declines to rate; raises Unusable for anything else."""
+def _rating(body: Any) -> int | None:
+    """The integer 1..10 in an answer, None when the model declines to rate; raises ValueError for anything else."""
     try:
         choice = body["choices"][0]
         if choice["message"].get("refusal") or choice.get("finish_reason") == "content_filter":
             return None
-        rating = endpoint.parsed(choice["message"]["content"])["rating"]
+        rating = keys.parsed(choice["message"]["content"])["rating"]
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise Unusable("an answer without a rating") from None
+        raise ValueError("an answer without a rating") from None
     if type(rating) is not int or not 1 <= rating <= 10:  # JSON's true would pass as an int
-        raise Unusable("a rating that is no integer from 1 to 10")
+        raise ValueError("a rating that is no integer from 1 to 10")
     return rating
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from rmkit.baselines import outside
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate
-from rmkit.kit import endpoint, machine, models
+from rmkit.kit import keys, machine, models
 from rmkit.method import faces, lora, training
 from rmkit.metrics import gpt_rs
 from rmkit.paths import REPOSITORY
@@ -167,7 +167,7 @@ def _judge(profile: Profile) -> Finding:
     if evaluate.why_no_ratings(profile):
         return Finding("judge", text, False, needed=False)
     try:
-        endpoint.key()
+        keys.read(gpt_rs.KEY)
         gpt_rs.check_footage(profile)
     except InputError as error:
         return Finding("judge", str(error), False)

@@ -16,8 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import test_judge
-from test_judge import PASSING, SILENCE, Behaviour, breaks_off, is_silent, says, written
+import test_gpt_rs
+from test_gpt_rs import PASSING, SILENCE, Behaviour, breaks_off, is_silent, says, written
 
 from rmkit import cli, profile
 from rmkit.baselines import outside, runway_aleph, runway_api
@@ -32,7 +32,7 @@ ROUTES = ("submit", "poll", "fetch")
 QUICK = endpoint.Backoff(attempts=4, first=0.001, most=0.004, longest=2.0)
 
 
-class Handler(test_judge.Handler):
+class Handler(test_gpt_rs.Handler):
     """Answers each route by its script, then well; notes what came."""
 
     server: "Runway"
@@ -284,7 +284,7 @@ def test_a_run_killed_between_submitting_and_downloading_goes_on(
     server, settings, held, tmp_path: Path
 ) -> None:
     code = (
-        "import sys, pathlib; from rmkit import clips, profile; from rmkit.baselines import outside\n"
+        "import sys, pathlib; from rmkit import profile; from rmkit.baselines import outside; from rmkit.method import sampling\n"
         "profile.REPOSITORY = pathlib.Path(sys.argv[1])\n"
         "made = profile.Profile.model_validate_json(sys.argv[2])\n"
         "outside.make(made, sampling.load(made, 'validation'))\n"

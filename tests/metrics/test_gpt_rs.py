@@ -1,7 +1,6 @@
 """The judge against a local server that misbehaves in every way that endpoints do, and through to the tables."""
 
 import base64
-import email.utils
 import io
 import json
 import logging
@@ -12,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,12 @@ from rmkit import metrics, profile
 from rmkit.baselines import truth
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, methods, statistics, tables
-from rmkit.kit import endpoint, store, video
+from rmkit.kit import keys, store, video
 from rmkit.method import propagation, sampling
 from rmkit.metrics import gpt_rs
 from rmkit.pipeline import doctor, notebooks
 
 SECRET = "sk-test-4f1c9a7be2d05836"
-QUICK = endpoint.Backoff(attempts=4, first=0.001, most=0.004, longest=2.0)
 HEIGHT, WIDTH, FRAMES = 32, 48, 9
 SILENCE = 3.0  # seconds; half of it is ample for a true answer, even of a busy machine
 Behaviour = Callable[["Handler"], None]
@@ -47,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:
-            server.requests.append((self.path, dict(self.headers), body, time.monotonic()))
+            server.requests.append((self.path, self.headers, body))
             server.open += 1
             server.most_open = max(server.most_open, server.open)
             behave = server.script.pop(0) if server.script else server.otherwise
@@ -78,7 +77,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock, self.open, self.most_open = threading.Lock(), 0, 0
-        self.requests: list[tuple[str, dict, dict, float]] = []
+        self.requests: list[tuple[str, Message, dict]] = []
         self.script: list[Behaviour] = []
         self.otherwise: Behaviour = rates(7)
 
@@ -149,8 +148,11 @@ def asking(settings: profile.Profile, **changes: Any) -> profile.Profile:
 def settings(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> profile.Profile:
     """A profile of two frames and two repeats, eight questions a clip, that asks the local server."""
     monkeypatch.setattr(profile, "REPOSITORY", tmp_path)
-    monkeypatch.setenv(endpoint.KEY, SECRET)
+    monkeypatch.setenv(gpt_rs.KEY, SECRET)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(gpt_rs, "ATTEMPTS", 4)
+    monkeypatch.setattr(gpt_rs, "PAUSE", 0.001)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
     expert = {"steps": 1, "sigma": (0.0, 1.0)}
     return profile.Profile.model_validate(
         {
@@ -204,12 +206,12 @@ def written(folder: Path) -> str:
 
 
 def test_a_request_holds_the_papers_words_and_the_frames(server: Server, settings: profile.Profile) -> None:
-    ((no_ref, with_ref),) = gpt_rs.rate(settings, [subject()], QUICK)
+    ((no_ref, with_ref),) = gpt_rs.rate(settings, [subject()])
     assert (no_ref.metric, with_ref.metric) == ("gpt_rs", "gpt_rs_ref")
     assert (no_ref.value, no_ref.spread) == (7.0, 0.0)
     prompts = yaml.safe_load(gpt_rs.PROMPTS.read_text())
     shown = {"gpt_rs": [], "gpt_rs_ref": []}
-    for path, headers, body, _ in server.requests:
+    for path, headers, body in server.requests:
         assert path == "/v1/chat/completions" and headers["Authorization"] == f"Bearer {SECRET}"
         system, user = body["messages"]
         metric = "gpt_rs_ref" if len(user["content"]) == 3 else "gpt_rs"
@@ -275,7 +277,7 @@ def test_what_may_pass_is_asked_again(server: Server, settings: profile.Profile,
     server.script = [bad, bad]
     timeout = SILENCE / 2 if bad is is_silent else 60
     one = asking(settings, frames=1, repeats=1, concurrency=1, timeout=timeout)
-    ((no_ref, with_ref),) = gpt_rs.rate(one, [subject()], QUICK)
+    ((no_ref, with_ref),) = gpt_rs.rate(one, [subject()])
     assert (no_ref.value, with_ref.value) == (7.0, 7.0) and math.isnan(no_ref.spread)
     assert len(server.requests) == 4
 
@@ -286,7 +288,7 @@ def test_what_does_not_pass_is_one_sentence(
 ) -> None:
     server.otherwise = bad
     with pytest.raises(InputError, match=r"gave no usable answer in 4 attempts \(the last: .*run again"):
-        gpt_rs.rate(asking(settings, concurrency=1), [subject()], QUICK)
+        gpt_rs.rate(asking(settings, concurrency=1), [subject()])
     assert len(server.requests) == 4
     assert not list(settings.layout.judge.rglob("*.json"))
 
@@ -297,14 +299,14 @@ def test_a_refused_key_is_one_sentence_and_no_retry(
 ) -> None:
     server.otherwise = says(status, {"error": {"message": f"Incorrect API key provided: {SECRET}"}})
     with pytest.raises(InputError) as error:
-        gpt_rs.rate(asking(settings, concurrency=1), [subject()], QUICK)
+        gpt_rs.rate(asking(settings, concurrency=1), [subject()])
     host = f"127.0.0.1:{server.server_port}"
     assert (
         str(error.value) == f"{host} refuses the key in OPENAI_API_KEY (HTTP {status}): set another, or none."
     )
     assert len(server.requests) == 1
     with pytest.raises(InputError, match="refuses the key"):  # also when eight are refused at once
-        gpt_rs.rate(settings, [subject("a"), subject("b")], QUICK)
+        gpt_rs.rate(settings, [subject("a"), subject("b")])
     assert len(server.requests) <= 9
 
 
@@ -315,7 +317,10 @@ def test_a_refused_key_is_one_sentence_and_no_retry(
         (says(404), "'test-model' must take pictures"),
         (says(307, Location="http://127.0.0.1:1/elsewhere"), r"refuses the request \(HTTP 307\)"),
         (says(429, {"error": {"code": "insufficient_quota"}}), "no credit left"),
-        (says(429, Retry_After="3600"), "asks for a wait of 3600 s"),
+        (
+            says(429, Retry_After="3600"),
+            r"asks for a longer wait \(HTTP 429, Retry-After: 3600\): run again then",
+        ),
     ],
 )
 def test_what_will_not_pass_is_not_asked_again(
@@ -323,83 +328,78 @@ def test_what_will_not_pass_is_not_asked_again(
 ) -> None:
     server.otherwise = bad
     with pytest.raises(InputError, match=said):
-        gpt_rs.rate(asking(settings, concurrency=1), [subject()], QUICK)
+        gpt_rs.rate(asking(settings, concurrency=1), [subject()])
     assert len(server.requests) == 1
+
+
+def test_a_request_that_waits_is_not_repeated_once_another_is_refused(
+    server: Server, settings: profile.Profile
+) -> None:
+    server.script = [says(429, Retry_After="0.3"), says(401)]
+    with pytest.raises(InputError, match="refuses the key"):
+        gpt_rs.rate(asking(settings, frames=1, repeats=1, concurrency=2), [subject()])
+    assert len(server.requests) == 2
 
 
 def test_nobody_there(settings: profile.Profile) -> None:
     with pytest.raises(InputError, match=r"the last: ConnectError"):
-        gpt_rs.rate(asking(settings, base_url="http://127.0.0.1:9/v1"), [subject()], QUICK)
-
-
-def test_a_wait_that_is_asked_for_is_kept(server: Server, settings: profile.Profile) -> None:
-    server.script = [says(429, Retry_After="0.15")]
-    gpt_rs.rate(asking(settings, frames=1, repeats=1, concurrency=1), [subject()], QUICK)
-    moments = [moment for *_, moment in server.requests]
-    assert moments[1] - moments[0] >= 0.15
-
-
-def test_retry_after_is_a_number_or_a_date() -> None:
-    assert endpoint.retry_after("2.5") == 2.5 and endpoint.retry_after("-3") == 0.0
-    date = email.utils.formatdate(time.time() + 30, usegmt=True)
-    assert 28 < endpoint.retry_after(date) <= 30
-    assert [endpoint.retry_after(text) for text in (None, "soon", "nan", "inf", "")] == [None] * 5
+        gpt_rs.rate(asking(settings, base_url="http://127.0.0.1:9/v1"), [subject()])
 
 
 def test_a_declined_rating_is_an_answer(server: Server, settings: profile.Profile) -> None:
     refusal = says(200, answer("", refusal="I cannot rate this."))
     server.script = [refusal, rates(4)]
     one = asking(settings, frames=1, repeats=2, concurrency=1)
-    ((no_ref, with_ref),) = gpt_rs.rate(one, [subject()], QUICK)
+    ((no_ref, with_ref),) = gpt_rs.rate(one, [subject()])
     assert no_ref.value == 4.0 and math.isnan(no_ref.spread) and with_ref.value == 7.0
     server.otherwise = refusal
-    assert gpt_rs.rate(one, [subject("other")], QUICK) == [[]]
+    assert gpt_rs.rate(one, [subject("other")]) == [[]]
     assert len(server.requests) == 8
 
 
 def test_repeats_have_a_spread(server: Server, settings: profile.Profile) -> None:
     # Asked one after the other: frame 0 twice, frame 8 twice; then the same with reference.
     server.script = [rates(r) for r in (4, 8, 5, 9, 1, 1, 1, 2)]
-    ((no_ref, with_ref),) = gpt_rs.rate(asking(settings, concurrency=1), [subject()], QUICK)
+    ((no_ref, with_ref),) = gpt_rs.rate(asking(settings, concurrency=1), [subject()])
     assert no_ref.value == 6.5 and no_ref.spread == pytest.approx(np.std([4.5, 8.5], ddof=1))
     assert with_ref.value == 1.25 and with_ref.spread == pytest.approx(np.std([1.0, 1.5], ddof=1))
 
 
 def test_nothing_is_paid_for_twice(server: Server, settings: profile.Profile, monkeypatch) -> None:
     both = [subject("one"), subject("two")]
-    first = gpt_rs.rate(settings, both, QUICK)
+    first = gpt_rs.rate(settings, both)
     assert len(server.requests) == 16
-    assert gpt_rs.rate(settings, both, QUICK) == first and len(server.requests) == 16
+    assert gpt_rs.rate(settings, both) == first and len(server.requests) == 16
     # What is kept needs no key, whatever else has changed.
-    monkeypatch.delenv(endpoint.KEY)
-    assert gpt_rs.rate(asking(settings, concurrency=3, budget_usd=0), both, QUICK) == first
-    monkeypatch.setenv(endpoint.KEY, SECRET)
+    monkeypatch.delenv(gpt_rs.KEY)
+    assert gpt_rs.rate(asking(settings, concurrency=3, budget_usd=0), both) == first
+    monkeypatch.setenv(gpt_rs.KEY, SECRET)
     # Another model, prompt, clip, endpoint or repeat is another question; going back finds the old answers.
-    gpt_rs.rate(asking(settings, model="other"), both, QUICK)
+    gpt_rs.rate(asking(settings, model="other"), both)
     assert len(server.requests) == 32
-    assert gpt_rs.rate(settings, both, QUICK) == first and len(server.requests) == 32
-    gpt_rs.rate(asking(settings, repeats=3), both, QUICK)
+    assert gpt_rs.rate(settings, both) == first and len(server.requests) == 32
+    gpt_rs.rate(asking(settings, repeats=3), both)
     assert len(server.requests) == 40
-    gpt_rs.rate(settings, [subject("one", frames=(5, 6, 7, 8, 9))], QUICK)
+    gpt_rs.rate(settings, [subject("one", frames=(5, 6, 7, 8, 9))])
     assert len(server.requests) == 48
     changed = json.loads(json.dumps(gpt_rs._prompts()))
     changed["gpt_rs"]["user"] += "!"
     monkeypatch.setattr(gpt_rs, "_prompts", lambda: changed)
-    gpt_rs.rate(settings, both, QUICK)
+    gpt_rs.rate(settings, both)
     assert len(server.requests) == 56
 
 
 def test_the_same_video_under_two_names_is_rated_once(server: Server, settings: profile.Profile) -> None:
-    a, b = gpt_rs.rate(settings, [subject(), subject()], QUICK)
+    a, b = gpt_rs.rate(settings, [subject(), subject()])
     assert a == b and len(server.requests) == 8
 
 
 def test_a_killed_run_goes_on(server: Server, settings: profile.Profile, tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib, test_judge; from rmkit import profile\n"
+        "import sys, pathlib, test_gpt_rs; from rmkit import profile\n"
         "from rmkit.metrics import gpt_rs\n"
         "profile.REPOSITORY = pathlib.Path(sys.argv[1])\n"
-        "gpt_rs.rate(profile.Profile.model_validate_json(sys.argv[2]), [test_judge.subject()])\n"
+        "gpt_rs.rate(profile.Profile.model_validate_json(sys.argv[2]), [test_gpt_rs.subject()])\n"
     )
     one, killed = asking(settings, concurrency=1), threading.Event()
     server.script = [rates(3), rates(5), rates(7)]
@@ -412,7 +412,7 @@ def test_a_killed_run_goes_on(server: Server, settings: profile.Profile, tmp_pat
         process.kill()
     killed.set()
     server.otherwise = rates(9)
-    ((no_ref, with_ref),) = gpt_rs.rate(one, [subject()], QUICK)
+    ((no_ref, with_ref),) = gpt_rs.rate(one, [subject()])
     assert (no_ref.value, with_ref.value) == (6.0, 9.0)  # three ratings of before, and what was left
     assert len(server.requests) == 4 + 5
 
@@ -421,7 +421,7 @@ def test_a_run_that_stopped_goes_on(server: Server, settings: profile.Profile) -
     one = asking(settings, concurrency=1)
     server.script = [rates(7)] * 5 + [says(400)]
     with pytest.raises(InputError):
-        gpt_rs.rate(one, [subject()], QUICK)
+        gpt_rs.rate(one, [subject()])
     kept = len([p for p in one.layout.judge.rglob("*.json") if store.sidecar_of(p).exists()])
     assert kept == 5
     # A kill between artefact and sidecar leaves an answer that counts as none.
@@ -429,7 +429,7 @@ def test_a_run_that_stopped_goes_on(server: Server, settings: profile.Profile) -
         next(p for p in one.layout.judge.rglob("*.json") if store.sidecar_of(p).exists())
     ).unlink()
     before = len(server.requests)
-    assert gpt_rs.rate(one, [subject()], QUICK)[0][0].value == 7.0
+    assert gpt_rs.rate(one, [subject()])[0][0].value == 7.0
     assert len(server.requests) - before == 8 - kept + 1
     assert not [p for p in one.layout.judge.rglob("*") if ".tmp" in p.name]
 
@@ -445,13 +445,13 @@ def test_no_more_requests_at_once_than_allowed(server: Server, settings: profile
         rates(5)(handler)
 
     server.otherwise = slowly
-    gpt_rs.rate(asking(settings, concurrency=bound), [subject("a"), subject("b")], QUICK)
+    gpt_rs.rate(asking(settings, concurrency=bound), [subject("a"), subject("b")])
     assert server.most_open == bound and len(server.requests) == 16
 
 
 def test_cost_before_and_after(server: Server, settings: profile.Profile, capsys) -> None:
     server.script = [rates(11), rates(3)]  # an unusable answer is paid for, too
-    gpt_rs.rate(asking(settings, concurrency=1), [subject()], QUICK)
+    gpt_rs.rate(asking(settings, concurrency=1), [subject()])
     out = capsys.readouterr().out
     expected = gpt_rs.forecast(settings, 1)
     assert expected.answers == 8
@@ -463,7 +463,7 @@ def test_cost_before_and_after(server: Server, settings: profile.Profile, capsys
     free = gpt_rs.spent(asking(settings, usd_per_million_input=None))
     assert free.usd is None and str(free) == "9 answers, 900 tokens read, 45 written, cost n/a"
     server.otherwise = says(200, answer({"rating": 5}, usage={}))
-    gpt_rs.rate(settings, [subject("other")], QUICK)
+    gpt_rs.rate(settings, [subject("other")])
     assert str(gpt_rs.spent(settings)) == "17 answers, tokens not told, cost n/a"
 
 
@@ -481,7 +481,7 @@ def test_real_footage_is_rated_as_a_method_of_its_own(
     assert list(methods.labels(filmed).items()) == [*methods.LABELS.items(), ("real", "Real footage")]
     server.script = [rates(9)] * 4 + [rates(r) for r in (8, 9, 8, 9)]
     rows = evaluate.judged(filmed, [])
-    seen = [levels(body)[0] for _, _, body, _ in server.requests]
+    seen = [levels(body)[0] for _, _, body in server.requests]
     assert seen == [40, 40, 60, 60, 40, 40, 44, 44]  # first and last, twice each
     assert "about 8 answers" in capsys.readouterr().out
     found = {(row["clip"], row["metric"]): row for row in rows}
@@ -514,10 +514,10 @@ def test_the_estimate_counts_as_openai_does() -> None:
 
 
 def test_beyond_the_budget_nothing_is_asked(server: Server, settings: profile.Profile, capsys) -> None:
-    assert gpt_rs.rate(asking(settings, budget_usd=1e-4), [subject()], QUICK) == [[]]
+    assert gpt_rs.rate(asking(settings, budget_usd=1e-4), [subject()]) == [[]]
     assert "not run: it would cost about" in capsys.readouterr().out
     assert not server.requests
-    gpt_rs.rate(asking(settings, budget_usd=1e-4, usd_per_million_input=None), [subject()], QUICK)
+    gpt_rs.rate(asking(settings, budget_usd=1e-4, usd_per_million_input=None), [subject()])
     assert len(server.requests) == 8  # a price that is not known cannot be too high
 
 
@@ -525,8 +525,8 @@ def test_beyond_the_budget_nothing_is_asked(server: Server, settings: profile.Pr
 def test_without_a_key_nothing_is_asked(
     server: Server, settings: profile.Profile, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
-    monkeypatch.delenv(endpoint.KEY) if value is None else monkeypatch.setenv(endpoint.KEY, value)
-    assert gpt_rs.rate(settings, [subject("a"), subject("b")], QUICK) == [[], []]
+    monkeypatch.delenv(gpt_rs.KEY) if value is None else monkeypatch.setenv(gpt_rs.KEY, value)
+    assert gpt_rs.rate(settings, [subject("a"), subject("b")]) == [[], []]
     assert evaluate.why_no_ratings(settings) == "not run: the environment has no OPENAI_API_KEY."
     assert evaluate.judging(settings).startswith("not run")
     assert doctor._judge(settings).needed is False
@@ -535,7 +535,7 @@ def test_without_a_key_nothing_is_asked(
 
 def test_a_profile_switches_it_off(server: Server, settings: profile.Profile) -> None:
     off = asking(settings, enabled=False)
-    assert gpt_rs.rate(off, [subject()], QUICK) == [[]] and not server.requests
+    assert gpt_rs.rate(off, [subject()]) == [[]] and not server.requests
     assert evaluate.why_no_ratings(off) == "not run: judge.enabled is false in this profile."
     assert not profile.load("smoke").judge.enabled
 
@@ -551,24 +551,24 @@ def test_the_key_goes_nowhere_but_into_the_header(
     server.otherwise = says(500, {"error": SECRET})
     said = []
     try:
-        gpt_rs.rate(asking(settings, concurrency=1), [subject()], QUICK)
+        gpt_rs.rate(asking(settings, concurrency=1), [subject()])
     except InputError as error:
         link: BaseException | None = error
         while link:
             said += [str(link), repr(link)]
             link = link.__cause__ or link.__context__
-    said += [*capsys.readouterr(), caplog.text, written(settings.layout.root), repr(endpoint.key())]
+    said += [*capsys.readouterr(), caplog.text, written(settings.layout.root), repr(keys.read(gpt_rs.KEY))]
     assert not [text for text in said if SECRET in text]
     assert "[key]" in written(settings.layout.judge)
-    assert not [body for _, _, body, _ in server.requests if SECRET in json.dumps(body)]
+    assert not [body for _, _, body in server.requests if SECRET in json.dumps(body)]
     assert SECRET not in json.dumps(settings.model_dump()) + repr(settings)
 
 
 @pytest.mark.parametrize("value", ["sk-a secret", "sk-secret\nX-Evil: 1", "sk-sécret", "sk-\x00secret"])
 def test_what_cannot_be_a_key_is_not_quoted(settings: profile.Profile, monkeypatch, value: str) -> None:
-    monkeypatch.setattr(endpoint.os, "environ", {endpoint.KEY: value})
+    monkeypatch.setattr(keys.os, "environ", {gpt_rs.KEY: value})
     with pytest.raises(InputError, match="OPENAI_API_KEY holds something that is no key") as error:
-        gpt_rs.rate(settings, [subject()], QUICK)
+        gpt_rs.rate(settings, [subject()])
     assert "cret" not in str(error.value)
     assert doctor._judge(settings).needed and not doctor._judge(settings).ok
 
@@ -576,9 +576,9 @@ def test_what_cannot_be_a_key_is_not_quoted(settings: profile.Profile, monkeypat
 def test_a_short_key_of_a_local_server_leaves_answers_alone(
     server: Server, settings: profile.Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(endpoint.KEY, "1")
+    monkeypatch.setenv(gpt_rs.KEY, "1")
     server.otherwise = rates(10)
-    assert gpt_rs.rate(settings, [subject()], QUICK)[0][0].value == 10.0
+    assert gpt_rs.rate(settings, [subject()])[0][0].value == 10.0
 
 
 @pytest.mark.parametrize(
@@ -620,7 +620,7 @@ def test_through_to_the_tables(
     server: Server, finished: profile.Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # First without a key: no row, no value, no claim, and a note that says why.
-    monkeypatch.delenv(endpoint.KEY)
+    monkeypatch.delenv(gpt_rs.KEY)
     computed = evaluate.evaluate(finished).read_text()
     assert "gpt_rs" not in computed and not server.requests
     before = {table.name: table for table in tables.build(finished)}
@@ -630,7 +630,7 @@ def test_through_to_the_tables(
     without_key = notebooks._recipe(finished, 5).key
 
     # With one: every method is rated, render and truth among them, and what was there stays.
-    monkeypatch.setenv(endpoint.KEY, SECRET)
+    monkeypatch.setenv(gpt_rs.KEY, SECRET)
     assert notebooks._recipe(finished, 5).key != without_key
     assert "run 05_evaluation again" in " ".join(tables.build(finished)[0].notes)
     server.otherwise = rates(6)
@@ -657,12 +657,12 @@ def test_through_to_the_tables(
     assert "gpt_rs" in before["claims"].notes[0] and "gpt_rs" not in after["claims"].notes[0]
 
     # Again, without a key: the same file, nothing asked, and nowhere the key.
-    monkeypatch.delenv(endpoint.KEY)
+    monkeypatch.delenv(gpt_rs.KEY)
     assert evaluate.evaluate(finished).read_text() == text and len(server.requests) == asked
     assert SECRET not in written(tmp_path)
 
     # A judge that stops leaves the other metrics.
-    monkeypatch.setenv(endpoint.KEY, SECRET)
+    monkeypatch.setenv(gpt_rs.KEY, SECRET)
     server.otherwise = says(401)
     with pytest.raises(InputError, match="refuses the key"):
         evaluate.evaluate(asking(finished, model="other"))
@@ -670,5 +670,5 @@ def test_through_to_the_tables(
 
 
 def test_tables_know_neither_torch_nor_the_network() -> None:
-    code = "import sys, rmkit.evaluation.tables; sys.exit(len({'torch', 'httpx'} & set(sys.modules)))"
+    code = "import sys, rmkit.evaluation.tables; sys.exit(len({'torch', 'httpx', 'httpx2', 'openai'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], cwd=gpt_rs.REPOSITORY, check=True)
