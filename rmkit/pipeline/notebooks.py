@@ -1,19 +1,21 @@
 """The series of notebooks, run in order, each in a process of its own (papermill; not in the paper).
 
-Reads notebooks/*.ipynb; writes results/<profile>/notebooks/<name>.ipynb (executed copies, after success only),
+Reads notebooks/NN_*.ipynb; writes results/<profile>/notebooks/<name>.ipynb (executed copies, after success only),
 times.json (seconds and peak memory of each), and at the end report.md once more, with all times in it.
 """
 
-import ctypes
 import hashlib
 import json
+import multiprocessing
 import os
-import re
 import signal
-import subprocess
 import sys
+import threading
 import time
+import traceback
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -39,29 +41,24 @@ class NotebookError(Exception):
 
 @dataclass(frozen=True)
 class Notebook:
-    """One of the series and what it writes under results/<profile>/."""
+    """One of the series: `writes` and `measures` stand in its own metadata, under `rmkit`."""
 
-    name: str
-    outputs: tuple[str, ...]
-    measures: bool = False  # whether its result hangs on there being a judge, and on clips that a user adds
+    path: Path
+    writes: tuple[str, ...] = ()  # files and folders under results/<profile>/
+    measures: bool = False  # whether its result depends on the metrics' models, and on clips that a user adds
 
     @property
-    def path(self) -> Path:
-        return FOLDER / f"{self.name}.ipynb"
+    def name(self) -> str:
+        return self.path.stem
 
 
-SERIES = (
-    Notebook("00_start_here", ()),
-    Notebook("01_data_prep", ("data", "truth", "clips")),
-    Notebook("02_anchoring", ("anchors",)),
-    Notebook("03_propagation_ablations", ("structure", "propagated")),
-    Notebook("04_iclora_training", ("pairs", "adapters", "enhanced/realmaster")),
-    Notebook(
-        "05_evaluation",
-        ("enhanced/colour_transfer", "enhanced/vae_ceiling", "metrics.csv", "tables", "figures"),
-        measures=True,
-    ),
-)
+def series() -> tuple[Notebook, ...]:
+    """The notebooks in the order in which they run, which is that of their names."""
+    found = []
+    for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb")):
+        facts = json.loads(path.read_text())["metadata"].get("rmkit", {})
+        found.append(Notebook(path, tuple(facts.get("writes", ())), facts.get("measures", False)))
+    return tuple(found)
 
 
 def run(profile: Profile) -> Path:
@@ -71,19 +68,20 @@ def run(profile: Profile) -> Path:
     """
     for which in models.named(profile):
         models.check(profile, which)  # before the first notebook, not in the second
-    parameter, ran = _parameter(profile), False
-    for i, notebook in enumerate(SERIES):
+    parameter, books, ran = _parameter(profile), series(), False
+    for i, notebook in enumerate(books):
         copy = executed(profile, notebook)
-        recipe = _recipe(profile, i)
-        if store.is_done(copy, recipe) and _listing(profile, notebook) == _recorded(copy):
+        recipe = _recipe(profile, notebook, books[:i])
+        if store.is_done(copy, recipe) and _listing(profile, notebook) == store.read_sidecar(copy)["outputs"]:
             print(f"{notebook.name}: up to date", flush=True)
             continue
         print(f"{notebook.name}: running", flush=True)
-        facts: dict[str, Any] = {}
+        started, facts = time.time(), {}
         with store.writing(copy, recipe, facts=facts) as temporary:
-            seconds, peak = _execute(profile, notebook, parameter, temporary)
+            peak = _execute(notebook, parameter, temporary, copy.with_suffix(".failed.ipynb"))
             facts |= {"outputs": _listing(profile, notebook), "peak_mib": round(peak)}
-        _record(profile, notebook, seconds, peak)
+        seconds = time.time() - started
+        _record(profile, books, notebook, seconds, peak)
         print(f"{notebook.name}: done in {seconds:.0f} s, at most {peak:.0f} MiB", flush=True)
         ran = True
     if ran or not profile.layout.report.is_file():
@@ -94,7 +92,7 @@ def run(profile: Profile) -> Path:
 
 def executed(profile: Profile, notebook: Notebook) -> Path:
     """Where the executed copy of a notebook is."""
-    return profile.layout.notebooks / f"{notebook.name}.ipynb"
+    return profile.layout.notebooks / notebook.path.name
 
 
 def _parameter(profile: Profile) -> str:
@@ -110,22 +108,20 @@ def _parameter(profile: Profile) -> str:
     return str(path)
 
 
-def _recipe(profile: Profile, index: int) -> store.Recipe:
-    """Everything a notebook's result hangs on: itself, the code, the profile, models, data, earlier outputs.
+def _recipe(profile: Profile, notebook: Notebook, earlier: Sequence[Notebook]) -> store.Recipe:
+    """Everything a notebook's result depends on: itself, the code, the profile, models, data, earlier outputs.
 
     Errs on the side of running again: a stage that finds its artefacts done takes no time.
     """
-    notebook = SERIES[index]
     inputs = {
         "notebook": store.fingerprint(notebook.path),
-        "code": _sources(),
+        "code": _digest((REPOSITORY / "rmkit").rglob("*.py"), REPOSITORY),
         "models": "+".join(models.fingerprint(profile, which) for which in models.named(profile)),
     }
     for key, folder in (("bundle", profile.data.bundle), ("root", profile.data.root)):
         if folder:
             inputs[key] = _digest([resolve(folder)])
-    for earlier in SERIES[:index]:
-        inputs[earlier.name] = _listing(profile, earlier)
+    inputs |= {before.name: _listing(profile, before) for before in earlier}
     if notebook.measures:
         inputs["judge"] = evaluate.why_no_ratings(profile) or store.fingerprint(gpt_rs.PROMPTS)
         added = [profile.layout.enhanced / method for method in methods.users_own(profile)]
@@ -133,120 +129,102 @@ def _recipe(profile: Profile, index: int) -> store.Recipe:
     return store.Recipe("notebooks", VERSION, profile.model_dump(mode="json"), inputs)
 
 
-def _sources() -> str:
-    digest = hashlib.sha256()
-    for file in sorted((REPOSITORY / "rmkit").rglob("*.py")):
-        digest.update(file.relative_to(REPOSITORY).as_posix().encode() + file.read_bytes())
-    return digest.hexdigest()[:32]
-
-
 def _listing(profile: Profile, notebook: Notebook) -> str:
     """Fingerprint of what a notebook wrote; changes when a file of it is edited or deleted."""
-    return _digest([profile.layout.root / name for name in notebook.outputs])
+    return _digest([profile.layout.root / name for name in notebook.writes])
 
 
-def _digest(paths: list[Path]) -> str:
-    """Of small files the content; of large ones size and time, as terabytes of clips are not read again."""
+def _digest(paths: Iterable[Path], root: Path | None = None) -> str:
+    """Of small files the content; of large ones size and time, as terabytes of clips are not read again.
+
+    Names count from `root`, else from the folder that holds the path.
+    """
     digest = hashlib.sha256()
-    for path in paths:
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in files:
-            if not file.is_file() or file.name.startswith(".") or _is_sidecar(file):
+    for path in sorted(paths):
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            is_sidecar = file.suffix == ".json" and file.with_suffix("").exists()
+            if not file.is_file() or file.name.startswith(".") or is_sidecar:
                 continue
             facts = file.stat()
             large = facts.st_size > SMALL
             what = f"{facts.st_size} {facts.st_mtime_ns}" if large else store.fingerprint(file)
-            digest.update(f"{file.relative_to(path.parent).as_posix()} {what}\n".encode())
+            digest.update(f"{file.relative_to(root or path.parent).as_posix()} {what}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def _is_sidecar(file: Path) -> bool:
-    return file.suffix == ".json" and file.with_suffix("").exists()
+def _execute(notebook: Notebook, parameter: str, target: Path, failed: Path) -> float:
+    """Run one notebook into `target`; returns MiB of its largest process.
+
+    The copy of a notebook that failed is moved to `failed`, to be looked at.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(notebook.path, target, parameter, sending), daemon=True)
+    process.start()
+    sending.close()
+    try:
+        came = receiving.recv()
+    except EOFError:
+        came = NotebookError(f"{notebook.name} ended without a word: the machine may have run out of memory.")
+    finally:
+        process.terminate()
+        process.join()
+    if isinstance(came, Exception):
+        if target.is_file():
+            target.replace(failed)
+        raise came
+    failed.unlink(missing_ok=True)
+    return came
 
 
-def _recorded(copy: Path) -> str | None:
-    return store.read_sidecar(copy).get("outputs")
+def _work(path: Path, target: Path, parameter: str, sending: Connection) -> None:
+    """The process of one notebook: sends back MiB of the largest process, or the exception to be raised."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner is interrupted too, and ends this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import resource
 
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
 
-def _execute(profile: Profile, notebook: Notebook, parameter: str, target: Path) -> tuple[float, float]:
-    """Run one notebook into `target`; returns seconds and MiB of its largest process."""
-    command = [sys.executable, "-m", "papermill", str(notebook.path), str(target), "-k", "python3"]
-    command += ["-r", "profile", parameter, "--cwd", str(REPOSITORY), "--no-progress-bar"]
-    command += ["--log-level", "ERROR", "--stdout-file", "-"]
-    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-    variables = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    errors = target.with_name(f".{notebook.name}.stderr")
-    started = time.time()
-    with errors.open("w+") as stream:
-        process = subprocess.Popen(
-            command, env=variables, stderr=stream, cwd=REPOSITORY, preexec_fn=_die_with_parent
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    try:
+        papermill.execute_notebook(
+            path,
+            target,
+            parameters={"profile": parameter},
+            kernel_name="python3",
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            cwd=REPOSITORY,
+            extra_arguments=["--log-level=ERROR"],  # of the kernel, which warns of its unencrypted sockets
         )
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-        finally:
-            errors.unlink(missing_ok=True)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        stream.seek(0)
-        said = stream.read()
-    if process.returncode:
-        _keep_failed(profile, notebook, target)
-        _explain(notebook, target, said)
-    _failed(profile, notebook).unlink(missing_ok=True)
+    except PapermillExecutionError as error:
+        if error.ename == "InputError":
+            return sending.send(InputError(error.evalue))
+        return sending.send(NotebookError(f"{path.stem} failed:\n{_tail(str(error))}"))
+    except Exception:
+        said = _tail(traceback.format_exc())
+        return sending.send(NotebookError(f"{path.stem} failed outside its cells:\n{said}"))
     # Linux counts in KiB, macOS in bytes.
-    peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return time.time() - started, peak
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    sending.send(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
-def _die_with_parent() -> None:
-    """On Linux, have the notebook end with a runner that is killed: two must not run at once."""
-    if sys.platform == "linux":
-        set_death_signal = 1  # PR_SET_PDEATHSIG
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+def _end_with_parent() -> None:
+    """End with a runner that is killed, and the kernel, which watches its parent, ends with this: two must not run."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
-def _explain(notebook: Notebook, target: Path, said: str) -> None:
-    """Raise what the failing cell raised: its InputError, or a NotebookError with the traceback's tail."""
-    error = _error_of(target)
-    if error is None:
-        tail = "\n".join(said.strip().splitlines()[-TAIL:])
-        raise NotebookError(f"{notebook.name} failed outside its cells:\n{tail}")
-    if error["ename"] == "InputError":
-        raise InputError(error["evalue"])
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error["traceback"])).splitlines()
-    raise NotebookError(f"{notebook.name} failed:\n" + "\n".join(lines[-TAIL:]))
+def _tail(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-TAIL:])
 
 
-def _error_of(path: Path) -> dict[str, Any] | None:
-    """The error output of an executed notebook, if it has one."""
-    if not path.is_file():
-        return None
-    for cell in json.loads(path.read_text())["cells"]:
-        for output in cell.get("outputs", []):
-            if output["output_type"] == "error":
-                return output
-    return None
-
-
-def _failed(profile: Profile, notebook: Notebook) -> Path:
-    return profile.layout.notebooks / f"{notebook.name}.failed.ipynb"
-
-
-def _keep_failed(profile: Profile, notebook: Notebook, target: Path) -> None:
-    """A failed copy under another name, to look at; the executed one is only there after success."""
-    if target.is_file():
-        _failed(profile, notebook).write_bytes(target.read_bytes())
-
-
-def _record(profile: Profile, notebook: Notebook, seconds: float, peak: float) -> None:
-    facts = {
-        "seconds": round(seconds, 1),
-        "peak_mib": round(peak),
-        "device": machine.device_name(profile),
-    }
+def _record(
+    profile: Profile, books: Sequence[Notebook], notebook: Notebook, seconds: float, peak: float
+) -> None:
+    facts: dict[str, Any] = {"seconds": round(seconds, 1), "peak_mib": round(peak)}
+    facts["device"] = machine.device_name(profile)
     recorded = {**machine.notebook_times(profile), notebook.name: facts}
-    ordered = {n.name: recorded[n.name] for n in SERIES if n.name in recorded}
+    ordered = {book.name: recorded[book.name] for book in books if book.name in recorded}
     store.write_json(profile.layout.notebooks / "times.json", ordered)

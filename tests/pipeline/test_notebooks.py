@@ -3,10 +3,15 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from rmkit import profile
@@ -26,7 +31,18 @@ def cells(path: Path, kind: str = "code") -> list[dict]:
 
 
 def test_the_series_is_what_lies_in_the_folder() -> None:
-    assert [path.stem for path in BOOKS] == [notebook.name for notebook in notebooks.SERIES]
+    assert BOOKS == [notebook.path for notebook in notebooks.series()]
+
+
+def test_a_notebook_says_what_it_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clips, evaluation = (notebooks.series()[i] for i in (1, 5))
+    assert clips.writes == ("data", "truth", "clips") and not clips.measures
+    assert "metrics.csv" in evaluation.writes and evaluation.measures
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    for name in ("10_b", "06_a", "notes"):
+        (tmp_path / f"{name}.ipynb").write_text('{"cells": [], "metadata": {}}')
+    assert [notebook.name for notebook in notebooks.series()] == ["06_a", "10_b"]
+    assert notebooks.series()[0].writes == ()
 
 
 @pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
@@ -71,7 +87,7 @@ def test_the_series_runs_and_then_does_nothing(
     assert "Table 2" in text and "does not hold" in text and "| 05_evaluation |" in text
     frame = statistics.load(series)
     assert set(frame.method) >= {"render", "colour_transfer", "vae_ceiling", "edges", "realmaster"}
-    for notebook in notebooks.SERIES:
+    for notebook in notebooks.series():
         copy = notebooks.executed(series, notebook)
         assert any(cell["outputs"] for cell in cells(copy))
         assert machine.notebook_times(series)[notebook.name]["peak_mib"] > 50
@@ -83,7 +99,7 @@ def test_the_series_runs_and_then_does_nothing(
     before = state()
     capsys.readouterr()
     notebooks.run(series)
-    assert capsys.readouterr().out.count("up to date") == len(notebooks.SERIES)
+    assert capsys.readouterr().out.count("up to date") == len(notebooks.series())
     assert state() == before
 
     # One clip is lost: the notebook that makes it runs again, and the values stay.
@@ -105,23 +121,22 @@ def test_clips_that_a_user_adds_are_measured(tiny_profile: profile.Profile, tmp_
             "judge": tiny_profile.judge.model_copy(update={"real": str(tmp_path)}),
         }
     )
-    last = len(notebooks.SERIES) - 1
-    seen = [notebooks._recipe(settings, last).inputs]
+    *others, last = notebooks.series()
+    seen = [notebooks._recipe(settings, last, others).inputs]
     for folder in (
         settings.layout.enhanced / "mine",
         settings.layout.enhanced / "lucy_edit",
         tmp_path,
     ):
         video.write(folder / "a.mp4", np.zeros((2, 32, 48, 3), np.uint8), 16)
-        seen.append(notebooks._recipe(settings, last).inputs)
+        seen.append(notebooks._recipe(settings, last, others).inputs)
     assert len({inputs["added"] for inputs in seen}) == 4
-    assert all("added" not in notebooks._recipe(settings, i).inputs for i in range(last))
+    assert all("added" not in notebooks._recipe(settings, other, ()).inputs for other in others)
 
 
 def test_a_failing_cell_leaves_no_executed_copy(series: profile.Profile, tmp_path: Path, monkeypatch) -> None:
     book = json.loads((REPOSITORY / "notebooks" / "00_start_here.ipynb").read_text())
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
-    monkeypatch.setattr(notebooks, "SERIES", notebooks.SERIES[:1])
 
     def write(source: str) -> None:
         book["cells"] = book["cells"][:4]
@@ -134,7 +149,7 @@ def test_a_failing_cell_leaves_no_executed_copy(series: profile.Profile, tmp_pat
     write("1 / 0")
     with pytest.raises(notebooks.NotebookError, match=r"ZeroDivisionError: division by zero$"):
         notebooks.run(series)
-    copy = notebooks.executed(series, notebooks.SERIES[0])
+    copy = notebooks.executed(series, notebooks.series()[0])
     assert not copy.exists() and not store.sidecar_of(copy).exists()
     assert copy.with_name("00_start_here.failed.ipynb").exists()
 
@@ -144,3 +159,47 @@ def test_a_missing_checkpoint_stops_the_series_before_it_starts(series: profile.
     content["models"]["vace"] = "no/such folder"
     with pytest.raises(InputError, match="no/such folder"):
         notebooks.run(profile.Profile.model_validate(content))
+
+
+RUNNER = """
+import sys
+from pathlib import Path
+from rmkit.pipeline import notebooks
+book, target = Path(sys.argv[1]), Path(sys.argv[2])
+notebooks._execute(notebooks.Notebook(book), "mini", target, target.with_suffix(".failed"))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_notebook_ends_with_its_runner(tmp_path: Path, how: signal.Signals) -> None:
+    """Two must not write to the same folder at once, however the first was ended."""
+    book = json.loads((REPOSITORY / "notebooks" / "00_start_here.ipynb").read_text())
+    book["cells"] = book["cells"][1:2] + book["cells"][3:4]
+    running = tmp_path / "running"
+    book["cells"][1]["source"] = (
+        f"import os, pathlib, time\npathlib.Path({str(running)!r}).write_text(f'{{os.getpid()}} {{os.getppid()}}')\n"
+        "time.sleep(300)"
+    )
+    path = tmp_path / "00_sleeps.ipynb"
+    path.write_text(json.dumps(book))
+    command = [sys.executable, "-c", RUNNER, str(path), str(tmp_path / "copy.ipynb")]
+    runner = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    assert _within(60, lambda: running.is_file() and running.read_text())
+    runner.send_signal(how)
+    assert runner.wait(30) != 0
+    kernel, worker = (int(pid) for pid in running.read_text().split())
+    assert _within(10, lambda: not any(_runs(pid) for pid in (kernel, worker)))
+    assert not (tmp_path / "copy.failed").exists()
+
+
+def _within(seconds: float, holds: Callable[[], object]) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if holds():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
