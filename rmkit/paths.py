@@ -15,99 +15,36 @@ def resolve(path: str | Path) -> Path:
     return path if path.is_absolute() else REPOSITORY / path
 
 
+def _under(name: str) -> property:
+    return property(lambda layout: layout.root / name)
+
+
 @dataclass(frozen=True)
 class Layout:
-    """The folders of one run, named as DESIGN's "What a run leaves" lists them."""
+    """The folders and files of one run, each a path under `root`, as DESIGN's "What a run leaves" lists them."""
 
     root: Path
 
-    @property
-    def data(self) -> Path:
-        """Source videos, unpacked into the layouts of the real datasets."""
-        return self.root / "data"
-
-    @property
-    def truth(self) -> Path:
-        """Ground truth of the diorama's validation clips; only metrics may read it."""
-        return self.root / "truth"
-
-    @property
-    def clips(self) -> Path:
-        return self.root / "clips"
-
-    @property
-    def anchors(self) -> Path:
-        return self.root / "anchors"
-
-    @property
-    def structure(self) -> Path:
-        return self.root / "structure"
-
-    @property
-    def propagated(self) -> Path:
-        return self.root / "propagated"
-
-    @property
-    def pairs(self) -> Path:
-        return self.root / "pairs"
-
-    @property
-    def faces(self) -> Path:
-        """Faces found in videos, one file a method and clip: what the filter and ArcFace share."""
-        return self.root / "faces"
-
-    @property
-    def adapters(self) -> Path:
-        return self.root / "adapters"
-
-    @property
-    def enhanced(self) -> Path:
-        return self.root / "enhanced"
-
-    @property
-    def features(self) -> Path:
-        """What the feature model found, a file a method and clip."""
-        return self.root / "features"
-
-    @property
-    def scored(self) -> Path:
-        """Values of clips of the user's own, a csv and a folder of parts for each folder of outputs."""
-        return self.root / "scored"
-
-    @property
-    def offline_judge(self) -> Path:
-        """Ratings by the offline judge, a file a method and clip."""
-        return self.root / "offline_judge"
-
-    @property
-    def judge(self) -> Path:
-        """Raw answers of the judge: paid for, so nothing of the kit deletes them."""
-        return self.root / "judge"
-
-    @property
-    def study(self) -> Path:
-        """The user study: a page for participants, and the key that they must not see."""
-        return self.root / "study"
-
-    @property
-    def tables(self) -> Path:
-        return self.root / "tables"
-
-    @property
-    def figures(self) -> Path:
-        return self.root / "figures"
-
-    @property
-    def notebooks(self) -> Path:
-        return self.root / "notebooks"
-
-    @property
-    def metrics(self) -> Path:
-        return self.root / "metrics.csv"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report.md"
+    data = _under("data")  # source videos, unpacked into the layouts of the real datasets
+    truth = _under("truth")  # ground truth of the diorama's validation clips; only metrics may read it
+    clips = _under("clips")
+    anchors = _under("anchors")
+    structure = _under("structure")
+    propagated = _under("propagated")
+    pairs = _under("pairs")
+    faces = _under("faces")  # found in videos, one file a method and clip: what the filter and ArcFace share
+    adapters = _under("adapters")
+    enhanced = _under("enhanced")
+    features = _under("features")  # what DINO found, a file a method and clip
+    scored = _under("scored")  # values of the user's own clips: a csv and a folder for each folder of outputs
+    offline_judge = _under("offline_judge")  # its ratings, a file a method and clip
+    judge = _under("judge")  # raw answers of the judge: paid for, so nothing of the kit deletes them
+    study = _under("study")  # a page for participants, and the key that they must not see
+    tables = _under("tables")
+    figures = _under("figures")
+    notebooks = _under("notebooks")
+    metrics = _under("metrics.csv")
+    report = _under("report.md")
 
     @property
     def reference(self) -> Path:

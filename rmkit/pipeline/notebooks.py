@@ -196,7 +196,7 @@ def _work(path: Path, target: Path, parameter: str, sending: Connection) -> None
             progress_bar=False,
             stdout_file=sys.stdout,
             cwd=REPOSITORY,
-            extra_arguments=["--log-level=ERROR"],  # of the kernel, which warns of its unencrypted sockets
+            extra_arguments=["--log-level=CRITICAL"],  # the kernel warns of its sockets and of its own end
         )
     except PapermillExecutionError as error:
         if error.ename == "InputError":
