@@ -10,6 +10,7 @@ import time
 import pandas as pd
 
 from rmkit import metrics, profile
+from rmkit.attention.one_way import CACHED
 from rmkit.baselines import truth
 from rmkit.errors import InputError
 from rmkit.evaluation import statistics, tables
@@ -17,10 +18,9 @@ from rmkit.evaluation.typeset import Table, cell
 from rmkit.kit import video
 from rmkit.kit.progress import track
 from rmkit.method import encode, enhance, sampling, training
-from rmkit.method.incontext import ATTENTION, CACHED, uncached
+from rmkit.method.incontext import MODES, training_mode
 from rmkit.profile import Profile
 
-MODES = tuple(ATTENTION)
 METRICS = ("psnr_truth", "ssim_truth")
 TURNS = 3  # of which the fastest counts: whatever else the machine does only slows a clip down
 
@@ -44,7 +44,7 @@ def compare(settings: Profile) -> Table:
     seconds = timed(settings, chosen[0])
     cells, data = [], []
     for mode in seconds:
-        trained = uncached(mode)
+        trained = training_mode(mode)
         means = {metric: statistics.mean(frame, trained, metric) for metric in METRICS}
         apart = statistics.difference(frame, "psnr_truth", trained, MODES[0])
         over = "" if trained == MODES[0] else cell(apart, "psnr_truth", signed=True)
@@ -80,7 +80,7 @@ def timed(settings: Profile, clip: sampling.Clip) -> dict[str, float]:
     best = dict.fromkeys((*MODES, CACHED), float("inf"))
     for _ in range(TURNS):
         for mode in best:
-            here, pipeline = in_mode(settings, uncached(mode), mode), pipelines[uncached(mode)]
+            here, pipeline = in_mode(settings, training_mode(mode), mode), pipelines[training_mode(mode)]
             started = time.perf_counter()
             enhance.run(here, pipeline, frames, text, negative, 0)
             best[mode] = min(best[mode], time.perf_counter() - started)

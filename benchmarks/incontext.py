@@ -18,8 +18,10 @@ from concatenation import concatenated
 from diffusers import WanTransformer3DModel
 from torch.profiler import ProfilerActivity, profile
 
+from rmkit.attention.key_value_cache import cache_bytes
+from rmkit.attention.one_way import CACHED
 from rmkit.kit import machine
-from rmkit.method.incontext import CACHED, cache_bytes, in_context
+from rmkit.method.incontext import in_context
 
 TURNS = 3  # of which the fastest counts: whatever else the machine does only slows a step down
 PLAIN, CONCATENATION = "plain T2V", "frame concatenation"

@@ -15,8 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rmkit import profile
+from rmkit.attention.one_way import CACHED
 from rmkit.evaluation import typeset
-from rmkit.method.incontext import CACHED, in_context
+from rmkit.method.incontext import in_context
 
 SHAPE, GRID = bench.Shape(width=96, heads=2, feed_forward=256, layers=2, text=9, text_width=40), (2, 12, 17)
 

@@ -12,7 +12,7 @@ from rmkit.baselines import outside, per_frame, truth
 from rmkit.errors import InputError
 from rmkit.kit import video
 from rmkit.method import anchoring, sampling
-from rmkit.method.incontext import ATTENTION
+from rmkit.method.incontext import MODES
 from rmkit.method.sampling import Clip
 from rmkit.metrics import gpt_rs
 from rmkit.profile import Profile
@@ -54,7 +54,7 @@ def labels(profile: Profile) -> dict[str, str]:
 def unlisted(profile: Profile) -> list[str]:
     """Folders under enhanced/ that hold clips and are no method's, nor of a mode that `make compare-modes` compares."""
     found = {clip.parent.name for clip in profile.layout.enhanced.glob("*/*.mp4")}
-    return sorted(found - labels(profile).keys() - ATTENTION.keys())
+    return sorted(found - labels(profile).keys() - set(MODES))
 
 
 def why_not(profile: Profile, method: str) -> str:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rmkit.attention.key_value_cache import Placement, placement
+from rmkit.attention.one_way import CACHED
 from rmkit.kit import models, progress, store, video
 from rmkit.method import encode, lora, sampling, training
-from rmkit.method.incontext import CACHED, Place, Reference, in_context, place, uncached
+from rmkit.method.incontext import Reference, in_context, training_mode
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
 
@@ -47,7 +49,7 @@ def enhance(profile: Profile, clips: Sequence[Clip], name: str = training.NAME) 
     texts = {text: encode.text(pipeline, text) for text in {_prompt(profile, clip) for clip in todo}}
     negative_text = negative(profile, pipeline)
     if mode(profile) == CACHED:
-        print(f"in context: {_kept(profile, pipeline)}")
+        print(f"in context: {_placement(profile, pipeline)}")
     for clip in progress.track(todo, "enhance"):
         frames = run(
             profile,
@@ -65,7 +67,7 @@ def enhance(profile: Profile, clips: Sequence[Clip], name: str = training.NAME) 
 def check_adapter(profile: Profile, folder: Path) -> None:
     """Raise InputError unless `folder` holds an adapter for each expert that fits the profile and its mode."""
     for expert in lora.experts(profile):
-        lora.check(profile, folder / expert.name, expert, uncached(mode(profile)))
+        lora.check(profile, folder / expert.name, expert, training_mode(mode(profile)))
 
 
 def load(profile: Profile, folder: Path) -> "WanPipeline":
@@ -130,8 +132,8 @@ def sample(
     ).frames
 
 
-def _kept(profile: Profile, pipeline: "WanPipeline") -> Place:
-    """Where the keys and values of a clip's render will be kept: said before the first clip."""
+def _placement(profile: Profile, pipeline: "WanPipeline") -> Placement:
+    """Where the keys and values of a clip's render will be cached: said before the first clip."""
     import torch
 
     size, spatial = profile.clips, pipeline.vae_scale_factor_spatial
@@ -142,7 +144,7 @@ def _kept(profile: Profile, pipeline: "WanPipeline") -> Place:
         dtype=transformer.dtype,
         device=pipeline._execution_device,
     )
-    return place(transformer, noisy, profile.enhance.cache)
+    return placement(transformer, noisy, profile.enhance.cache)
 
 
 def transformers(pipeline: "WanPipeline") -> "list[WanTransformer3DModel]":

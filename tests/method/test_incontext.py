@@ -71,7 +71,7 @@ def test_bfloat16_is_no_further_from_float32_than_frame_concatenation(mode, slow
     assert (fold.float() - exact).square().mean().sqrt() < 1.25 * spread
 
 
-@pytest.mark.parametrize("mode", incontext.ATTENTION)
+@pytest.mark.parametrize("mode", incontext.MODES)
 def test_rows_of_a_batch_do_not_mix(mode):
     model, pair = expert(0), reference(2)
     with torch.no_grad(), in_context(model, pair, mode=mode) as shown:
@@ -93,10 +93,8 @@ def test_one_reference_serves_all_rows_and_scalar_timesteps():
 
 
 def test_target_alone_is_the_base_model(monkeypatch):
-    """Zero adapters and each row attending to itself: the processor and the hooks add nothing."""
-    monkeypatch.setitem(
-        incontext.ATTENTION, "target_only", lambda attention, *projected: attention(*projected)
-    )
+    """Zero adapters and each row attending to itself: the hooks add nothing."""
+    monkeypatch.setitem(incontext.PROCESSORS, "target_only", lambda stock: stock)
     model = adapted(gaussian=False)
     with torch.no_grad():
         base = expert(0)(**inputs()).sample

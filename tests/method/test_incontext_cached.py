@@ -1,4 +1,4 @@
-"""Keys and values of the reference kept over the steps: the same result, computed once a text."""
+"""Keys and values of the reference cached over the steps: the same result, computed once a text."""
 
 import gc
 import weakref
@@ -8,9 +8,11 @@ import torch
 from diffusers import FirstBlockCacheConfig, WanTransformer3DModel
 from small_wan import adapted, expert, inputs, reference
 
+from rmkit.attention import key_value_cache
+from rmkit.attention.key_value_cache import cache_bytes, placement
+from rmkit.attention.one_way import CACHED
 from rmkit.errors import InputError
-from rmkit.method import incontext
-from rmkit.method.incontext import CACHED, Reference, cache_bytes, in_context
+from rmkit.method.incontext import Reference, in_context
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -70,7 +72,7 @@ def test_cached_equals_one_way_in_bfloat16():
 
 
 @pytest.mark.parametrize("changed", ["text", "reference", "scale"])
-def test_what_is_kept_is_of_the_same_inputs(passes, changed):
+def test_what_is_cached_is_of_the_same_inputs(passes, changed):
     """Also when a buffer is filled anew, so that it is the same object with another content."""
     model, call, shown = adapted(), {**inputs(), "attention_kwargs": {"scale": 1.0}}, reference()
     with in_context(model, shown, mode=CACHED):
@@ -94,27 +96,27 @@ def test_experts_that_share_a_reference_share_its_memory():
         texts = [{**inputs(), "encoder_hidden_states": torch.randn(2, 5, 8)} for _ in range(2)]
         for call in texts:
             high(**call)
-        first = weakref.ref(shown.kept[0].layers[0][0].values)
+        first = weakref.ref(shown.cached[0].layers[0][0].values)
         for call in texts:
             low(**call)
             gc.collect()
             assert first() is None
-        assert [kept.transformer for kept in shown.kept] == [low, low]
-        states = [states.values for layer in shown.kept[0].layers for states in layer]
+        assert [entry.transformer for entry in shown.cached] == [low, low]
+        states = [states.values for layer in shown.cached[0].layers for states in layer]
         assert sum(part.nbytes for part in states) == cache_bytes(low, inputs()["hidden_states"])
-    assert not shown.kept
+    assert not shown.cached
 
 
-def test_place_is_chosen_by_free_memory(monkeypatch):
-    """On a device that is not here, so the place alone."""
+def test_placement_is_chosen_by_free_memory(monkeypatch):
+    """On a device that is not here, so the placement alone."""
     model, noisy = expert(0), torch.empty(2, 4, 3, 4, 6, device="meta")
     size, small, room = cache_bytes(model, noisy), cache_bytes(model, noisy, in_8_bit=True), {}
-    monkeypatch.setattr(incontext, "_free", lambda device: room[device.type])
-    working = incontext.WORKING_WIDTHS * incontext._widths(model, noisy)
+    monkeypatch.setattr(key_value_cache, "_free", lambda device: room[device.type])
+    working = key_value_cache.WORKING_WIDTHS * key_value_cache._widths(model, noisy)
 
     def chosen(on_device, on_cpu, cache="auto"):
         room.update(meta=on_device, cpu=on_cpu)
-        found = incontext.place(model, noisy, cache)
+        found = placement(model, noisy, cache)
         assert found.size == (small if found.in_8_bit else size)
         return found.device.type, found.in_8_bit
 
@@ -126,7 +128,7 @@ def test_place_is_chosen_by_free_memory(monkeypatch):
     assert chosen(working + size, 0, "cpu") == ("cpu", False)
     with pytest.raises(InputError, match=r"0\.0 GiB on cpu and 0\.0 GiB on meta beside a pass: use mode"):
         chosen(working + small - 1, small - 1)
-    assert "GiB a text on meta, rounded to 8 bit" in str(incontext.place(model, noisy, "8-bit"))
+    assert "GiB a text on meta, rounded to 8 bit" in str(placement(model, noisy, "8-bit"))
     room["cpu"] = 0
     with in_context(model, reference(), CACHED), pytest.raises(InputError, match="a text"):
         model(**inputs())
@@ -142,7 +144,7 @@ def test_in_8_bit_it_is_nearly_the_same_in_less_room(dtype):
         first, again = model(**call).sample, model(**call).sample
         parts = [
             part
-            for layer in shown.kept[0].layers
+            for layer in shown.cached[0].layers
             for states in layer
             for part in (states.values, states.step)
         ]
@@ -156,10 +158,10 @@ def test_in_8_bit_it_is_nearly_the_same_in_less_room(dtype):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: CPU memory is another place there")
-def test_kept_in_either_place_it_is_the_same():
+def test_cached_in_either_place_it_is_the_same():
     model = adapted()
     uncached = denoise(model, reference(), "one-way")
-    cached = [denoise(model.cuda(), reference(), CACHED, cache=place) for place in ("device", "cpu")]
+    cached = [denoise(model.cuda(), reference(), CACHED, cache=where) for where in ("device", "cpu")]
     assert torch.equal(*cached)
     assert (cached[0].cpu() - uncached).abs().max() < 1e-4
 
@@ -169,13 +171,13 @@ def test_restored_after_an_error(monkeypatch):
     before, processors = model(**inputs()).sample, dict(model.attn_processors)
     with pytest.raises(RuntimeError), in_context(model, shown, CACHED):
         model(**inputs())
-        layers = [block.attn1.processor.attend for block in model.blocks]
+        layers = [block.attn1.processor for block in model.blocks]
         with monkeypatch.context() as broken, pytest.raises(TypeError):
             broken.setattr(model.blocks[1], "forward", None)
             model(**inputs())
-        assert [layer.kept for layer in layers] == [None, None]
+        assert [layer.cached for layer in layers] == [None, None]
         raise RuntimeError
-    assert not shown.kept and dict(model.attn_processors) == processors
+    assert not shown.cached and dict(model.attn_processors) == processors
     assert not model._forward_hooks and not model._forward_pre_hooks
     assert torch.equal(model(**inputs()).sample, before)
 

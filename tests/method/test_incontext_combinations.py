@@ -9,7 +9,7 @@ from torch._dynamo.testing import CompileCounter
 from rmkit.method import incontext
 from rmkit.method.incontext import CACHED, in_context
 
-MODES = [*incontext.ATTENTION, CACHED]
+MODES = [*incontext.MODES, CACHED]
 
 
 def predict(model: WanTransformer3DModel, mode: str, calls: int = 2) -> torch.Tensor:
@@ -26,7 +26,7 @@ def gradients(model: WanTransformer3DModel, mode: str) -> dict[str, torch.Tensor
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("mode", incontext.ATTENTION)
+@pytest.mark.parametrize("mode", incontext.MODES)
 def test_every_adapter_learns_with_and_without_checkpointing(mode):
     plain = gradients(adapted(), mode)
     model = adapted()
@@ -49,6 +49,15 @@ def test_attention_backend_can_be_chosen(mode):
         other = model(**inputs()).sample
     assert {str(backend.value) for backend in chosen} == {"_native_math"}
     assert (native - other).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_projections_can_be_fused(mode):
+    model = expert(0)
+    apart = predict(model, mode)
+    model.fuse_qkv_projections()
+    assert all(block.attn1.fused_projections for block in model.blocks)
+    assert (predict(model, mode) - apart).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -107,7 +116,7 @@ def test_weights_can_be_offloaded_to_the_cpu_on_a_stream(mode):
     assert (sample.cpu() - want).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("mode", incontext.ATTENTION)
+@pytest.mark.parametrize("mode", incontext.MODES)
 def test_first_block_cache_that_skips_nothing_changes_nothing(mode):
     """In mode "one-way cached" it is refused (test_incontext_cached)."""
     model = adapted()
