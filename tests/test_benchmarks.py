@@ -95,7 +95,7 @@ def test_a_jump_where_windows_join_is_seen_there(monkeypatch, capsys):
     clip = SimpleNamespace(id="clip")
     fakes = {"load": lambda *_: [clip], "path": lambda *_: None, "repeats": lambda *_: 2}
     for name, fake in fakes.items():
-        monkeypatch.setattr(seams.clips, name, fake)
+        monkeypatch.setattr(seams.sampling, name, fake)
     for module, name in (
         (seams.enhance, "load"),
         (seams.enhance, "negative"),
@@ -112,7 +112,7 @@ def test_a_jump_where_windows_join_is_seen_there(monkeypatch, capsys):
                 ramp[jump:] = [frame + 10 for frame in ramp[jump:]]
             return ramp
 
-        monkeypatch.setattr(seams.film, "enhanced", made)
+        monkeypatch.setattr(seams.own_video, "enhanced", made)
         ((_, joins, elsewhere),) = seams.measure(settings)
         assert (joins > 1, elsewhere > 1) == (at_join, not at_join)
     monkeypatch.setattr("sys.argv", ["seams.py"])
