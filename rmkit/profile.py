@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rmkit.errors import InputError
-from rmkit.paths import REPOSITORY, Layout, resolve
+from rmkit.paths import REPOSITORY, Layout
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -23,13 +23,26 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _require_file(room: str, name: str) -> str:
+    """The name, if rmkit/<room>/<name>.py exists (it is not imported); ValueError with the known ones if not."""
+    known = sorted(path.stem for path in (Path(__file__).parent / room).glob("[a-z]*.py"))
+    if name not in known:
+        raise ValueError(f"there is no rmkit/{room}/{name}.py; known are {', '.join(known)}")
+    return name
+
+
 class Data(Settings):
-    source: Literal["sailvos"] = Field("sailvos", description="dataset reader")
-    root: str | None = Field(None, description="dataset folder; null: the unpacked diorama")
-    bundle: str | None = Field(None, description="diorama bundle that 01_data_prep unpacks")
+    source: str = Field("sailvos", description="the file of rmkit/sources/ that reads the data set")
+    root: str | None = Field(None, description="folder of the data set; null: the source needs none")
+    bundle: str | None = Field(None, description="the diorama's bundle, which 01_data_prep unpacks")
     train_clips: int = Field(ge=0, description="clips sampled for training (paper: 3,050)")
     validation_clips: int = Field(ge=1, description="benchmark clips (paper: 100)")
     cut_ratio: float = Field(2.0, gt=1, description="change at a cut, in that of the frames around it (ours)")
+
+    @field_validator("source")
+    @classmethod
+    def _source(cls, value: str) -> str:
+        return _require_file("sources", value)
 
 
 class Clips(Settings):
@@ -310,11 +323,6 @@ class Profile(Settings):
     @property
     def layout(self) -> Layout:
         return Layout(REPOSITORY / "results" / self.name)
-
-    @property
-    def data_root(self) -> Path:
-        """Folder of the source dataset: the user's, or the diorama unpacked by 01_data_prep."""
-        return resolve(self.data.root) if self.data.root else self.layout.data / "sailvos"
 
 
 def load(name: str | Path) -> Profile:

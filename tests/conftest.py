@@ -68,7 +68,7 @@ def tiny_profile(tiny_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.Mon
     made = profile.Profile.model_validate(
         {
             "name": "tiny",
-            "data": {"train_clips": 2, "validation_clips": 2},
+            "data": {"root": str(tmp_path / "dataset"), "train_clips": 2, "validation_clips": 2},
             "clips": {"frames": FRAMES, "height": HEIGHT, "width": WIDTH},
             "models": {
                 **{name: str(tiny_checkpoints / name) for name in ("wan", "vace", "editor")},
@@ -84,7 +84,7 @@ def tiny_profile(tiny_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.Mon
             "enhance": {"steps": 2, "guidance_low": 1.0, "guidance_high": 1.0, "shift": 3.0},
         }
     )
-    write_dataset(made.data_root)
+    write_dataset(tmp_path / "dataset")
     return made
 
 
@@ -118,7 +118,7 @@ def set_model(settings: profile.Profile, which: str, folder: Path | str | None) 
 @pytest.fixture
 def tiny_clips(tiny_profile: profile.Profile) -> list[sampling.Clip]:
     """The profile's two training and two validation clips, sampled and stored."""
-    return sampling.sample(tiny_profile, progress=False)
+    return sampling.sample(tiny_profile)
 
 
 def write_dataset(root: Path, sequences: int = 2, frames: int = 5) -> None:

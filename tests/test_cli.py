@@ -108,8 +108,7 @@ def test_stages_before_their_inputs(capsys, tiny_profile: profile.Profile, tmp_p
 )
 def test_missing_checkpoint(capsys, sampled: Path, tiny_profile, tmp_path: Path, command: str, which: str):
     before = contents(tiny_profile.layout.root)
-    root = {"root": str(tiny_profile.data_root)}
-    path = saved(tiny_profile, tmp_path, models={which: "no/such/folder"}, data=root)
+    path = saved(tiny_profile, tmp_path, models={which: "no/such/folder"})
     line = refused(capsys, command, path)
     assert f"models.{which} is no/such/folder" in line and "does not exist" in line
     assert contents(tiny_profile.layout.root) == before
@@ -138,7 +137,7 @@ def test_a_truncated_clip_is_made_again_by_the_first_stage(capsys, sampled: Path
     before = contents(tiny_profile.layout.clips)
     bad.unlink()
     tiny = profile.load(sampled)
-    sampling.sample(tiny, progress=False)
+    sampling.sample(tiny)
     after = contents(tiny_profile.layout.clips)
     assert after[bad.name] == before[bad.name]
 
@@ -202,12 +201,7 @@ def test_plan_of_mini_is_within_what_the_readme_promises():
 
 
 def test_doctor_says_what_is_missing(capsys, sampled: Path, tiny_profile, tmp_path: Path):
-    path = saved(
-        tiny_profile,
-        tmp_path,
-        models={"editor": "no/such/folder"},
-        data={"root": str(tiny_profile.data_root)},
-    )
+    path = saved(tiny_profile, tmp_path, models={"editor": "no/such/folder"})
     assert cli.main(["doctor", "--profile", str(path)]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("MISSING")] == [

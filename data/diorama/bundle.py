@@ -1,7 +1,7 @@
 """Makes the bundle the repository ships from rendered sequences: good video, few bytes, checksums.
 
 Reads `<rendered>/<split>/<sequence>/{render.mp4,truth.mp4,depth.npy,visible.npy,meta.json}` (render.py); writes
-`<out>/<split>/<split>_<sequence>/` and SHA256SUMS, which rmkit/diorama.py unpacks. Truth only where metrics use it.
+`<out>/<split>/<split>_<sequence>/` and SHA256SUMS, which rmkit/sources/diorama.py unpacks. Truth only where metrics use it.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 from rmkit.errors import InputError
 from rmkit.kit import video
 from rmkit.paths import REPOSITORY
-from rmkit.sources import diorama
+from rmkit.sources import diorama, sailvos
 
 HERE = Path(__file__).resolve().parent
 COUNTS = {"train": 20, "validation": 12, "road": 4}  # sequences of two shots each
@@ -103,12 +103,36 @@ def write_high_quality(path: Path, frames: np.ndarray, crf: int) -> None:
         # tune psnr: close to the render's values, which is what counts here, not what flatters an eye.
         options = {"crf": str(crf), "preset": "veryslow", "tune": "psnr"}
         options["x264-params"] = "rc-lookahead=0:mbtree=0"
-        stream = container.add_stream("libx264rgb", rate=diorama.FPS, options=options)
+        stream = container.add_stream("libx264rgb", rate=sailvos.FPS, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "rgb24"
         stream.codec_context.thread_count = 1
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def encode_disparity(depth: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+    """Metres [F, H, W] to 8-bit disparity, and the scale that the kit's `decode_disparity` needs.
+
+    Disparity spends its 255 steps near the camera, where a step in depth can be seen.
+    """
+    disparity = 1.0 / np.maximum(depth.astype(np.float64), 1e-3)
+    low, high = float(disparity.min()), float(disparity.max())
+    scaled = (disparity - low) / max(high - low, 1e-12)
+    scale = {"disparity_min": low, "disparity_max": high}
+    return (scaled * 255.0).round().astype(np.uint8), scale
+
+
+def write_grey(path: Path, frames: np.ndarray, fps: int) -> None:
+    """Store uint8 [F, H, W] without loss: H.264 luma at qp 0."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"qp": "0", "preset": "veryslow"})
+        stream.height, stream.width = frames.shape[1:]
+        stream.pix_fmt = "gray"
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
         container.mux(stream.encode())
 
 
@@ -120,8 +144,8 @@ def size(folder: Path) -> int:
 def _pack_lossless(source: Path, target: Path) -> None:
     """Depth, object ids and meta.json, none of which the quality setting touches."""
     target.mkdir(parents=True)
-    disparity, scale = diorama.encode_disparity(np.load(source / "depth.npy", allow_pickle=False))
-    diorama.write_grey(target / "depth.mp4", disparity, diorama.FPS)
+    disparity, scale = encode_disparity(np.load(source / "depth.npy", allow_pickle=False))
+    write_grey(target / "depth.mp4", disparity, sailvos.FPS)
     visible = np.load(source / "visible.npy", allow_pickle=False)
     np.savez_compressed(target / "visible.npz", visible=visible)
     # Names count the worlds of one split; with the split in front they are unique in the kit.

@@ -226,7 +226,7 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
             raise InputError(f"{PAPER}: {number} has {method}, {metric}, and one of them is not known here.")
         if not isinstance(value, int | float):
             raise InputError(f"{PAPER}: {number}, {method}, {metric} is {value!r} and must be a number.")
-    if profile.data.bundle or not known:
+    if profile.data.source == "diorama" or not known:
         return []
     rows, data = [], []
     for number, method, named, value in known:

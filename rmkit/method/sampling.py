@@ -1,9 +1,10 @@
 """Sampling: fixed-length clips from recorded sequences (paper, 3.3 and B.1).
 
-Reads the source dataset; writes `clips/<id>.mp4` (16 fps, lossless) and `clips/clips.json`. A clip has 4k+1
+Reads the data set (`sources`); writes `clips/<id>.mp4` (16 fps, lossless) and `clips/clips.json`. A clip has 4k+1
 frames, never crosses a hard cut, and repeats each 8 fps frame to reach 16 fps.
 """
 
+import functools
 import itertools
 import json
 from collections.abc import Iterable
@@ -15,10 +16,11 @@ import numpy as np
 from scenedetect.common import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
 
+from rmkit import sources
 from rmkit.errors import InputError
-from rmkit.kit import store, video
+from rmkit.kit import stage, store, video
+from rmkit.kit.progress import track
 from rmkit.profile import Profile
-from rmkit.sources import sailvos
 
 VERSION = 2
 
@@ -35,21 +37,22 @@ class Clip:
     subsets: tuple[str, ...] = ()
 
 
-def sample(profile: Profile, progress: bool = True) -> list[Clip]:
-    """Cut every split into clips, store them, and write the manifest; returns all clips."""
-    wanted = {"train": profile.data.train_clips, "validation": profile.data.validation_clips}
-    chosen: list[Clip] = []
-    for split, count in wanted.items():
-        if count:
-            chosen += _choose(profile, split, count)
-    folder = profile.layout.clips
-    for i, clip in enumerate(chosen):
-        _store(profile, clip)
-        if progress and (i + 1) % 16 == 0:
-            print(f"clips: {i + 1} of {len(chosen)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    store.write_json(folder / "clips.json", [asdict(clip) for clip in chosen])
-    return chosen
+def sample(profile: Profile) -> list[Clip]:
+    """Choose the profile's clips of both splits, store them, and write the manifest; returns all clips.
+
+    Raises InputError when the data set is missing or gives fewer clips than the profile asks for.
+    """
+    counts = {"train": profile.data.train_clips, "validation": profile.data.validation_clips}
+    chosen = [pair for split, count in counts.items() if count for pair in _choose(profile, split, count)]
+    items = [
+        stage.Item(path(profile, clip), _recipe(profile, sequence, clip), (sequence, clip))
+        for sequence, clip in chosen
+    ]
+    size = profile.clips.frames * profile.clips.height * profile.clips.width * 3
+    stage.run("clips", items, functools.partial(_ready, profile), size)
+    clips = [clip for _, clip in chosen]
+    store.write_json(profile.layout.clips / "clips.json", [asdict(clip) for clip in clips])
+    return clips
 
 
 def load(profile: Profile, split: str | None = None) -> list[Clip]:
@@ -69,10 +72,10 @@ def path(profile: Profile, clip: Clip) -> Path:
     return profile.layout.clips / f"{clip.id}.mp4"
 
 
-def check(profile: Profile, clips_: Iterable[Clip]) -> None:
+def check(profile: Profile, clips: Iterable[Clip]) -> None:
     """Raise InputError unless every clip is stored with the size, length and rate of the profile."""
     wanted = profile.clips
-    for clip in clips_:
+    for clip in clips:
         info = video.probe(path(profile, clip))
         if (info.frames, info.height, info.width, info.fps) != (
             wanted.frames,
@@ -87,12 +90,14 @@ def check(profile: Profile, clips_: Iterable[Clip]) -> None:
             )
 
 
-def sequence_of(profile: Profile, clip: Clip) -> sailvos.Sequence:
-    """The recorded sequence a clip was cut from."""
-    for sequence in sailvos.sequences(profile.data_root, clip.split):
+def sequence_of(profile: Profile, clip: Clip) -> sources.Sequence:
+    """The recorded sequence that a clip was cut from; raises InputError when the data set has it no more."""
+    for sequence in sources.sequences(profile, clip.split):
         if sequence.id == clip.sequence:
             return sequence
-    raise InputError(f"clip {clip.id} comes from {clip.sequence}, which {profile.data_root} lacks.")
+    raise InputError(
+        f"clip {clip.id} comes from {clip.sequence}, which the data set lacks: run 01_data_prep again."
+    )
 
 
 def find_cuts(frames: Iterable[np.ndarray], ratio: float, fps: int) -> list[int]:
@@ -145,26 +150,24 @@ def _times(profile: Profile, source_fps: int) -> int:
     return profile.clips.fps // source_fps
 
 
-def _choose(profile: Profile, split: str, count: int) -> list[Clip]:
-    """`count` clips spread uniformly over all the split offers (paper, 4.1), none across a cut."""
+def _choose(profile: Profile, split: str, count: int) -> list[tuple[sources.Sequence, Clip]]:
+    """`count` clips at even distances among all that the split offers (paper, 4.1), none across a cut."""
     candidates = []
-    for sequence in sailvos.sequences(profile.data_root, split):
+    for sequence in track(sources.sequences(profile, split), f"cuts of {split}"):
         need = distinct(profile.clips.frames, _times(profile, sequence.fps))
-        frames = (video.image(image) for image in sequence.images)
-        cuts = find_cuts(frames, profile.data.cut_ratio, sequence.fps)
-        edges = [0, *cuts, len(sequence.images)]
-        for first, end in itertools.pairwise(edges):
+        cuts = find_cuts(sequence.stream(), profile.data.cut_ratio, sequence.fps)
+        for first, end in itertools.pairwise([0, *cuts, len(sequence)]):
             for start in range(first, end - need + 1, need):
-                candidates.append(_clip(sequence, range(start, start + need)))
+                candidates.append((sequence, _clip(sequence, range(start, start + need))))
     if len(candidates) < count:
         raise InputError(
-            f"{profile.data_root} gives {len(candidates)} {split} clips of {profile.clips.frames} frames "
+            f"data.source {profile.data.source} gives {len(candidates)} {split} clips of {profile.clips.frames} frames "
             f"and the profile asks for {count}: lower data.{split}_clips."
         )
     return [candidates[i] for i in video.evenly(count, len(candidates))]
 
 
-def _clip(sequence: sailvos.Sequence, frames: range) -> Clip:
+def _clip(sequence: sources.Sequence, frames: range) -> Clip:
     caption, subsets = "", ()
     for entry in sequence.captions:
         if entry["first_frame"] <= frames.start:
@@ -179,20 +182,19 @@ def _clip(sequence: sailvos.Sequence, frames: range) -> Clip:
     )
 
 
-def _store(profile: Profile, clip: Clip) -> None:
-    sequence = sequence_of(profile, clip)
-    first, last = clip.source_frames[0], clip.source_frames[-1]
-    recipe = store.Recipe(
-        stage="clips",
-        version=VERSION,
-        settings=profile.clips.model_dump(),
-        inputs={str(i): store.fingerprint(sequence.images[i]) for i in range(first, last + 1)},
-    )
-    target = path(profile, clip)
-    if store.is_done(target, recipe):
-        return
-    frames = sequence.frames(list(clip.source_frames))
-    frames = crop_to(frames, profile.clips.height, profile.clips.width)
-    frames = repeat(frames, _times(profile, sequence.fps), profile.clips.frames)
-    with store.writing(target, recipe) as temporary:
+def _recipe(profile: Profile, sequence: sources.Sequence, clip: Clip) -> store.Recipe:
+    inputs = sequence.fingerprints(clip.source_frames)
+    return store.Recipe("clips", VERSION, profile.clips.model_dump(), inputs)
+
+
+def _ready(profile: Profile) -> stage.Make[tuple[sources.Sequence, Clip]]:
+    """What cuts one clip out of its sequence."""
+
+    def make(item: stage.Item[tuple[sources.Sequence, Clip]], temporary: Path) -> None:
+        sequence, clip = item.subject
+        frames = sequence.frames(clip.source_frames)  # [D, h, w, 3]
+        frames = crop_to(frames, profile.clips.height, profile.clips.width)
+        frames = repeat(frames, _times(profile, sequence.fps), profile.clips.frames)  # [F, H, W, 3]
         video.write(temporary, frames, profile.clips.fps)
+
+    return make

@@ -145,7 +145,7 @@ def _recipe(profile: Profile, kind: Kind, clip: Clip, model: str | None) -> stor
     if settings.depth == "engine":
         sequence = sampling.sequence_of(profile, clip)
         # Also the check, before anything is computed, that the source has depth at all.
-        inputs |= {str(i): store.fingerprint(sequence.depth_path(i)) for i in clip.source_frames}
+        inputs |= sequence.depth_fingerprints(clip.source_frames)
     return store.Recipe("structure", VERSION, slice_, inputs, model=model)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from rmkit import sources
 from rmkit.baselines import outside
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate
@@ -17,7 +18,6 @@ from rmkit.method import faces, lora, training
 from rmkit.metrics import gpt_rs
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
-from rmkit.sources import diorama
 
 STORED = 0.6  # of raw frames, what lossless video takes
 COPIES = {
@@ -150,14 +150,7 @@ def _disk(profile: Profile) -> Finding:
 
 def _data(profile: Profile) -> Finding:
     try:
-        if profile.data.root:
-            from rmkit.sources import sailvos
-
-            count = len(sailvos.sequences(profile.data_root, "validation"))
-            return Finding("data", f"{profile.data_root}: {count} validation sequences", True)
-        bundle = diorama.bundle_of(profile)
-        diorama.verify(bundle)
-        return Finding("data", f"{profile.data.bundle}, checksums right", True)
+        return Finding("data", sources.describe(profile), True)
     except InputError as error:
         return Finding("data", str(error), False)
 

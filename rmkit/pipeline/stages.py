@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 def data(profile: Profile) -> list["Clip"]:
     """Unpack the diorama (or read your dataset) and sample the clips."""
+    from rmkit import sources
     from rmkit.method import sampling
-    from rmkit.sources import diorama
 
-    diorama.unpack(profile)
+    sources.prepare(profile)
     return sampling.sample(profile)
 
 

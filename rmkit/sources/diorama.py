@@ -1,7 +1,7 @@
 """The diorama: the miniature world shipped with the kit, in place of SAIL-VOS (our data, not the paper's).
 
-Reads the bundle `data/diorama/clips/` (videos, checksums); writes `data/sailvos/` in SAIL-VOS' folder layout and
-`truth/<sequence>.mp4` (validation only, for metrics) under results/<profile>/.
+Reads the bundle at `data.bundle` (videos, checksums); writes `data/sailvos/`, a folder in SAIL-VOS' layout that the reader
+of SAIL-VOS reads, and `truth/<sequence>.mp4` (validation only, for metrics) under results/<profile>/.
 """
 
 import hashlib
@@ -15,43 +15,47 @@ import numpy as np
 from PIL import Image
 
 from rmkit.errors import InputError
-from rmkit.kit import store, video
-from rmkit.kit.progress import track
+from rmkit.kit import stage, store, video
 from rmkit.paths import resolve
 from rmkit.profile import Profile
-from rmkit.sources.sailvos import FPS, SPLIT_FILES
+from rmkit.sources import Sequence, sailvos
 
 VERSION = 1
 CHECKSUMS = "SHA256SUMS"
 SPLITS = ("train", "validation")  # the bundle's third, road, plays CARLA-LOC and is not SAIL-VOS
 
 
-def unpack(profile: Profile) -> Path:
-    """Check the bundle and unpack its renders as a SAIL-VOS folder; returns that folder.
+def prepare(profile: Profile) -> None:
+    """Check the bundle and unpack it, resumable sequence by sequence.
 
-    Resumable sequence by sequence. With `data.root` set there is nothing to unpack. Raises InputError when a
-    file of the bundle is missing or differs from its checksum.
+    Raises InputError when a file of the bundle is missing or differs from its checksum, before anything is written.
     """
-    if profile.data.root:
-        return profile.data_root
-    bundle = bundle_of(profile)
+    bundle, root = _bundle(profile), _root(profile)
     verify(bundle)
     for split in SPLITS:
         folders = sequence_folders(bundle, split)
-        for folder in track(folders, f"unpack {split}"):
-            _unpack_sequence(profile, folder)
-            if split == "validation":
-                _unpack_truth(profile, folder)
-        listing = profile.data_root / SPLIT_FILES[split]
-        store.write_json(listing, _listing([read_meta(folder) for folder in folders]))
-    return profile.data_root
+        items = [_item("diorama", root / folder.name, "sequence", folder) for folder in folders]
+        if split == "validation":
+            target = profile.layout.truth
+            items += [
+                _item("truth", target / f"{folder.name}.mp4", "truth", folder / "truth.mp4")
+                for folder in folders
+            ]
+        stage.run(f"unpack {split}", items, _ready)
+        store.write_json(
+            root / sailvos.SPLIT_FILES[split], _listing([read_meta(folder) for folder in folders])
+        )
 
 
-def bundle_of(profile: Profile) -> Path:
-    """Folder of the profile's bundle; raises InputError when it names none."""
-    if not profile.data.bundle:
-        raise InputError(f"profile {profile.name}: set data.root (a dataset folder) or data.bundle.")
-    return resolve(profile.data.bundle)
+def sequences(profile: Profile, split: str) -> list[Sequence]:
+    """The unpacked sequences of a split, by name."""
+    return sailvos.read(_root(profile), split, profile.layout.truth)
+
+
+def describe(profile: Profile) -> str:
+    """Where the bundle is, once its checksums have been found right."""
+    verify(_bundle(profile))
+    return f"{profile.data.bundle}, checksums right"
 
 
 def verify(bundle: Path) -> None:
@@ -84,38 +88,14 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / 'meta.json'} cannot be read ({error}).") from None
 
 
-def encode_disparity(depth: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
-    """Metres [F, H, W] to 8-bit disparity, and the scale that `decode_disparity` needs.
-
-    Disparity spends its 255 steps near the camera, where a step in depth can be seen.
-    """
-    disparity = 1.0 / np.maximum(depth.astype(np.float64), 1e-3)
-    low, high = float(disparity.min()), float(disparity.max())
-    scaled = (disparity - low) / max(high - low, 1e-12)
-    scale = {"disparity_min": low, "disparity_max": high}
-    return (scaled * 255.0).round().astype(np.uint8), scale
-
-
 def decode_disparity(coded: np.ndarray, scale: dict[str, float]) -> np.ndarray:
     """8-bit disparity [F, H, W] to metres, float16, to within a step of the coding."""
     low, high = scale["disparity_min"], scale["disparity_max"]
     return (1.0 / (low + coded / 255.0 * (high - low))).astype(np.float16)
 
 
-def write_grey(path: Path, frames: np.ndarray, fps: int) -> None:
-    """Store uint8 [F, H, W] without loss: H.264 luma at qp 0."""
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"qp": "0", "preset": "veryslow"})
-        stream.height, stream.width = frames.shape[1:]
-        stream.pix_fmt = "gray"
-        stream.codec_context.thread_count = 1
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
-        container.mux(stream.encode())
-
-
 def read_grey(path: Path) -> np.ndarray:
-    """Frames that `write_grey` stored, uint8 [F, H, W]."""
+    """Frames that data/diorama/bundle.py stored without loss, uint8 [F, H, W]."""
     frames = []
     try:
         with av.open(str(path)) as container:
@@ -128,10 +108,36 @@ def read_grey(path: Path) -> np.ndarray:
     return np.stack(frames)
 
 
-def _unpack_sequence(profile: Profile, source: Path) -> None:
-    target = profile.data_root / source.name
-    recipe = store.Recipe("diorama", VERSION, {}, {"sequence": store.fingerprint(source)})
-    if store.is_done(target, recipe):
+def _bundle(profile: Profile) -> Path:
+    if profile.data.root:
+        raise InputError(
+            f"profile {profile.name}: data.root is a folder of your own, and data.source diorama reads none: "
+            "set data.source to 'sailvos', or leave data.root out."
+        )
+    if not profile.data.bundle:
+        raise InputError(
+            f"profile {profile.name}: set data.bundle to the diorama's folder, data/diorama/clips."
+        )
+    return resolve(profile.data.bundle)
+
+
+def _root(profile: Profile) -> Path:
+    return profile.layout.data / "sailvos"
+
+
+def _item(name: str, target: Path, kind: str, source: Path) -> stage.Item[Path]:
+    return stage.Item(target, store.Recipe(name, VERSION, {}, {kind: store.fingerprint(source)}), source)
+
+
+def _ready() -> stage.Make[Path]:
+    return _unpack
+
+
+def _unpack(item: stage.Item[Path], temporary: Path) -> None:
+    """A truth video is copied, a sequence's folder taken apart into pictures, object ids and depth."""
+    source = item.subject
+    if source.is_file():
+        shutil.copyfile(source, temporary)
         return
     meta = read_meta(source)
     frames = video.read(source / "render.mp4")
@@ -139,28 +145,17 @@ def _unpack_sequence(profile: Profile, source: Path) -> None:
     visible = np.load(source / "visible.npz", allow_pickle=False)["visible"]
     if not len(frames) == len(depth) == len(visible) == sum(shot["frames"] for shot in meta["shots"]):
         raise InputError(f"{source}: render, depth, visible and meta.json differ in length; rebuild it.")
-    with store.writing(target, recipe) as folder:
-        for kind in ("images", "visible", "depth"):
-            (folder / kind).mkdir(parents=True)
-        for i, frame in enumerate(frames):
-            Image.fromarray(frame).save(folder / "images" / f"{i:06d}.png", compress_level=1)
-            np.save(folder / "visible" / f"{i:06d}.npy", visible[i])
-            np.save(folder / "depth" / f"{i:06d}.npy", depth[i])
-        captions = [
-            {key: shot[key] for key in ("first_frame", "caption", "subsets")} for shot in meta["shots"]
-        ]
-        store.write_json(folder / "captions.json", captions)
-        store.write_json(
-            folder / "engine.json", {key: meta[key] for key in ("objects", "identities", "faces")}
-        )
-
-
-def _unpack_truth(profile: Profile, source: Path) -> None:
-    target = profile.layout.truth / f"{source.name}.mp4"
-    recipe = store.Recipe("truth", VERSION, {}, {"truth": store.fingerprint(source / "truth.mp4")})
-    if not store.is_done(target, recipe):
-        with store.writing(target, recipe) as temporary:
-            shutil.copyfile(source / "truth.mp4", temporary)
+    for kind in ("images", "visible", "depth"):
+        (temporary / kind).mkdir(parents=True)
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame).save(temporary / "images" / f"{i:06d}.png", compress_level=1)
+        np.save(temporary / "visible" / f"{i:06d}.npy", visible[i])
+        np.save(temporary / "depth" / f"{i:06d}.npy", depth[i])
+    captions = [{key: shot[key] for key in ("first_frame", "caption", "subsets")} for shot in meta["shots"]]
+    store.write_json(temporary / "captions.json", captions)
+    store.write_json(
+        temporary / "engine.json", {key: meta[key] for key in ("objects", "identities", "faces")}
+    )
 
 
 def _listing(metas: list[dict[str, Any]]) -> dict[str, Any]:
@@ -168,7 +163,7 @@ def _listing(metas: list[dict[str, Any]]) -> dict[str, Any]:
     videos, images, classes = [], [], set()
     for number, meta in enumerate(metas):
         name = meta["sequence"]
-        videos.append({"id": number, "name": name, "fps": FPS})
+        videos.append({"id": number, "name": name, "fps": sailvos.FPS})
         classes |= {entry["class"] for entry in meta["objects"].values()}
         for frame in range(sum(shot["frames"] for shot in meta["shots"])):
             images.append(

@@ -1,55 +1,55 @@
 """SAIL-VOS (Hu et al., 2019): frames, visible masks and splits from the folder layout of the release.
 
-Reads `<root>/{train,valid}.json`, `<root>/<video>/images/*.bmp|png`, `visible/*.npy`, and where present
-SAIL-VOS 3D's `depth/*.npy` and a `captions.json` beside a video's images. Writes nothing. The diorama is
-unpacked into the same layout, so this one reader serves both.
+Reads `<data.root>/{train,valid}.json`, `<video>/images/*.bmp|png`, `visible/*.npy`, and where present SAIL-VOS 3D's
+`depth/*.npy` and a `captions.json` beside a video's images. Writes nothing.
 """
 
+import functools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rmkit.errors import InputError
-from rmkit.kit import video
+from rmkit.kit import store, video
+from rmkit.paths import resolve
+from rmkit.profile import Profile
+from rmkit.sources import Sequence
 
 FPS = 8  # of the recordings (paper, 4.1)
 SPLIT_FILES = {"train": "train.json", "validation": "valid.json"}
 
 
-@dataclass(frozen=True)
-class Sequence:
-    """One recorded video: its frames in order, maybe with hard cuts in it.
+@dataclass(frozen=True, kw_only=True)
+class SailVosSequence(Sequence):
+    """A video's folder in this layout, and its pictures in order."""
 
-    `captions` is a list of {first_frame, caption, subsets} (empty for the real dataset).
-    """
-
-    id: str
-    split: str
     folder: Path
     images: tuple[Path, ...]
-    captions: tuple[dict, ...]
-    fps: int = FPS
 
-    def frames(self, indices: range | list[int]) -> np.ndarray:
-        """Pictures at `indices`, uint8 [F, H, W, 3]."""
-        return np.stack([video.image(self.images[i]) for i in indices])
+    def __len__(self) -> int:
+        return len(self.images)
 
-    def depth(self, indices: range | list[int]) -> np.ndarray:
-        """The engine's depth in metres along the camera axis, float32 [F, H, W]."""
-        return np.stack([self._array("depth", i) for i in indices]).astype(np.float32)
+    def frames(self, indices: Iterable[int]) -> np.ndarray:
+        return np.stack([video.image(self.images[index]) for index in indices])
 
-    def visible(self, indices: range | list[int]) -> np.ndarray:
-        """Object-id maps, integers [F, H, W]; 0 is background."""
-        return np.stack([self._array("visible", i) for i in indices])
+    def depth(self, indices: Iterable[int]) -> np.ndarray:
+        return self._arrays("depth", indices).astype(np.float32)
 
-    def depth_path(self, index: int) -> Path:
-        """The file of a frame's depth; raises InputError where the dataset has none."""
-        return self._path("depth", index)
+    def visible(self, indices: Iterable[int]) -> np.ndarray:
+        """Object-id maps, integers [F, H, W]; 0 is background. Raises InputError where there are none."""
+        return self._arrays("visible", indices)
 
-    def _array(self, kind: str, index: int) -> np.ndarray:
-        return np.load(self._path(kind, index), allow_pickle=False)
+    def fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
+        return {str(index): store.fingerprint(self.images[index]) for index in indices}
+
+    def depth_fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
+        return {str(index): store.fingerprint(self._path("depth", index)) for index in indices}
+
+    def _arrays(self, kind: str, indices: Iterable[int]) -> np.ndarray:
+        return np.stack([np.load(self._path(kind, index), allow_pickle=False) for index in indices])
 
     def _path(self, kind: str, index: int) -> Path:
         path = self.folder / kind / f"{self.images[index].stem}.npy"
@@ -61,10 +61,25 @@ class Sequence:
         return path
 
 
-def sequences(root: Path, split: str) -> list[Sequence]:
-    """All videos of a split ('train' or 'validation'), by name.
+def prepare(profile: Profile) -> None:
+    """Check that `data.root` is set: there is nothing to unpack."""
+    _root(profile)
 
-    Raises InputError when the folder, the split file or a listed frame is missing.
+
+def sequences(profile: Profile, split: str) -> list[Sequence]:
+    """The videos of a split of the data set at `data.root`, by name."""
+    return read(_root(profile), split, profile.layout.truth)
+
+
+def describe(profile: Profile) -> str:
+    """Where the data set is, and how many validation videos it has."""
+    return f"{_root(profile)}: {len(sequences(profile, 'validation'))} validation sequences"
+
+
+def read(root: Path, split: str, truths: Path) -> list[Sequence]:
+    """The videos of a split of any folder in this layout, by name; `truths` is the folder of the truth videos.
+
+    Raises InputError when the folder, the split's listing or a listed frame is missing.
     """
     listing = root / SPLIT_FILES[split]
     if not listing.is_file():
@@ -72,6 +87,22 @@ def sequences(root: Path, split: str) -> list[Sequence]:
             f"{listing} does not exist: {root} is not a SAIL-VOS folder (data/README.md says how to "
             "get one); for the diorama run 01_data_prep first."
         )
+    videos = _images(listing, listing.stat().st_mtime_ns)
+    return [_sequence(listing, split, name, images, truths) for name, images in videos.items()]
+
+
+def _root(profile: Profile) -> Path:
+    if not profile.data.root:
+        raise InputError(
+            f"profile {profile.name}: set data.root to your copy of SAIL-VOS (data/README.md says how to get one), or "
+            "data.source to 'diorama'."
+        )
+    return resolve(profile.data.root)
+
+
+@functools.lru_cache(maxsize=8)
+def _images(listing: Path, mtime_ns: int) -> dict[str, tuple[Path, ...]]:
+    """Pictures in order by video, from a listing in COCO's form, parsed once for each version of the file."""
     try:
         content = json.loads(listing.read_text())
         names = {entry["id"]: entry.get("name") for entry in content["videos"]}
@@ -81,15 +112,26 @@ def sequences(root: Path, split: str) -> list[Sequence]:
             listed.setdefault(video_name, []).append((entry["frame_id"], entry["file_name"]))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{listing} is not a SAIL-VOS listing ({error!r}).") from None
-    return [_sequence(root, split, name, sorted(frames)) for name, frames in sorted(listed.items())]
+    return {
+        name: tuple(listing.parent / file for _, file in sorted(frames))
+        for name, frames in sorted(listed.items())
+    }
 
 
-def _sequence(root: Path, split: str, name: str, frames: list[tuple[int, str]]) -> Sequence:
-    images = tuple(root / file_name for _, file_name in frames)
+def _sequence(
+    listing: Path, split: str, name: str, images: tuple[Path, ...], truths: Path
+) -> SailVosSequence:
     for path in (images[0], images[-1]):
         if not path.is_file():
-            raise InputError(f"{path} is listed in {SPLIT_FILES[split]} but does not exist.")
-    folder = images[0].parents[1]
-    captions_file = folder / "captions.json"
-    captions = json.loads(captions_file.read_text()) if captions_file.is_file() else []
-    return Sequence(name, split, folder, images, tuple(captions))
+            raise InputError(f"{path} is listed in {listing.name} but does not exist.")
+    folder, truth = images[0].parents[1], truths / f"{name}.mp4"
+    captions = folder / "captions.json"
+    return SailVosSequence(
+        id=name,
+        split=split,
+        fps=FPS,
+        captions=tuple(json.loads(captions.read_text())) if captions.is_file() else (),
+        truth=truth if truth.is_file() else None,
+        folder=folder,
+        images=images,
+    )

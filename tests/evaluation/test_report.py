@@ -54,7 +54,7 @@ def finished(tiny_profile: profile.Profile, tiny_clips: list[sampling.Clip]) -> 
             pairs.append(entry | {"clip": clip.id, "kept": True, "reason": "no face model: not applied"})
         elif not truth.exists(tiny_profile, clip):
             sequence = sampling.sequence_of(tiny_profile, clip)
-            whole = sequence.frames(range(len(sequence.images)))
+            whole = sequence.frames(range(len(sequence)))
             video.write(truth.path(tiny_profile, clip), (whole * 0.9).astype(np.uint8) + 2, 8)
     layout.pairs.mkdir(parents=True)
     store.write_json(layout.pairs / "pairs.json", pairs)

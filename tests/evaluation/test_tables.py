@@ -84,7 +84,7 @@ def test_the_papers_values_stand_beside_ours_where_they_are_known(
     assert made.cells[0][3] == "0.5" and made.cells[0][5] == f"{ours - 0.5:+.4g}"
     assert made.cells[1][3:] == ["3", "not run", "n/a"] and len(made.cells) == 2
     content = tiny_profile.model_dump()
-    content["data"]["bundle"] = "data/diorama/clips"
+    content["data"]["source"] = "diorama"
     diorama = profile.Profile.model_validate(content)
     assert "paper" not in {table.name for table in tables.build(diorama)}
     file.write_text("table2: {realmaster: {dyno: 3.0}}")

@@ -48,6 +48,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         dataset(tmp_path / "source", sequences)
         content = profile.load("smoke").model_dump()
         content["data"] |= {
+            "source": "sailvos",
             "root": str(tmp_path / "source"),
             "train_clips": train,
             "validation_clips": validation,
@@ -61,7 +62,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_frames_are_repeated_to_16_fps_and_stored_bit_exactly(make):
     frames = scene(0, 5)
     made = make({"validation": {"v": frames}})
-    (clip,) = sampling.sample(made, progress=False)
+    (clip,) = sampling.sample(made)
     assert clip.source_frames == (0, 1, 2, 3, 4) and clip.id == "v_000000" and clip.split == "validation"
     stored = video.read(sampling.path(made, clip))
     assert np.array_equal(stored, frames.repeat(2, axis=0)[:9])
@@ -74,7 +75,7 @@ def test_no_clip_crosses_a_cut(make):
     frames = np.concatenate([scene(1, 7), scene(2, 12)])
     assert sampling.find_cuts(frames, 2.0, 8) == [7]
     made = make({"validation": {"v": frames}}, validation=3)
-    starts = [clip.source_frames[0] for clip in sampling.sample(made, progress=False)]
+    starts = [clip.source_frames[0] for clip in sampling.sample(made)]
     assert starts == [0, 7, 12]
 
 
@@ -89,45 +90,45 @@ def test_captions_are_those_of_the_shot(make, tmp_path: Path):
         {"first_frame": 5, "caption": "two", "subsets": ["fast"]},
     ]
     store.write_json(tmp_path / "source" / "v" / "captions.json", entries)
-    first, second = sampling.sample(made, progress=False)
+    first, second = sampling.sample(made)
     assert (first.caption, second.caption, second.subsets) == ("one", "two", ("fast",))
     assert sampling.load(made) == [first, second]
 
 
 def test_clips_are_spread_over_the_split(make):
     made = make({"validation": {f"v{i}": scene(i, 10) for i in range(4)}}, validation=3)
-    chosen = sampling.sample(made, progress=False)
+    chosen = sampling.sample(made)
     assert [clip.id for clip in chosen] == ["v0_000000", "v2_000000", "v3_000005"]
 
 
 def test_the_centre_is_cropped(make):
     frames = scene(0, 5, 48, 80)
     made = make({"validation": {"v": frames}})
-    (clip,) = sampling.sample(made, progress=False)
+    (clip,) = sampling.sample(made)
     assert np.array_equal(video.read(sampling.path(made, clip))[0], frames[0, 8:40, 16:64])
 
 
 def test_a_source_smaller_than_the_clip_is_refused(make):
     made = make({"validation": {"v": scene(0, 5)}}, height=64)
     with pytest.raises(InputError, match="source frames are 32x48 and the profile asks for 64x48"):
-        sampling.sample(made, progress=False)
+        sampling.sample(made)
 
 
 def test_a_rate_that_is_no_multiple_of_the_source_is_refused(make):
     made = make({"validation": {"v": scene(0, 5)}}, fps=20)
     with pytest.raises(InputError, match=r"clips\.fps is 20 and the source has 8"):
-        sampling.sample(made, progress=False)
+        sampling.sample(made)
 
 
 def test_too_few_clips_are_refused(make):
     made = make({"validation": {"v": scene(0, 9)}}, validation=2)
     with pytest.raises(InputError, match=r"gives 1 validation clips of 9 frames and the profile asks for 2"):
-        sampling.sample(made, progress=False)
+        sampling.sample(made)
 
 
 def test_a_clip_of_another_profile_is_refused(make):
     made = make({"validation": {"v": scene(0, 5)}})
-    (clip,) = sampling.sample(made, progress=False)
+    (clip,) = sampling.sample(made)
     video.write(sampling.path(made, clip), scene(0, 9), 8)
     with pytest.raises(InputError, match="has 9 frames of 32x48 at 8 a second"):
         sampling.check(made, [clip])
@@ -135,12 +136,12 @@ def test_a_clip_of_another_profile_is_refused(make):
 
 def test_a_second_run_writes_nothing_and_a_changed_frame_its_clip_only(make, tmp_path: Path):
     made = make({"validation": {"v": scene(0, 5), "w": scene(1, 5)}}, validation=2)
-    chosen = sampling.sample(made, progress=False)
+    chosen = sampling.sample(made)
     times = [sampling.path(made, clip).stat().st_mtime_ns for clip in chosen]
-    assert sampling.sample(made, progress=False) == chosen
+    assert sampling.sample(made) == chosen
     assert [sampling.path(made, clip).stat().st_mtime_ns for clip in chosen] == times
     Image.fromarray(scene(1, 5)[3]).save(tmp_path / "source/w/images/000002.bmp")
-    sampling.sample(made, progress=False)
+    sampling.sample(made)
     assert sampling.path(made, chosen[0]).stat().st_mtime_ns == times[0]
     assert sampling.path(made, chosen[1]).stat().st_mtime_ns != times[1]
 

@@ -85,7 +85,7 @@ def test_depth_is_left_out_where_no_variant_wants_it(tiny_profile, tiny_clips):
 
 def test_source_without_depth_is_refused_before_anything_is_written(tiny_profile, tiny_clips):
     sequence = sampling.sequence_of(tiny_profile, tiny_clips[0])
-    sequence.depth_path(2).unlink()
+    (sequence.folder / "depth" / "000002.npy").unlink()
     with pytest.raises(InputError, match="no depth maps"):
         structure.extract(tiny_profile, tiny_clips)
     assert not structure.path(tiny_profile, "edges", tiny_clips[0]).exists()

@@ -609,7 +609,7 @@ def finished(
             pairs.append(names | {"clip": clip.id, "kept": True, "reason": ""})
         else:
             sequence = sampling.sequence_of(made, clip)
-            whole = sequence.frames(range(len(sequence.images)))
+            whole = sequence.frames(range(len(sequence)))
             video.write(truth.path(made, clip), whole // 2 + 50, 8)
     made.layout.pairs.mkdir(parents=True)
     store.write_json(made.layout.pairs / "pairs.json", pairs)

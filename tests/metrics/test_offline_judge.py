@@ -148,7 +148,6 @@ def test_a_model_that_cannot_serve_stops_before_anything(
     assert finding.needed and not finding.ok
     assert not (settings.layout.root / "metrics").exists()
     content = settings.model_dump(mode="json")
-    content["data"]["root"] = str(settings.data_root)
     (tmp_path / "profile.yaml").write_text(json.dumps(content))
     assert cli.main(["evaluate", "--profile", str(tmp_path / "profile.yaml")]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -14,13 +14,12 @@ import numpy as np
 import psutil
 import pytest
 
-from rmkit import profile
+from rmkit import profile, sources
 from rmkit.errors import InputError
 from rmkit.evaluation import statistics
 from rmkit.kit import machine, store, video
 from rmkit.paths import REPOSITORY
 from rmkit.pipeline import notebooks
-from rmkit.sources import sailvos
 
 BOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 MOST_CELLS, MOST_LINES = 15, 20
@@ -68,11 +67,10 @@ def series(tiny_profile: profile.Profile, monkeypatch: pytest.MonkeyPatch) -> It
     """The tiny profile with results in the repository, where other processes find them, and a truth."""
     content = tiny_profile.model_dump(mode="json")
     content["name"] = f"pytest-{os.getpid()}"
-    content["data"]["root"] = str(tiny_profile.data_root)
     monkeypatch.undo()
     made = profile.Profile.model_validate(content)
-    for sequence in sailvos.sequences(made.data_root, "validation"):
-        frames = sequence.frames(range(len(sequence.images)))
+    for sequence in sources.sequences(made, "validation"):
+        frames = sequence.frames(range(len(sequence)))
         truth = (frames * np.array([0.9, 0.95, 1.0])).astype(np.uint8)
         video.write(made.layout.truth / f"{sequence.id}.mp4", truth, sequence.fps)
     yield made

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import world
 
-from rmkit import profile
+from rmkit import profile, sources
 from rmkit.errors import InputError
 from rmkit.kit import video
 from rmkit.method import sampling
 from rmkit.paths import REPOSITORY
-from rmkit.sources import diorama, sailvos
+from rmkit.sources import diorama
 
 SHIPPED = REPOSITORY / "data" / "diorama" / "clips"
 HEIGHT, WIDTH, SHOT = 32, 48, 5
@@ -79,8 +79,8 @@ def made(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pro
 
 
 def test_unpacked_is_a_sailvos_folder_with_all_the_engine_knows(made: profile.Profile, rendered: Path):
-    root = diorama.unpack(made)
-    train, held = (sailvos.sequences(root, split) for split in ("train", "validation"))
+    sources.prepare(made)
+    train, held = (sources.sequences(made, split) for split in ("train", "validation"))
     assert [s.id for s in train] == ["train_street_00000", "train_street_00001"]
     assert [s.id for s in held] == ["validation_street_00000"]
     source = rendered / "validation" / "street_00000"
@@ -96,26 +96,30 @@ def test_unpacked_is_a_sailvos_folder_with_all_the_engine_knows(made: profile.Pr
 
 
 def test_clips_are_cut_at_the_cut(made: profile.Profile):
-    diorama.unpack(made)
-    chosen = sampling.sample(made, progress=False)
+    sources.prepare(made)
+    chosen = sampling.sample(made)
     assert {clip.source_frames[0] for clip in chosen} == {0, SHOT} and len({c.id for c in chosen}) == 6
 
 
 def test_truth_is_unpacked_for_validation_only_and_shipped_for_no_training_scene(made: profile.Profile):
-    diorama.unpack(made)
+    sources.prepare(made)
     assert [p.name for p in made.layout.truth.glob("*.mp4")] == ["validation_street_00000.mp4"]
-    assert len(video.read(made.layout.truth / "validation_street_00000.mp4")) == 2 * SHOT
+    (held,) = sources.sequences(made, "validation")
+    assert held.truth == made.layout.truth / "validation_street_00000.mp4"
+    assert len(video.read(held.truth)) == len(held) == 2 * SHOT
+    assert [sequence.truth for sequence in sources.sequences(made, "train")] == [None, None]
     assert not list(Path(made.data.bundle).glob("train/*/truth.mp4"))
 
 
 def test_unpacking_again_does_nothing_and_a_removed_sequence_comes_back(made: profile.Profile):
-    root = diorama.unpack(made)
+    sources.prepare(made)
+    root = made.layout.data / "sailvos"
     images = sorted(root.glob("*/images/*.png"))
     times = [image.stat().st_mtime_ns for image in images]
-    diorama.unpack(made)
+    sources.prepare(made)
     assert [image.stat().st_mtime_ns for image in images] == times
     shutil.rmtree(root / "train_street_00001")
-    diorama.unpack(made)
+    sources.prepare(made)
     assert sorted(root.glob("*/images/*.png")) == images
 
 
@@ -124,25 +128,48 @@ def test_a_damaged_or_missing_file_of_the_bundle_is_named_before_anything_is_wri
     content = file.read_bytes()
     file.write_bytes(content[:-1] + b"?")
     with pytest.raises(InputError, match=r"train_street_00001/render\.mp4 differs from its checksum"):
-        diorama.unpack(made)
+        sources.prepare(made)
     file.unlink()
     with pytest.raises(InputError, match=r"train_street_00001/render\.mp4 is missing"):
-        diorama.unpack(made)
+        sources.prepare(made)
     (Path(made.data.bundle) / diorama.CHECKSUMS).unlink()
     with pytest.raises(InputError, match="is not a diorama bundle"):
-        diorama.unpack(made)
+        sources.prepare(made)
     assert not made.layout.data.exists()
 
 
+def test_doctor_describes_the_bundle_before_it_is_unpacked(made: profile.Profile):
+    assert sources.describe(made) == f"{made.data.bundle}, checksums right"
+    (Path(made.data.bundle) / "train/train_street_00001/render.mp4").write_bytes(b"?")
+    with pytest.raises(InputError, match="differs from its checksum"):
+        sources.describe(made)
+
+
+def with_data(made: profile.Profile, **changes: str | None) -> profile.Profile:
+    return made.model_copy(update={"data": made.data.model_copy(update=changes)})
+
+
 def test_a_dataset_of_the_users_needs_no_unpacking(made: profile.Profile, tmp_path: Path):
-    own = made.model_copy(update={"data": made.data.model_copy(update={"root": str(tmp_path)})})
-    assert diorama.unpack(own) == tmp_path and not own.layout.data.exists()
+    sources.prepare(made)
+    unpacked = shutil.copytree(made.layout.data / "sailvos", tmp_path / "own")
+    shutil.rmtree(made.layout.root)
+    own = with_data(made, source="sailvos", root=str(unpacked))
+    sources.prepare(own)
+    assert not own.layout.data.exists()
+    (held,) = sources.sequences(own, "validation")
+    assert held.folder == unpacked / "validation_street_00000" and held.truth is None
 
 
 def test_neither_dataset_nor_bundle(made: profile.Profile):
-    none = made.model_copy(update={"data": made.data.model_copy(update={"bundle": None})})
-    with pytest.raises(InputError, match=r"set data\.root"):
-        diorama.unpack(none)
+    with pytest.raises(InputError, match=r"set data\.bundle"):
+        sources.prepare(with_data(made, bundle=None))
+    with pytest.raises(InputError, match=r"set data\.root to your copy of SAIL-VOS"):
+        sources.prepare(with_data(made, source="sailvos"))
+
+
+def test_a_folder_that_the_diorama_would_not_read_is_refused(made: profile.Profile, tmp_path: Path):
+    with pytest.raises(InputError, match=r"data\.root .* set data\.source to 'sailvos'"):
+        sources.prepare(with_data(made, root=str(tmp_path)))
 
 
 def test_the_same_sequences_give_the_same_bundle(rendered: Path, tmp_path: Path):
@@ -180,12 +207,12 @@ def test_shared_scenes_and_people_are_refused(
 def test_grey_video_is_lossless(tmp_path: Path):
     frames = np.random.default_rng(0).integers(0, 256, (4, 33, 47), dtype=np.uint8)
     frames[0, 0, :2] = 0, 255  # the full range survives
-    diorama.write_grey(tmp_path / "a.mp4", frames, 8)
+    bundle.write_grey(tmp_path / "a.mp4", frames, 8)
     assert np.array_equal(diorama.read_grey(tmp_path / "a.mp4"), frames)
 
 
 def test_a_plane_at_one_depth_survives_the_coding():
-    coded, scale = diorama.encode_disparity(np.full((1, 2, 2), 3.0, np.float16))
+    coded, scale = bundle.encode_disparity(np.full((1, 2, 2), 3.0, np.float16))
     assert np.allclose(diorama.decode_disparity(coded, scale), 3.0, rtol=1e-3)
 
 
