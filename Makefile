@@ -84,8 +84,8 @@ compare-modes: setup ## joint against one-way attention, trained alike, after re
 lab: setup ## JupyterLab in notebooks/, to step through the stages; writes what you run
 	@cd notebooks && $(PY) -m jupyterlab
 
-lint: setup ## ruff check and format check; 1 s; writes nothing
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+lint: setup ## ruff check and format check, and what imports what; 3 s; writes nothing
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && "$(ENV)/bin/lint-imports" --no-cache
 
 format: setup ## ruff's formatter and safe fixes; 1 s; writes the sources
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .

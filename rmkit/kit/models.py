@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmkit.errors import InputError
 from rmkit.kit import store, weights
-from rmkit.kit.weights import Which
+from rmkit.kit.weights import Role as Which
 from rmkit.paths import resolve
 from rmkit.profile import Profile
 

@@ -1,6 +1,7 @@
 """Model folders: where a profile's models are, on disk or on the hub, and whether they are whole.
 
 Serves every model of the paper and its metrics; reads configs and the headers of weights, loads and writes nothing.
+A model is asked for by its role: the key under which the profile names it.
 """
 
 import hashlib
@@ -15,15 +16,15 @@ from rmkit.kit import store
 from rmkit.paths import resolve
 from rmkit.profile import Profile
 
-Which = Literal["wan", "vace", "editor", "features", "amt", "judge", "lucy_edit"]
+Role = Literal["wan", "vace", "editor", "features", "amt", "judge", "lucy_edit"]
 SHARED = ("vae", "text_encoder", "tokenizer")  # of VACE with Wan
 
 
-def name_of(profile: Profile, which: Which) -> tuple[str, str]:
+def name_of(profile: Profile, role: Role) -> tuple[str, str]:
     """(key in the profile, folder or hub name) of a model; a baseline's must be asked for."""
-    if which == "lucy_edit":
+    if role == "lucy_edit":
         return "baselines.lucy_edit.model", profile.baselines.lucy_edit.model
-    return f"models.{which}", getattr(profile.models, which)
+    return f"models.{role}", getattr(profile.models, role)
 
 
 def is_hub_name(name: str) -> bool:
@@ -55,18 +56,18 @@ def hub_snapshot(name: str, file: str) -> tuple[Path, str]:
     return root, root.name
 
 
-def pipeline_folder(profile: Profile, which: Which) -> tuple[Path, str | None]:
+def pipeline_folder(profile: Profile, role: Role) -> tuple[Path, str | None]:
     """(folder, None) of a complete diffusers pipeline on disk, or (cached snapshot, commit) of a hub name.
 
     Raises InputError when it is not there, or a part that model_index.json lists is missing or truncated.
     """
-    key, name = name_of(profile, which)
+    key, name = name_of(profile, role)
     if is_hub_name(name):
         return hub_snapshot(name, "model_index.json")
     root = resolve(name)
     if not root.is_dir():
         raise InputError(f"{key} is {name}, and {root} does not exist: get the model or correct the profile.")
-    optional = SHARED if which == "vace" else ("processor",)
+    optional = SHARED if role == "vace" else ("processor",)
     for part, origin in pipeline_index(root).items():
         # [null, null] marks a part that the pipeline goes without.
         if part.startswith("_") or not isinstance(origin, list) or origin[0] is None:
@@ -101,9 +102,9 @@ def single(key: str, name: str) -> tuple[str, str | None]:
     return str(folder), None
 
 
-def single_config(profile: Profile, which: Which) -> tuple[str, dict[str, Any]]:
+def single_config(profile: Profile, role: Role) -> tuple[str, dict[str, Any]]:
     """(folder or hub name, config.json) of one transformers model; InputError as `single`, or for broken JSON."""
-    key, named = name_of(profile, which)
+    key, named = name_of(profile, role)
     name, commit = single(key, named)
     file = (hub_snapshot(name, "config.json")[0] if commit else Path(name)) / "config.json"
     try:
@@ -152,14 +153,11 @@ def content(folder: Path) -> str:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a safetensors file has the length its header states."""
+    """Whether a safetensors file is there and as long as its header states."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > file.stat().st_size:
-                return False
-            header = json.loads(stream.read(length))
-    except (OSError, ValueError):
+        with safe_open(file, framework="numpy"):
+            return True
+    except (OSError, SafetensorError):
         return False
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return file.stat().st_size == 8 + length + max(ends, default=0)
