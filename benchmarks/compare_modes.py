@@ -9,7 +9,7 @@ import time
 
 import pandas as pd
 
-from rmkit import metrics, profile
+from rmkit import profile
 from rmkit.attention.one_way import CACHED
 from rmkit.baselines import truth
 from rmkit.errors import InputError
@@ -19,6 +19,7 @@ from rmkit.kit import video
 from rmkit.kit.progress import track
 from rmkit.method import encode, enhance, sampling, training
 from rmkit.method.incontext import MODES, training_mode
+from rmkit.metrics import listed as metrics
 from rmkit.profile import Profile
 
 METRICS = ("psnr_truth", "ssim_truth")

@@ -317,6 +317,7 @@ class Profile(Settings):
     identity: Identity = Identity()
     train: Train
     enhance: Enhance = Enhance()
+    metrics: dict[str, str] = Field({}, description="models of metrics, by the metric's name: folder or file")
     judge: Judge = Judge()
     baselines: Baselines = Baselines()
 

@@ -27,8 +27,8 @@ from rmkit.baselines import blur, colour_transfer, vae_ceiling
 from rmkit.kit import models, video
 from rmkit.method import propagation
 from rmkit.metrics.dino import FeatureModel
-from rmkit.metrics.fidelity import psnr
 from rmkit.metrics.offline_judge import OfflineJudge
+from rmkit.metrics.psnr import psnr
 from rmkit.metrics.sharpness import sharpness
 
 FOLDER = Path(__file__).parent / "checkpoints"

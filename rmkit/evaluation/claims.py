@@ -13,9 +13,9 @@ import pandas as pd
 import yaml
 from pydantic import model_validator
 
-from rmkit import metrics
 from rmkit.evaluation import statistics
 from rmkit.evaluation.statistics import Estimate
+from rmkit.metrics import listed as metrics
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Settings
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from rmkit import metrics
 from rmkit.baselines import blur, colour_transfer, outside, per_frame, truth, vae_ceiling
 from rmkit.errors import InputError
 from rmkit.evaluation import methods
@@ -26,7 +25,8 @@ from rmkit.kit.progress import track
 from rmkit.method import faces, sampling
 from rmkit.method.sampling import Clip
 from rmkit.metrics import arcface, features, gpt_rs
-from rmkit.metrics.motion_smoothness import Amt
+from rmkit.metrics import listed as metrics
+from rmkit.metrics.motion_smoothness_amt import Amt
 from rmkit.metrics.offline_judge import VERSION as OFFLINE_VERSION
 from rmkit.metrics.offline_judge import OfflineJudge, offline_judge
 from rmkit.profile import Profile

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from rmkit import metrics
 from rmkit.errors import InputError
 from rmkit.evaluation import methods, statistics
 from rmkit.kit import store, video
 from rmkit.method import faces, identity, lora, record, sampling, sigma, training
+from rmkit.metrics import listed as metrics
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:

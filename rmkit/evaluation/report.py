@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from rmkit import metrics
 from rmkit.errors import InputError
 from rmkit.evaluation import claims, figures, methods, sheets, statistics, tables, typeset
 from rmkit.evaluation.typeset import Table
 from rmkit.kit import machine, store
 from rmkit.method import identity, sampling
 from rmkit.method.sampling import Clip
+from rmkit.metrics import listed as metrics
 from rmkit.profile import Profile, ours
 
 SHEETS = 8  # clips shown

@@ -11,12 +11,13 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from rmkit import metrics
 from rmkit.errors import InputError
 from rmkit.evaluation import claims, evaluate, methods, statistics
 from rmkit.evaluation.statistics import Estimate
 from rmkit.evaluation.typeset import Table, cell, latex, markdown
-from rmkit.metrics import Metric, gpt_rs
+from rmkit.metrics import gpt_rs
+from rmkit.metrics import listed as metrics
+from rmkit.metrics.listed import Metric
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
 

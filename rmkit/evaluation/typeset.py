@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from rmkit import metrics
 from rmkit.evaluation.statistics import Estimate
+from rmkit.metrics import listed as metrics
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler

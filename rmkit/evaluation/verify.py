@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from rmkit import metrics
 from rmkit import profile as profiles
 from rmkit.errors import InputError
 from rmkit.evaluation import statistics
 from rmkit.kit import store
 from rmkit.metrics import gpt_rs
+from rmkit.metrics import listed as metrics
 from rmkit.profile import Profile
 
 # Two runs differ by the square root of 2 more than each does from their mean, and a few seeds may show too little: 6 is

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rmkit import metrics
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, statistics, typeset
 from rmkit.kit import models, store, video
 from rmkit.kit.progress import track
 from rmkit.method import faces, sampling
 from rmkit.metrics import arcface, features
+from rmkit.metrics import listed as metrics
 from rmkit.metrics.dino import FeatureModel, compare
-from rmkit.metrics.motion_smoothness import Amt
+from rmkit.metrics.motion_smoothness_amt import Amt
 from rmkit.profile import Profile
 
 VERSION = 1

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         WanVACEPipeline,
     )
 
-    from rmkit.metrics.motion_smoothness import Amt
+    from rmkit.metrics.motion_smoothness_amt import Amt
 
 TEXT_TOKENS = 512  # Wan's text length
 DEFAULT_AREA = 1024 * 1024  # pixels at which QwenImageEditPipeline works
@@ -173,7 +173,7 @@ def load_editor(profile: Profile) -> "QwenImageEditPipeline":
 
 def load_amt(profile: Profile) -> "Amt":
     """The interpolator of VBench's Motion Smoothness (paper, 4.1); raises InputError when its file cannot serve."""
-    from rmkit.metrics.motion_smoothness import Amt
+    from rmkit.metrics.motion_smoothness_amt import Amt
 
     return Amt(_amt_file(profile), device(profile).type == "cpu")
 

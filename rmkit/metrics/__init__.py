@@ -1,124 +1,185 @@
-"""The metrics: one file each, from a stream of frames to a number; here, the list of those in use.
+"""The metrics (paper, 4.1): one file each, found by being there, which holds all that is known of the metric.
 
-A metric's options are part of its name (`temporal_flickering_distinct`) or written beside its values.
-Reads and writes nothing.
+A file `metrics/<name>.py` ends with `METRIC = ItsClass()`, a `Metric` with one or more columns. Reads and writes nothing.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from rmkit.metrics.dino import cls_distance, key_distance, patch_distance
-from rmkit.metrics.edge_f1 import THRESHOLDS, TOLERANCE, edge_f1
-from rmkit.metrics.fidelity import psnr, ssim
-from rmkit.metrics.motion_smoothness import INTERPOLATOR, motion_smoothness
-from rmkit.metrics.sharpness import sharpness
-from rmkit.metrics.temporal_flickering import temporal_flickering
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rmkit.profile import Profile
+
+ORDER = (
+    *("psnr", "ssim", "edge_f1", "temporal_flickering", "motion_smoothness", "sharpness"),
+    *("motion_smoothness_amt", "arcface", "dino", "gpt_rs", "offline_judge"),
+)
+NO_ROW = "not run: metrics.csv has no row of it; run 05_evaluation again."
+NO_TRUTH = "n/a: this data has no truth."
 
 
 @dataclass(frozen=True)
-class Metric:
-    """One column of the tables: how it is computed, and how it reads."""
+class Column:
+    """One number of a metric: a column of the tables, and the rows of one name in metrics.csv."""
 
     name: str
     label: str
     unit: str
-    better: int  # 1: higher is better, -1: lower, 0: neither (compare with a reference)
-    compute: Callable[..., float] | None  # of frames or features; None: of faces, or rated by a judge
-    against: Literal["truth", "render"] | None = None  # what each frame is compared with
+    better: Literal[1, -1, 0]  # 1: higher is better, -1: lower, 0: neither (compare with a reference)
+    digits: int = 4  # decimals in the tables
+    floor: float = 0.0  # the least tolerance of `verify`, in the column's unit
+    against: Literal["truth", "render"] | None = None  # what the output is compared with
+    with_itself: bool = False  # measured of the render, too, where it is compared with the render
     distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)  # written beside the values
+    optional: bool = False  # a clip may have no value though its metric ran
+    # always: in the tables even where it was not run; never: in metrics.csv only.
+    shown: Literal["always", "measured", "never"] = "measured"
 
-    def of(
-        self, frames: Iterator[np.ndarray], other: Iterator | None, times: int, **model: Callable
-    ) -> float:
-        """Value for one clip; `other`: what it is compared with; `times`: how often a source frame is shown.
 
-        model: what `compute` takes beside frames, by its name there.
+@dataclass(frozen=True)
+class Subject:
+    """What a metric measures: a clip of one method, with its render and its truth where there are such.
+
+    `frames` opens a stream of uint8 [H, W, 3] anew at each call: of "output", and of "render" and "truth"; `inputs` has the
+    fingerprints of the same files by the same names.
+    """
+
+    method: str
+    clip: str
+    frames: Mapping[str, Callable[[], Iterator[np.ndarray]]]
+    inputs: Mapping[str, str]
+    source_frames: tuple[int, ...]  # of the sequence; the file of a truth is the whole sequence's
+    count: int  # frames
+    times: int  # how often each source frame is shown
+    height: int
+    width: int
+    sequence: str
+    subsets: tuple[str, ...]
+    folder: Path  # where intermediate artefacts of it may be kept
+
+
+Measure = Callable[[Subject, Sequence[Column]], Mapping[str, float]]
+
+
+class Metric:
+    """A metric: its columns, what it needs, and how it is measured. Subclasses set the attributes they differ in."""
+
+    columns: tuple[Column, ...] = ()
+    version: int = 1
+    uses: tuple[ModuleType, ...] = ()  # modules whose VERSION a value depends on
+    needs_model = False  # `profile.metrics[<name>]` says where it is
+    own_clips = True  # False: not for folders of a user's own
+    last = False  # measured after all others, since it may stop
+    rates_real = False  # measured of real footage, too
+
+    @property
+    def name(self) -> str:
+        """The name of its file, which is its key in `profile.metrics`."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def label(self) -> str:
+        """How it is named in sentences."""
+        return self.columns[0].label
+
+    def model(self, profile: "Profile") -> str | None:
+        """The folder, file or hub name of its model, as the profile names it."""
+        return profile.metrics.get(self.name)
+
+    def why_not(self, profile: "Profile", missing: Sequence[Subject] | None = None) -> str | None:
+        """Why it is not run ('not run', a colon, and the reason), or None where it is.
+
+        missing: the subjects that have no value yet; None: all that a run of the profile has.
         """
-        if self.distinct:
-            return self.compute(every(frames, times), **model)
-        return self.compute(frames, other) if self.against else self.compute(frames, **model)
+        if self.needs_model and not self.model(profile):
+            return f"not run: metrics.{self.name} of this profile names no model."
+        return None
+
+    def why_no_row(self, profile: "Profile") -> str:
+        """Why metrics.csv has no row of it: 'not run' or 'n/a', a colon, and the reason."""
+        if all(column.against == "truth" for column in self.columns):
+            return NO_TRUTH
+        return self.why_not(profile) or NO_ROW
+
+    def check(self, profile: "Profile", height: int, width: int) -> None:
+        """Raise InputError unless its model is whole and takes frames of this size; loads nothing big."""
+
+    def fingerprint(self, profile: "Profile") -> str | None:
+        """Content hash of its model, or the commit of a hub name; None without a model."""
+        return None
+
+    def settings(self, profile: "Profile") -> Mapping[str, object]:
+        """What else of the profile a value depends on."""
+        return {}
+
+    def options(self, profile: "Profile") -> dict[str, str]:
+        """What is written beside its values, before the column's own options: its model and that model's revision."""
+        if not self.needs_model:
+            return {}
+        return {"model": str(self.model(profile)), "revision": str(self.fingerprint(profile))[:12]}
+
+    def ready(self, profile: "Profile", subjects: Sequence[Subject]) -> Measure:
+        """Load what measuring these subjects needs; the function returned gives the values of some columns by name."""
+        raise NotImplementedError
+
+    def note(self, profile: "Profile", rows: "pd.DataFrame") -> str:
+        """The sentence under the tables about its `rows` of metrics.csv, or why there are none; '' for nothing to say."""
+        return ""
 
 
-def every(frames: Iterable[np.ndarray], times: int) -> Iterator[np.ndarray]:
+def every() -> tuple[Metric, ...]:
+    """All metrics: those of ORDER first, then files of other names by name."""
+    return _every()
+
+
+def columns() -> dict[str, Column]:
+    """All columns by name, in the order of metrics.csv and of the tables; those that no table shows come last."""
+    found = [column for metric in every() for column in metric.columns]
+    return {column.name: column for column in sorted(found, key=lambda column: column.shown == "never")}
+
+
+def shown(names: Iterable[str]) -> tuple[Column, ...]:
+    """The columns of the tables: those that are always shown, and what else `names` (of metrics.csv) has."""
+    present = set(names)
+    return tuple(
+        column
+        for column in columns().values()
+        if column.shown == "always" or (column.shown == "measured" and column.name in present)
+    )
+
+
+def metric_of(name: str) -> Metric:
+    """The metric that has a column of this name."""
+    return next(metric for metric in every() if name in {column.name for column in metric.columns})
+
+
+def options_of(rows: "pd.DataFrame") -> str:
+    """What the values of these rows of metrics.csv depend on beside the clip, as a note says it."""
+    return "; ".join(text.replace(";", ", ") for text in rows.options.unique())
+
+
+def distinct(frames: Iterable[np.ndarray], times: int) -> Iterator[np.ndarray]:
     """Every `times`-th frame, the first included."""
     return islice(frames, 0, None, times)
 
 
-_CANNY = {"canny": "-".join(map(str, THRESHOLDS)), "tolerance": str(TOLERANCE)}
-_FLOW, _AMT = {"interpolator": INTERPOLATOR}, {"interpolator": "amt_s"}
-ALL = (
-    Metric("psnr_truth", "PSNR to truth", "dB", 1, psnr, against="truth"),
-    Metric("ssim_truth", "SSIM to truth", "", 1, ssim, against="truth", options={"window": "gauss"}),
-    Metric("edge_f1", "Edge F1 to render", "", 1, edge_f1, against="render", options=_CANNY),
-    Metric("temporal_flickering", "Temporal Flickering", "", 1, temporal_flickering),
-    Metric(
-        "temporal_flickering_distinct",
-        "Temporal Flickering, distinct frames",
-        "",
-        1,
-        temporal_flickering,
-        distinct=True,
-    ),
-    Metric(
-        "motion_smoothness", "Motion Smoothness (flow interpolator)", "", 1, motion_smoothness, options=_FLOW
-    ),
-    Metric(
-        "motion_smoothness_distinct",
-        "Motion Smoothness (flow interpolator), distinct frames",
-        "",
-        1,
-        motion_smoothness,
-        distinct=True,
-        options=_FLOW,
-    ),
-    Metric("sharpness", "Sharpness", "grey levels squared", 0, sharpness),
-)
-# Where a profile names AMT-S, the paper's interpolator: never in one column with the other's.
-AMT = (
-    Metric("motion_smoothness_amt", "Motion Smoothness (AMT-S)", "", 1, motion_smoothness, options=_AMT),
-    Metric(
-        "motion_smoothness_amt_distinct",
-        "Motion Smoothness (AMT-S), distinct frames",
-        "",
-        1,
-        motion_smoothness,
-        distinct=True,
-        options=_AMT,
-    ),
-)
-# Where a profile names a feature model; its name stands beside their values.
-FEATURES = (
-    Metric("dino", "DINO to render", "", -1, cls_distance, against="render"),
-    Metric("dino_patch", "DINO (patches) to render", "", -1, patch_distance, against="render"),
-    Metric("dino_keys", "DINO (keys) to render", "", -1, key_distance, against="render"),
-    Metric("dino_truth", "DINO to truth", "", -1, cls_distance, against="truth"),
-)
-_ENDS, _MIDDLES = {"frames": "5 linspace"}, {"frames": "5 midpoints"}
-FACES = (
-    Metric("arcface", "ArcFace", "cosine", 1, None, against="render", options=_ENDS),
-    Metric("arcface_mid5", "ArcFace, midpoints", "cosine", 1, None, against="render", options=_MIDDLES),
-    Metric("arcface_min", "ArcFace, minimum", "cosine", 1, None, against="render", options=_ENDS),
-    Metric("arcface_coverage", "Faces matched", "share", 1, None, against="render", options=_ENDS),
-)
-JUDGED = (
-    Metric("gpt_rs", "GPT-RS no-ref", "1-10", 1, None),
-    Metric("gpt_rs_ref", "GPT-RS with-ref", "1-10", 1, None),
-)
-# Where a profile names it: a classifier of ours, which is not the paper's judge and never stands in its column.
-OFFLINE = (
-    Metric("offline_judge", "Offline judge, 1-10 (ours)", "1-10", 1, None, options={"frames": "5 linspace"}),
-)
-SPREADS = tuple(Metric(f"{m.name}_spread", m.label, "", 0, None) for m in JUDGED)
-BY_NAME = {metric.name: metric for metric in ALL + AMT + FACES + FEATURES + JUDGED + OFFLINE + SPREADS}
+@functools.cache
+def _every() -> tuple[Metric, ...]:
+    names = {name for _, name, _ in pkgutil.iter_modules(__path__)}
+    modules = (importlib.import_module(f"{__name__}.{name}") for name in _ordered(names))
+    return tuple(module.METRIC for module in modules if hasattr(module, "METRIC"))
 
 
-def shown(names: Iterable[str]) -> tuple[Metric, ...]:
-    """Metrics that have a column: all that need no model, the paper's in any case, and what else `names` has."""
-    present = {"arcface", "dino", *(metric.name for metric in JUDGED), *names}
-    asked = AMT + FACES + FEATURES + JUDGED + OFFLINE
-    return ALL + tuple(metric for metric in asked if metric.name in present)
+def _ordered(names: set[str]) -> list[str]:
+    return [*(name for name in ORDER if name in names), *sorted(names - set(ORDER))]

@@ -4,11 +4,76 @@ Five frames of a clip, faces matched by place, mean cosine of their embeddings. 
 videos, so that nothing is embedded twice; writes nothing.
 """
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from rmkit.kit import video
 from rmkit.method import faces
 from rmkit.method.faces import Faces
+from rmkit.metrics import Column, Metric, Subject
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
 
 FRAMES = 5  # paper, 4.1
+_ENDS, _MIDDLES = {"frames": "5 linspace"}, {"frames": "5 midpoints"}
+# A face that nobody matched has no cosine; `arcface_coverage`, which every clip with a face has, counts it.
+_COSINE = {"digits": 3, "floor": 1e-3, "against": "render", "with_itself": True, "optional": True}
+
+
+class ArcFace(Metric):
+    """Likeness of the faces of a clip with the render's."""
+
+    columns = (
+        Column("arcface", "ArcFace", "cosine", 1, **_COSINE, options=_ENDS, shown="always"),
+        Column("arcface_mid5", "ArcFace, midpoints", "cosine", 1, **_COSINE, options=_MIDDLES),
+        Column("arcface_min", "ArcFace, minimum", "cosine", 1, **_COSINE, options=_ENDS),
+        Column(
+            "arcface_coverage", "Faces matched", "share", 1, **{**_COSINE, "optional": False}, options=_ENDS
+        ),
+    )
+    uses = (faces,)
+
+    def why_not(self, profile: Profile, missing: "Sequence[Subject] | None" = None) -> str | None:
+        """Without the face model of the identity filter it is not run."""
+        return None if profile.identity.model_pack else f"not run: {faces.NO_PACK}."
+
+    def why_no_row(self, profile: Profile) -> str:
+        """Where it ran, no render may have a face."""
+        nothing = "n/a: no face was found in any render, or 05_evaluation has not run since the face model was named."
+        return self.why_not(profile) or nothing
+
+    def check(self, profile: Profile, height: int, width: int) -> None:
+        """Raise InputError unless the pack is whole; it takes frames of any size."""
+        faces.check(profile)
+
+    def fingerprint(self, profile: Profile) -> str:
+        """Content hash of the pack's models."""
+        return faces.fingerprint(profile)
+
+    def settings(self, profile: Profile) -> dict[str, float]:
+        """How faces are found and matched."""
+        return {key: getattr(profile.identity, key) for key in ("det_size", "det_thresh", "iou_gate")}
+
+    def options(self, profile: Profile) -> dict[str, str]:
+        """The pack's name."""
+        return {"pack": Path(profile.identity.model_pack).name}
+
+    def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
+        """What it was measured with and on how many clips."""
+        asked = rows[rows.metric == "arcface_coverage"]
+        if asked.empty:
+            return f"{self.label}: {self.why_no_row(profile)}"
+        identity, clips, of = profile.identity, asked["clip"].nunique(), profile.data.validation_clips
+        return (
+            f"ArcFace by {asked.options.iloc[0].replace(';', ', ')}, against the render, on the {clips} of {of} clips "
+            f"whose render has a face; faces matched by overlap (IoU of {identity.iou_gate:g} or more), detector at "
+            f"{identity.det_size} pixels. `midpoints`: five frames without the ends, which are anchors. Of an unmatched "
+            "face nothing is known but that it lowers `Faces matched`: read the two together."
+        )
 
 
 def linspace(frames: int) -> list[int]:
@@ -37,3 +102,6 @@ def arcface(render: Faces, output: Faces, frames: int, gate: float) -> dict[str,
         "arcface_coverage": ends.coverage,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+METRIC = ArcFace()

@@ -9,21 +9,44 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rmkit.metrics import Column, Metric, options_of
 from rmkit.metrics.vision import VisionModel
+from rmkit.profile import Profile
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
-
-    from rmkit.metrics import Metric
 
 TOKENS = 8192  # at a time through the model: two frames of 800x1200, about 0.3 GB in ViT-B/16
 ROWS = (
     1024  # of a self-similarity at a time: at 800x1200 and patches of 8, 15,001 tokens, all rows take 0.9 GB
 )
+
+
+class Dino(Metric):
+    """Distances of a clip's frames to the render's and the truth's in DINO's features."""
+
+    columns = (
+        Column("dino", "DINO to render", "", -1, digits=3, floor=1e-2, against="render", shown="always"),
+        Column("dino_patch", "DINO (patches) to render", "", -1, digits=3, floor=1e-2, against="render"),
+        Column("dino_keys", "DINO (keys) to render", "", -1, floor=1e-2, against="render"),
+        Column("dino_truth", "DINO to truth", "", -1, digits=3, floor=1e-2, against="truth"),
+    )
+    needs_model = True
+
+    def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
+        """Which model's features are compared and how."""
+        if rows.empty:
+            return f"DINO: {self.why_no_row(profile)}"
+        return (
+            f"DINO (4.1), {options_of(rows)}: l2 between the CLS tokens, mean over all frames; `patches`: between patch "
+            "tokens, mean over places; `keys`: between the cosines of the last layer's keys with one another (root mean "
+            "square)."
+        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +123,7 @@ class FeatureModel(VisionModel):
 def compare(
     model: Callable[[Sequence[np.ndarray]], list[Features]],
     streams: Mapping[str, Iterator[np.ndarray]],
-    wanted: Mapping[str, Sequence["Metric"]],
+    wanted: Mapping[str, Sequence[Any]],
 ) -> dict[str, dict[str, float]]:
     """Mean over frames of every wanted metric, by stream and metric.
 
@@ -132,3 +155,6 @@ def compare(
             for metric in metrics:
                 values[name][metric.name].append(distances[metric.name, keys[name], keys[metric.against]])
     return {name: {key: float(np.mean(v)) for key, v in found.items()} for name, found in values.items()}
+
+
+METRIC = Dino()

@@ -3,15 +3,40 @@
 The reference-free stand-in for geometry kept: it needs no truth, so it works on real recordings. Writes nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
 
-from rmkit.method.structure import canny
+from rmkit.method import structure
+from rmkit.metrics import Column, Measure, Metric, Subject
+from rmkit.profile import Profile
 
 THRESHOLDS = (100, 200)  # of Canny, those of the control video
 TOLERANCE = 1  # pixels an outline may be off
+
+
+class EdgeF1(Metric):
+    """Agreement of a clip's outlines with the render's."""
+
+    columns = (
+        Column(
+            *("edge_f1", "Edge F1 to render", "", 1),
+            floor=2e-3,
+            against="render",
+            options={"canny": "-".join(map(str, THRESHOLDS)), "tolerance": str(TOLERANCE)},
+            shown="always",
+        ),
+    )
+    uses = (structure,)
+
+    def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
+        return measure
+
+
+def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
+    """The one value of a clip."""
+    return {"edge_f1": edge_f1(subject.frames["output"](), subject.frames["render"]())}
 
 
 def edge_f1(frames: Iterable[np.ndarray], renders: Iterable[np.ndarray]) -> float:
@@ -22,7 +47,7 @@ def edge_f1(frames: Iterable[np.ndarray], renders: Iterable[np.ndarray]) -> floa
     """
     hits, total = np.zeros(2), np.zeros(2)  # of the output, of the render
     for frame, render in zip(frames, renders, strict=True):
-        edges = [canny(frame, THRESHOLDS), canny(render, THRESHOLDS)]
+        edges = [structure.canny(picture, THRESHOLDS) for picture in (frame, render)]
         for side, (own, other) in enumerate((edges, edges[::-1])):
             hits[side] += np.count_nonzero(own & _near(other))
             total[side] += np.count_nonzero(own)
@@ -34,3 +59,6 @@ def edge_f1(frames: Iterable[np.ndarray], renders: Iterable[np.ndarray]) -> floa
 
 def _near(edges: np.ndarray) -> np.ndarray:
     return cv2.dilate(edges, np.ones((2 * TOLERANCE + 1,) * 2, np.uint8))
+
+
+METRIC = EdgeF1()

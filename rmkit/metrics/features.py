@@ -14,8 +14,8 @@ import numpy as np
 
 from rmkit.kit import models, store, weights
 from rmkit.kit.progress import track
-from rmkit.metrics import Metric
 from rmkit.metrics.dino import FeatureModel, compare
+from rmkit.metrics.listed import Metric
 from rmkit.profile import Profile
 
 VERSION = 1

@@ -28,6 +28,7 @@ from rmkit.baselines import framing
 from rmkit.errors import InputError
 from rmkit.kit import keys, store, video
 from rmkit.kit.progress import track
+from rmkit.metrics import Column, Metric
 from rmkit.paths import REPOSITORY, resolve
 from rmkit.profile import Judge, Profile
 
@@ -474,3 +475,32 @@ def _fingerprint(metric: str) -> str:
     """Hash of all that is said to the judge beside the pictures."""
     text = json.dumps([_prompts()[metric], FORMAT, DETAIL], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class GptRs(Metric):
+    """The judge's ratings; their spread over repeats stands in metrics.csv only."""
+
+    columns = (
+        Column(NO_REF, "GPT-RS no-ref", "1-10", 1, digits=2, floor=0.01, shown="always"),
+        Column(
+            *(WITH_REF, "GPT-RS with-ref", "1-10", 1),
+            digits=2,
+            floor=0.01,
+            against="render",
+            with_itself=True,
+            shown="always",
+        ),
+        Column(f"{NO_REF}_spread", "GPT-RS no-ref", "", 0, floor=0.01, shown="never"),
+        Column(
+            *(f"{WITH_REF}_spread", "GPT-RS with-ref", "", 0),
+            floor=0.01,
+            against="render",
+            with_itself=True,
+            shown="never",
+        ),
+    )
+    version = VERSION
+    own_clips, last, rates_real = False, True, True
+
+
+METRIC = GptRs()

@@ -10,13 +10,41 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rmkit.kit import video
+from rmkit.metrics import Column, Metric, options_of
 from rmkit.metrics.vision import VisionModel
+from rmkit.profile import Profile
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
 VERSION = 1
 FRAMES = 5  # as many as GPT-RS and ArcFace look at
+
+
+class OfflineRating(Metric):
+    """The rating of a clip by a classifier of ours; never in GPT-RS's column."""
+
+    columns = (
+        Column(
+            *("offline_judge", "Offline judge, 1-10 (ours)", "1-10", 1),
+            digits=2,
+            floor=0.05,
+            options={"frames": "5 linspace"},
+        ),
+    )
+    needs_model = True
+    own_clips = False  # it knows one world and one size
+
+    def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
+        """What it is and is not."""
+        if rows.empty:
+            return f"Offline judge: {self.why_no_row(profile)}"
+        return (
+            f"Offline judge (ours, not GPT-RS and not comparable with it), {options_of(rows)}: 1 + 9 x the probability, "
+            "by a small classifier trained on other scenes of the diorama, that a frame is of its truth rather than of "
+            "its render."
+        )
 
 
 class OfflineJudge(VisionModel):
@@ -44,3 +72,6 @@ def offline_judge(judge: OfflineJudge, frames: Iterable[np.ndarray], count: int)
     """Mean rating, 1 to 10, of five frames spread evenly over a stream of `count`, uint8 [H, W, 3]; higher is better."""
     wanted = set(video.evenly(FRAMES, count))
     return float(judge([frame for i, frame in enumerate(frames) if i in wanted]).mean())
+
+
+METRIC = OfflineRating()

@@ -4,10 +4,29 @@ A blur scores well on PSNR, Temporal Flickering and Motion Smoothness; this is t
 (ours; the paper argues the same about a baseline in 4.3 without a number). Writes nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
+
+from rmkit.metrics import Column, Measure, Metric, Subject
+from rmkit.profile import Profile
+
+
+class Sharpness(Metric):
+    """Fine detail of a clip, to be near the truth's and not high."""
+
+    columns = (
+        Column("sharpness", "Sharpness", "grey levels squared", 0, digits=0, floor=0.1, shown="always"),
+    )
+
+    def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
+        return measure
+
+
+def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
+    """The one value of a clip."""
+    return {"sharpness": sharpness(subject.frames["output"]())}
 
 
 def sharpness(frames: Iterable[np.ndarray]) -> float:
@@ -20,3 +39,6 @@ def sharpness(frames: Iterable[np.ndarray]) -> float:
         grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
         values.append(float(cv2.Laplacian(grey, cv2.CV_64F).var()))
     return float(np.mean(values))
+
+
+METRIC = Sharpness()

@@ -3,10 +3,40 @@
 Reads frames one by one, so that the length of a clip costs no memory. Writes nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
+
+from rmkit.metrics import Column, Measure, Metric, Subject, distinct
+from rmkit.profile import Profile
+
+
+class TemporalFlickering(Metric):
+    """VBench's Temporal Flickering of a clip."""
+
+    columns = (
+        Column("temporal_flickering", "Temporal Flickering", "", 1, floor=2e-5, shown="always"),
+        Column(
+            *("temporal_flickering_distinct", "Temporal Flickering, distinct frames", "", 1),
+            floor=2e-5,
+            distinct=True,
+            shown="always",
+        ),
+    )
+
+    def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
+        return measure
+
+
+def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
+    """The value of each column of a clip."""
+    return {
+        column.name: temporal_flickering(
+            distinct(subject.frames["output"](), subject.times if column.distinct else 1)
+        )
+        for column in columns
+    }
 
 
 def temporal_flickering(frames: Iterable[np.ndarray]) -> float:
@@ -27,3 +57,6 @@ def temporal_flickering(frames: Iterable[np.ndarray]) -> float:
     if not differences:
         raise ValueError("temporal flickering needs two frames or more")
     return (255.0 - np.mean(np.array(differences)).item()) / 255.0
+
+
+METRIC = TemporalFlickering()

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmkit import metrics, profile
+from rmkit import profile
 from rmkit.errors import InputError
 from rmkit.evaluation import figures, methods, statistics, tables, typeset
+from rmkit.metrics import listed as metrics
 
 LEVELS = {m.name: (0.9, 0.02) for m in metrics.ALL} | {"psnr_truth": (22.0, 2.0), "sharpness": (300.0, 40.0)}
 

@@ -11,9 +11,10 @@ import pytest
 from test_cli import refused, saved
 from test_tables import put_metrics
 
-from rmkit import cli, metrics, profile
+from rmkit import cli, profile
 from rmkit.evaluation import verify
 from rmkit.metrics import gpt_rs
+from rmkit.metrics import listed as metrics
 from rmkit.paths import REPOSITORY
 
 METHODS = ["render", "blur", "colour_transfer", "edges", "realmaster", "truth"]

@@ -11,12 +11,13 @@ from test_cli import saved
 from test_dino import checkpoint as checkpoint
 from test_metrics import rows_of, write_interpolator
 
-from rmkit import cli, metrics, profile
+from rmkit import cli, profile
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, statistics
 from rmkit.extras import score
 from rmkit.kit import video
 from rmkit.method import sampling
+from rmkit.metrics import listed as metrics
 from rmkit.metrics.edge_f1 import edge_f1
 from rmkit.metrics.motion_smoothness import motion_smoothness
 from rmkit.metrics.temporal_flickering import temporal_flickering

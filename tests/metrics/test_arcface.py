@@ -5,10 +5,10 @@ import pytest
 from small_faces import KNOWN, OTHER
 from test_metrics import put_results, rows_of
 
-from rmkit import metrics
 from rmkit.evaluation import claims, evaluate, methods, statistics, tables
 from rmkit.kit import store, video
 from rmkit.method import faces, sampling
+from rmkit.metrics import listed as metrics
 
 NAMES = [metric.name for metric in metrics.FACES]
 

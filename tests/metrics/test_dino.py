@@ -15,13 +15,14 @@ from conftest import set_model
 from test_metrics import Live, noise, put_results, put_truth, rows_of
 from transformers import ViTModel
 
-from rmkit import cli, metrics, profile
+from rmkit import cli, profile
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, methods, statistics, tables
 from rmkit.kit import models
 from rmkit.kit import video as videos
 from rmkit.method import sampling
 from rmkit.metrics import dino, features
+from rmkit.metrics import listed as metrics
 from rmkit.metrics.dino import FeatureModel, compare
 from rmkit.paths import REPOSITORY
 from rmkit.pipeline import doctor, plan

@@ -21,13 +21,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from rmkit import metrics, profile
+from rmkit import profile
 from rmkit.baselines import truth
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, methods, statistics, tables
 from rmkit.kit import keys, store, video
 from rmkit.method import propagation, sampling
 from rmkit.metrics import gpt_rs
+from rmkit.metrics import listed as metrics
 from rmkit.pipeline import doctor, notebooks
 
 SECRET = "sk-test-4f1c9a7be2d05836"

@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 from conftest import set_model
 
-from rmkit import metrics, profile
+from rmkit import profile
 from rmkit.baselines import blur, colour_transfer, outside, per_frame, truth, vae_ceiling
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, methods
 from rmkit.kit import models, store, video
 from rmkit.method import anchoring, propagation, sampling
+from rmkit.metrics import listed as metrics
 from rmkit.metrics.edge_f1 import edge_f1
-from rmkit.metrics.fidelity import psnr, ssim
-from rmkit.metrics.motion_smoothness import Amt, flow_midpoint, motion_smoothness
+from rmkit.metrics.motion_smoothness import flow_midpoint, motion_smoothness
+from rmkit.metrics.motion_smoothness_amt import Amt
+from rmkit.metrics.psnr import psnr
 from rmkit.metrics.sharpness import sharpness
+from rmkit.metrics.ssim import ssim
 from rmkit.metrics.temporal_flickering import temporal_flickering
 from rmkit.pipeline import doctor
 

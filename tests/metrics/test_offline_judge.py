@@ -15,11 +15,12 @@ from test_metrics import Live, noise, put_results, put_truth, rows_of
 from test_tables import put_metrics
 from transformers import ResNetForImageClassification
 
-from rmkit import cli, metrics, profile
+from rmkit import cli, profile
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, methods, tables
 from rmkit.kit import models, video, weights
 from rmkit.method import sampling
+from rmkit.metrics import listed as metrics
 from rmkit.metrics.offline_judge import OfflineJudge, offline_judge
 from rmkit.pipeline import doctor, plan
 
