@@ -5,7 +5,6 @@ Reads model folders, which weights.py finds and checks; writes nothing. A VACE f
 only: the parts it lacks are those of the Wan folder.
 """
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -158,13 +157,14 @@ def load_editor(profile: Profile) -> "QwenImageEditPipeline":
     """The image editor of the anchors (paper, 3.1): Qwen-Image-Edit, or its Plus form by class name."""
     check(profile, "editor")
     import diffusers
+    from transformers.utils import is_torchvision_available
 
     arguments = _arguments(profile, "editor")
     root = Path(arguments["pretrained_model_name_or_path"])
     name = weights.pipeline_index(root)["_class_name"]
     # One type throughout: this pipeline hands latents over in the text encoder's type.
     arguments["dtype"] = dtype(profile)
-    if not (_has_torchvision() and (root / "processor").is_dir()):
+    if not (is_torchvision_available() and (root / "processor").is_dir()):
         arguments["processor"] = _processor(root)
     pipeline = getattr(diffusers, name).from_pretrained(**arguments)
     _check_template(pipeline)
@@ -332,41 +332,20 @@ def _place(profile: Profile, pipeline: Any) -> Any:
     return pipeline
 
 
-def _has_torchvision() -> bool:
-    from transformers.utils import is_torchvision_available
-
-    return is_torchvision_available()
-
-
 def _processor(root: Path) -> Any:
-    """Qwen2VLProcessor's work without torchvision, which the stock class cannot do without.
+    """Qwen2VLProcessor without its video part, which needs torchvision; on the folder's settings where it has some."""
+    from transformers import AutoTokenizer, Qwen2VLImageProcessorPil, Qwen2VLProcessor
 
-    Made of the PIL image processor and a tokenizer, on the folder's settings where it has some.
-    """
-    from transformers import AutoTokenizer, BatchFeature, Qwen2VLImageProcessorPil, Qwen2VLProcessor
-
-    class PilProcessor(Qwen2VLProcessor):
-        """Text and pictures to the model's inputs; image placeholders grow to one token a patch."""
-
+    class ImageProcessor(Qwen2VLProcessor):
+        # The stock class takes the names of its parts from this signature.
         def __init__(self, image_processor: Any, tokenizer: Any):
-            self.image_processor, self.tokenizer = image_processor, tokenizer
-
-        def __call__(self, text: Any, images: Any = None, padding: Any = True, return_tensors: str = "pt"):
-            texts = [text] if isinstance(text, str) else list(text)
-            pictures = {}
-            if images is not None:
-                pictures = self.image_processor(images=images, return_tensors=return_tensors)
-                cell = self.image_processor.merge_size**2
-                counts = iter((pictures["image_grid_thw"].prod(dim=-1) // cell).tolist())
-                pad = "<|image_pad|>"
-                texts = [re.sub(re.escape(pad), lambda _: pad * next(counts), one) for one in texts]
-            tokens = self.tokenizer(texts, padding=padding, return_tensors=return_tensors)
-            return BatchFeature({**tokens, **pictures})
+            super().__init__(image_processor, tokenizer)
 
     folder = root / "processor"
-    images = Qwen2VLImageProcessorPil.from_pretrained(folder) if folder.is_dir() else None
-    tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer")
-    return PilProcessor(images or Qwen2VLImageProcessorPil(), tokenizer)
+    images = (
+        Qwen2VLImageProcessorPil.from_pretrained(folder) if folder.is_dir() else Qwen2VLImageProcessorPil()
+    )
+    return ImageProcessor(images, AutoTokenizer.from_pretrained(root / "tokenizer"))
 
 
 def _check_template(pipeline: Any) -> None:
