@@ -101,8 +101,7 @@ def check(profile: Profile, which: Which) -> None:
 def fingerprint(profile: Profile, which: Which) -> str:
     """Content hash of all that loading `which` reads; for a hub name its commit."""
     if which in ("features", "judge"):
-        name, commit = weights.single(*weights.name_of(profile, which))
-        return commit or weights.content(Path(name))
+        return weights.single_fingerprint(*weights.name_of(profile, which))
     if which == "amt":
         file = _amt_file(profile)
         # Where torch's exporter puts weights, unless told otherwise.
@@ -251,7 +250,7 @@ def speed_up_convolutions(vae: "ModelMixin") -> None:
 
 def _check_features(profile: Profile) -> None:
     """A DINO of another class would load with random weights, and a patch that does not fit would cut the frame."""
-    name, config = weights.single_config(profile, "features")
+    name, config = weights.single_config("models.features", profile.models.features)
     kind, patch, size = config.get("model_type"), config.get("patch_size", 16), profile.clips
     if kind != "vit":
         raise InputError(
@@ -275,7 +274,7 @@ def _amt_file(profile: Profile) -> Path:
 
 def _check_judge(profile: Profile) -> None:
     """A classifier of other things, or of frames of another size, would give numbers that mean nothing."""
-    name, config = weights.single_config(profile, "judge")
+    name, config = weights.single_config("models.judge", profile.models.judge)
     labels, known = config.get("id2label"), config.get("calibration")
     numbers = [known.get(key) for key in ("slope", "offset")] if isinstance(known, dict) else [None]
     if labels != {"0": "render", "1": "truth"} or not all(

@@ -1,7 +1,7 @@
 """Clips in and out, without loss, and the contact sheets people look at.
 
 Frames are uint8 arrays [F, H, W, 3], RGB. Stored clips are libx264rgb at qp 0 in mp4: bit exact, so that
-no codec moves a metric (FACTS 5); viewing copies are made apart.
+no codec moves a metric; viewing copies are made apart.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

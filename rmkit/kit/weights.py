@@ -102,10 +102,9 @@ def single(key: str, name: str) -> tuple[str, str | None]:
     return str(folder), None
 
 
-def single_config(profile: Profile, role: Role) -> tuple[str, dict[str, Any]]:
+def single_config(key: str, name: str) -> tuple[str, dict[str, Any]]:
     """(folder or hub name, config.json) of one transformers model; InputError as `single`, or for broken JSON."""
-    key, named = name_of(profile, role)
-    name, commit = single(key, named)
+    name, commit = single(key, name)
     file = (hub_snapshot(name, "config.json")[0] if commit else Path(name)) / "config.json"
     try:
         return name, json.loads(file.read_text())
@@ -143,6 +142,12 @@ def lacking(profile: Profile) -> list[str]:
     if is_hub_name(profile.models.vace):
         return []
     return [part for part in SHARED if not (resolve(profile.models.vace) / part).is_dir()]
+
+
+def single_fingerprint(key: str, name: str) -> str:
+    """Content hash of one transformers model, for a hub name its commit; InputError as `single`."""
+    folder, commit = single(key, name)
+    return commit or content(Path(folder))
 
 
 def content(folder: Path) -> str:
