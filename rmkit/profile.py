@@ -155,7 +155,7 @@ class Train(Settings):
     )
     shift: float = Field(3.0, gt=0, description="of the sampler `shifted` (ours)")
     logit_mean: float = Field(0.0, description="of the sampler `logit-normal` (ours)")
-    logit_spread: float = Field(1.0, gt=0, description="of the sampler `logit-normal` (ours)")
+    logit_std: float = Field(1.0, gt=0, description="of the sampler `logit-normal` (ours)")
     held_out: int = Field(0, ge=0, description="pairs not trained on, whose loss is measured (ours)")
     evaluate_every: int = Field(50, ge=1, description="steps between measurements on held-out pairs")
     checkpoint_every: int = Field(50, ge=1, description="steps between resumable checkpoints")

@@ -4,7 +4,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from peft import LoraConfig
 
-from rmkit.method.training import TARGETS
+from rmkit.method.lora import TARGETS
 
 
 def expert(seed: int) -> WanTransformer3DModel:

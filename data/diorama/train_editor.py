@@ -23,7 +23,7 @@ from rmkit import profile
 from rmkit.kit import models
 from rmkit.kit.progress import track
 from rmkit.method.encode import normalised
-from rmkit.method.sigma import shifted
+from rmkit.method.objective import shifted
 
 SHIFT = 10.0  # of its two steps the first is at full noise and the other has next to none
 LEARNING_RATE = 1.5e-3

@@ -31,7 +31,7 @@ from train_video import CAPTION_DROPOUT, Text, cached, channel_weights, encode, 
 
 from rmkit.kit import models
 from rmkit.method.anchoring import edit_frame
-from rmkit.method.sigma import shifted
+from rmkit.method.objective import shifted
 
 LEARNING_RATE = 1e-3
 SHIFT = 5.0  # where there is more noise its control counts for more

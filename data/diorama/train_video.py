@@ -33,7 +33,7 @@ from transformers import UMT5EncoderModel
 
 from rmkit.method.encode import denormalised, normalised
 from rmkit.method.incontext import in_context
-from rmkit.method.sigma import shifted
+from rmkit.method.objective import shifted
 
 CAPTION_DROPOUT = 0.1
 PARTS = {"low": "wan/transformer_2", "high": "wan/transformer"}  # of checkpoints

@@ -15,7 +15,7 @@ import pandas as pd
 from rmkit.errors import InputError
 from rmkit.evaluation import methods, statistics
 from rmkit.kit import store, video
-from rmkit.method import faces, identity, lora, record, sampling, sigma, training
+from rmkit.method import faces, identity, lora, objective, record, sampling, training
 from rmkit.metrics import listed as metrics
 from rmkit.profile import Profile
 
@@ -256,7 +256,7 @@ def noise_levels(profile: Profile, sampler: str | None = None, draws: int = 20_0
     uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0))
     for expert, method in zip(lora.experts(profile), ("depth", "realmaster"), strict=False):
         ax.hist(
-            sigma.draw(uniform, *expert.sigma, settings).numpy(),
+            objective.sample_sigma(uniform, *expert.sigma, settings).numpy(),
             np.linspace(0, 1, 81).tolist(),
             density=True,
             color=COLOURS[method],

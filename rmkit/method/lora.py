@@ -4,13 +4,14 @@ Reads and writes `adapters/<name>/<expert>/pytorch_lora_weights.safetensors`, di
 in the file's header and, for people, in `adapter.json` beside it and in the model card `adapters/<name>/README.md`.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmkit.errors import InputError
-from rmkit.kit import store, weights
+from rmkit.kit import models, store, weights
 from rmkit.paths import resolve
 from rmkit.profile import Profile
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 HEADER = "rmkit"  # key of our facts among the header's
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]  # ours
 PREFIX = "transformer."  # of every tensor's name, whichever expert it is for
 
 CARD = """---
@@ -100,36 +102,74 @@ def base(profile: Profile, part: str) -> str:
     return store.fingerprint(_root(profile) / part)
 
 
+def add(profile: Profile, transformer: "WanTransformer3DModel", seed: int) -> "dict[str, torch.Tensor]":
+    """Put a fresh LoRA on the frozen transformer; returns its parameters, in float32, by name."""
+    import torch
+    from peft import LoraConfig
+
+    transformer.requires_grad_(False)
+    settings = profile.train
+    if settings.base == "fp8":  # before the adapter is there, which must keep its own type
+        transformer.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=models.dtype(profile))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformer.add_adapter(
+            LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=TARGETS)
+        )
+    if settings.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    parameters = {name: p for name, p in transformer.named_parameters() if p.requires_grad}
+    for parameter in parameters.values():
+        parameter.data = parameter.data.float()
+    return parameters
+
+
+def facts(profile: Profile, expert: Expert, recipe: store.Recipe, pairs: int) -> dict[str, Any]:
+    """What loading checks and what a reader of the file wants to know."""
+    dataset = hashlib.sha256(json.dumps(recipe.inputs, sort_keys=True).encode()).hexdigest()
+    return {
+        **profile.train.model_dump(include={"mode", "rank", "alpha", "prompt"}),
+        **profile.clips.model_dump(include={"frames", "height", "width", "fps"}),
+        "expert": expert.name,
+        "sigma": list(expert.sigma),
+        "steps": expert.steps,
+        "learning_rate": expert.learning_rate,
+        "base": base(profile, expert.part),
+        "base_name": profile.models.wan,
+        "profile": profile.name,
+        "pairs": pairs,
+        "dataset": dataset[:32],
+        "commit": store.commit(),
+    }
+
+
 def save(
     folder: Path,
     transformer: "WanTransformer3DModel",
-    weights: "dict[str, torch.Tensor]",
+    parameters: "dict[str, torch.Tensor]",
     facts: dict[str, Any],
 ) -> None:
     """Write the adapter of `transformer` into `folder`, with `facts` in the header and in adapter.json.
 
-    weights: its parameters by their names there, whole: the transformer may hold a part of each only (FSDP).
+    parameters: by their names there, whole: the transformer may hold a part of each only (FSDP).
     """
-    from diffusers import WanPipeline
     from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     config = next(iter(transformer.peft_config.values())).to_dict()
+    config = {PREFIX + key: value for key, value in config.items()}
     header = {
         "format": "pt",
-        LORA_ADAPTER_METADATA_KEY: json.dumps(
-            {PREFIX + key: value for key, value in config.items()}, default=sorted, sort_keys=True
-        ),
+        LORA_ADAPTER_METADATA_KEY: json.dumps(config, default=sorted, sort_keys=True),
         HEADER: json.dumps(facts, sort_keys=True),
     }
-    tensors = get_peft_model_state_dict(transformer, weights)
-    WanPipeline.save_lora_weights(
-        folder,
-        transformer_lora_layers={name: tensor.cpu() for name, tensor in tensors.items()},
-        save_function=lambda weights, file: save_file(
-            {name: tensor.contiguous() for name, tensor in weights.items()}, file, metadata=header
-        ),
+    tensors = get_peft_model_state_dict(transformer, parameters)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {PREFIX + name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+        folder / WEIGHTS,
+        metadata=header,
     )
     store.write_json(folder / "adapter.json", facts)
 
@@ -197,23 +237,14 @@ def load(pipeline: "WanPipeline", folder: Path, expert: Expert, name: str) -> in
     diffusers only warns when names do not match, so the modules are counted: raises InputError when the
     file and the model do not agree on every one.
     """
+    from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
     with safe_open(folder / WEIGHTS, "pt") as content:
         wanted = {key.removeprefix(PREFIX) for key in content.keys()}
-    pipeline.load_lora_weights(
-        folder,
-        weight_name=WEIGHTS,
-        adapter_name=name,
-        load_into_transformer_2=expert.is_second,
-    )
-    transformer = getattr(pipeline, expert.part)
-    ending = f".{name}.weight"
-    loaded = {
-        key.replace(ending, ".weight")
-        for key, _ in transformer.named_parameters()
-        if ".lora_" in key and key.endswith(ending)
-    }
+    second = expert.is_second
+    pipeline.load_lora_weights(folder, weight_name=WEIGHTS, adapter_name=name, load_into_transformer_2=second)
+    loaded = get_peft_model_state_dict(getattr(pipeline, expert.part), adapter_name=name).keys()
     if loaded != wanted:
         strange = sorted(loaded ^ wanted)
         raise InputError(

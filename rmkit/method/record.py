@@ -19,17 +19,19 @@ from rmkit.profile import Profile
 if TYPE_CHECKING:
     import torch
 
-CURVE = ("step", "pair", "sigma", "loss", "lr", "seconds")
-HELD_OUT = ("step", "pair", "quantile", "sigma", "loss")
+TABLES = {
+    "curve": ("step", "pair", "sigma", "loss", "lr", "seconds"),
+    "held_out": ("step", "pair", "quantile", "sigma", "loss"),
+}
 BUCKETS = (0, 0.25, 0.5, 0.75, 0.875, 1)  # noise levels; 0.875 is where Wan2.2's experts meet
 
 
 @dataclass
 class Record:
-    """Rows so far, one a pair and step; `pair` counts the training's pairs or, in `held_out`, the held-out ones."""
+    """Rows of TABLES so far, one a pair and step; `pair` counts the pairs trained on or, in `held_out`, the held-out ones."""
 
-    curve: list[tuple[float, ...]] = field(default_factory=list)  # CURVE
-    held_out: list[tuple[float, ...]] = field(default_factory=list)  # HELD_OUT
+    curve: list[tuple[float, ...]] = field(default_factory=list)
+    held_out: list[tuple[float, ...]] = field(default_factory=list)
 
     @property
     def steps(self) -> int:
@@ -44,41 +46,34 @@ class Record:
         """Both tables as float64 [rows, columns], for a checkpoint; the inverse of `of`."""
         import torch
 
-        tables = {"curve": (self.curve, CURVE), "held_out": (self.held_out, HELD_OUT)}
         return {
-            name: torch.tensor(rows, dtype=torch.float64).reshape(-1, len(columns))
-            for name, (rows, columns) in tables.items()
+            name: torch.tensor(getattr(self, name), dtype=torch.float64).reshape(-1, len(columns))
+            for name, columns in TABLES.items()
         }
 
     @classmethod
     def of(cls, tensors: "dict[str, torch.Tensor]") -> "Record":
-        return cls(*([tuple(row) for row in tensors[name].tolist()] for name in ("curve", "held_out")))
+        return cls(*([tuple(row) for row in tensors[name].tolist()] for name in TABLES))
 
     def tables(self, expert: str, pairs: Sequence[str], held_out: Sequence[str]) -> list[pd.DataFrame]:
         """`curve` and `held_out` with the expert's name and the pairs' ids, as `read` gives them."""
-        return [
-            _table(expert, CURVE, self.curve, pairs),
-            _table(expert, HELD_OUT, self.held_out, held_out),
-        ]
-
-
-def _table(
-    expert: str, columns: Sequence[str], rows: list[tuple[float, ...]], ids: Sequence[str]
-) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=list(columns)).astype({"step": int, "pair": int})
-    table["pair"] = [ids[i] for i in table.pair]
-    table.insert(0, "expert", expert)
-    return table
+        tables = []
+        for (name, columns), ids in zip(TABLES.items(), (pairs, held_out), strict=True):
+            table = pd.DataFrame(getattr(self, name), columns=list(columns)).astype({"step": int})
+            table["pair"] = [ids[int(i)] for i in table.pair]
+            table.insert(0, "expert", expert)
+            tables.append(table)
+        return tables
 
 
 def write(folder: Path, tables: Sequence[pd.DataFrame]) -> None:
     """Write `Record.tables` into an adapter's folder."""
-    for name, table in zip(("curve", "held_out"), tables, strict=True):
+    for name, table in zip(TABLES, tables, strict=True):
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
 
 
 def read(profile: Profile, name: str, table: str = "curve") -> pd.DataFrame:
-    """A table ("curve" or "held_out") of all experts of the adapter `name`, first the expert, then CURVE or HELD_OUT."""
+    """A table of all experts of the adapter `name`: the expert, then the columns of TABLES; `pair` is the pair's id."""
     frames = []
     for expert in lora.experts(profile):
         path = profile.layout.adapters / name / expert.name / f"{table}.csv"

@@ -14,7 +14,7 @@ from rmkit.baselines import outside
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate
 from rmkit.kit import keys, machine, models
-from rmkit.method import faces, lora, training
+from rmkit.method import devices, faces, lora
 from rmkit.metrics import gpt_rs
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
@@ -189,7 +189,7 @@ def _model(profile: Profile, which: models.Which) -> Finding:
 
 def _training(profile: Profile) -> Finding:
     try:
-        training.require(profile)
+        devices.require(profile)
         names = ", ".join(f"{expert.name}: {expert.steps} steps" for expert in lora.experts(profile))
     except (InputError, OSError) as error:  # a model that is not there has a line of its own
         return Finding("training", str(error), not isinstance(error, InputError))

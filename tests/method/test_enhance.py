@@ -25,7 +25,7 @@ def save_adapters(profile, name=training.NAME, **facts):
     pipeline = models.load_wan(profile)
     for expert in lora.experts(profile):
         transformer = getattr(pipeline, expert.part)
-        parameters = training._add_adapter(profile, transformer, seed=1)
+        parameters = lora.add(profile, transformer, seed=1)
         for key, parameter in parameters.items():
             if "lora_B" in key:
                 torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(2))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from rmkit.errors import InputError
 from rmkit.evaluation import figures
 from rmkit.kit import store, video
-from rmkit.method import dataset, lora, record, sigma, training
+from rmkit.method import dataset, devices, lora, objective, record, training
 from rmkit.paths import REPOSITORY
 from rmkit.pipeline import doctor
 
@@ -39,44 +39,47 @@ def edit_pairs(profile, **changes):
 def test_flow_matching():
     batch = {"render": torch.ones(2, 1, 1, 1, 1), "target": torch.full((2, 1, 1, 1, 1), 2.0), "text": 0}
     noise, levels = torch.full((2, 1, 1, 1, 1), 4.0), torch.tensor([0.0, 0.25])
-    inputs = training.prepare_inputs(batch, noise, levels)
+    inputs = objective.prepare_inputs(batch, noise, levels)
     assert inputs.noisy.flatten().tolist() == [2.0, 2.5]
     assert inputs.timestep.tolist() == [0.0, 250.0]
     assert torch.equal(inputs.reference, batch["render"])
     # One Euler step of the true velocity from sigma to 0 gives the target back.
     assert torch.allclose(inputs.noisy - levels.view(-1, 1, 1, 1, 1) * inputs.velocity, batch["target"])
-    assert training.loss(inputs.velocity, inputs).tolist() == [0, 0]
-    assert training.loss(inputs.velocity + levels.view(-1, 1, 1, 1, 1) * 12, inputs).tolist() == [0, 9]
+    assert objective.velocity_loss(inputs.velocity, inputs).tolist() == [0, 0]
+    assert objective.velocity_loss(inputs.velocity + levels.view(-1, 1, 1, 1, 1) * 12, inputs).tolist() == [
+        0,
+        9,
+    ]
 
 
 def test_sigmas_stay_in_the_experts_range_and_follow_the_shift():
     uniform = torch.linspace(0, 1, 10_001)
-    high = sigma.shifted(uniform, 0.875, 1.0, 3.0)
+    high = objective.shifted(uniform, 0.875, 1.0, 3.0)
     assert high.min() >= 0.875 - 1e-6 and high.max() <= 1 + 1e-6
-    whole = sigma.shifted(uniform, 0.0, 1.0, 3.0)
+    whole = objective.shifted(uniform, 0.0, 1.0, 3.0)
     assert (whole >= 0.875).float().mean() == pytest.approx(0.30, abs=0.01)  # FACTS 2
     assert torch.allclose(whole[whole >= 0.875].median(), high.median(), atol=1e-3)
 
 
-@pytest.mark.parametrize("sampler", sigma.SAMPLERS)
+@pytest.mark.parametrize("sampler", objective.SAMPLERS)
 @pytest.mark.parametrize("ends", [(0.0, 1.0), (0.0, 0.875), (0.875, 1.0)])
 def test_every_sampler_fills_its_range_in_order(tiny_profile, sampler, ends):
     settings = with_train(tiny_profile, sampler=sampler).train
-    levels = sigma.draw(torch.linspace(0, 1, 1001), *ends, settings)
+    levels = objective.sample_sigma(torch.linspace(0, 1, 1001), *ends, settings)
     assert levels.dtype == torch.float32 and (levels.diff() >= 0).all()
     assert levels[0].item() == pytest.approx(ends[0], abs=1e-3)
     assert levels[-1].item() == pytest.approx(ends[1], abs=1e-3)
 
 
 def test_logit_normal_is_what_it_says():
-    levels = sigma.logit_normal(
+    levels = objective.logit_normal(
         torch.rand(200_000, generator=torch.Generator().manual_seed(0)), 0, 1, -0.5, 0.8
     )
     logits = levels.double().logit()
     assert logits.mean().item() == pytest.approx(-0.5, abs=0.01)
     assert logits.std().item() == pytest.approx(0.8, abs=0.01)
     # Cut to a range, the draws are those of the whole that fall in it.
-    cut = sigma.logit_normal(
+    cut = objective.logit_normal(
         torch.rand(200_000, generator=torch.Generator().manual_seed(1)), 0.5, 1, -0.5, 0.8
     )
     assert cut.mean().item() == pytest.approx(levels[levels > 0.5].mean().item(), abs=3e-3)
@@ -114,7 +117,7 @@ def test_killed_training_ends_bit_identical(pairs_profile, monkeypatch):
     assert (folder / "high" / lora.WEIGHTS).stat().st_mtime_ns == before
 
     shutil.rmtree(folder)
-    stock, calls = training.loss, []
+    stock, calls = training.velocity_loss, []
 
     def killed(prediction, inputs):
         calls.append(1)
@@ -122,7 +125,7 @@ def test_killed_training_ends_bit_identical(pairs_profile, monkeypatch):
             raise KeyboardInterrupt
         return stock(prediction, inputs)
 
-    monkeypatch.setattr(training, "loss", killed)
+    monkeypatch.setattr(training, "velocity_loss", killed)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             training.train(profile)
@@ -193,22 +196,22 @@ import os, sys
 from pathlib import Path
 import torch
 from rmkit import cli, profile
-from rmkit.method import checkpoint, training
+from rmkit.method import checkpoint, devices, training
 profile.REPOSITORY = Path(sys.argv[1])
 if os.environ.get("ACCELERATE_USE_FSDP"):
     from accelerate.state import DistributedType, PartialState
     PartialState._prepare_backend = lambda self, *_, **__: ("gloo", DistributedType.MULTI_GPU)
     PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
     torch.distributed.init_process_group("gloo")
-    training.require = lambda profile: None
-stock, calls = training.loss, []
+    devices.require = lambda profile: None
+stock, calls = training.velocity_loss, []
 def loss(prediction, inputs):
     calls.append(1)
     if len(calls) > 3:
         torch.distributed.barrier()  # the first process has written its checkpoint
         os._exit(9)
     return stock(prediction, inputs)
-training.loss = loss
+training.velocity_loss = loss
 whole = checkpoint.whole
 def gathered(tensor):
     assert tensor.dim() == 0 or type(tensor).__name__ == os.environ["KIND"], type(tensor)
@@ -251,7 +254,7 @@ def test_two_processes_go_on_where_one_was_killed_and_one_where_two_were(
     one = {expert: tensors(profile, expert) for expert in experts}
     shutil.rmtree(profile.layout.adapters)
 
-    stock, calls = training.loss, []
+    stock, calls = training.velocity_loss, []
 
     def killed(prediction, inputs):
         calls.append(1)
@@ -260,7 +263,7 @@ def test_two_processes_go_on_where_one_was_killed_and_one_where_two_were(
         return stock(prediction, inputs)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(training, "loss", killed)
+        patched.setattr(training, "velocity_loss", killed)
         training.train(profile)  # the first step of the high-noise expert
     environment = {"KIND": "Tensor"}
     if how == "shards":
@@ -311,23 +314,23 @@ def test_what_this_machine_cannot_do_is_said_before_a_model_is_loaded(pairs_prof
         finding = next(f for f in doctor.check(profile) if f.what == "training")
         assert finding.ok == ok and finding.needed
     with monkeypatch.context() as absent:
-        absent.setattr(training.importlib.util, "find_spec", lambda name: None)
+        absent.setattr(devices.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(InputError, match="pip install tensorboard"):
             training.train(with_train(pairs_profile, tensorboard=True))
     with monkeypatch.context() as sharded:
         sharded.setenv("ACCELERATE_USE_FSDP", "true")
         with pytest.raises(InputError, match=r"\(FSDP\) on CUDA GPUs only"):
             training.train(pairs_profile)
-        sharded.setattr(training.models, "device", lambda profile: torch.device("cuda"))
+        sharded.setattr(devices.models, "device", lambda profile: torch.device("cuda"))
         sharded.setenv("FSDP_VERSION", "1")
         with pytest.raises(
             InputError, match=r"not version 2: launch with `--config_file rmkit/method/fsdp.yaml`"
         ):
-            training.require(pairs_profile)
+            devices.require(pairs_profile)
         sharded.setenv("FSDP_VERSION", "2")
-        training.require(pairs_profile)
+        devices.require(pairs_profile)
         with pytest.raises(InputError, match=r"neither train\.base 'fp8' nor"):
-            training.require(with_train(pairs_profile, base="fp8"))
+            devices.require(with_train(pairs_profile, base="fp8"))
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(InputError, match="1 and 3 processes"):
         training.train(pairs_profile)
@@ -450,7 +453,7 @@ def test_ranges_across_the_boundary_are_refused(pairs_profile):
 
 def test_a_loss_that_is_not_finite_stops_the_run(pairs_profile, monkeypatch):
     nan = torch.tensor([float("nan")])
-    monkeypatch.setattr(training, "loss", lambda prediction, inputs: prediction.sum() * nan)
+    monkeypatch.setattr(training, "velocity_loss", lambda prediction, inputs: prediction.sum() * nan)
     with pytest.raises(InputError, match="became nan at step 0"):
         training.train(pairs_profile)
     assert not (pairs_profile.layout.adapters / "realmaster" / "high").exists()
