@@ -207,7 +207,11 @@ def plan(profile: Name = "mini") -> None:
 
 
 def _load(name: str) -> Profile:
-    return profiles.load(name)
+    from rmkit import baselines
+
+    found = profiles.load(name)
+    baselines.validate(found)
+    return found
 
 
 def _one_value_each(arguments: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails
 
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY, Layout
@@ -201,11 +202,6 @@ def _require_plain(address: str, key: str, variable: str) -> None:
         raise ValueError(f"{key} must start with http:// or https:// and a host, not {address}")
 
 
-def _require_whole_latents(frames: int, key: str) -> None:
-    if frames % 4 != 1:
-        raise ValueError(f"{key} must be 4k+1 for the Wan VAE, not {frames}")
-
-
 class Judge(Settings):
     enabled: bool = Field(True, description="rate by GPT-RS where OPENAI_API_KEY is set")
     base_url: str = Field("https://api.openai.com/v1", description="any OpenAI-compatible endpoint (ours)")
@@ -230,45 +226,7 @@ class Judge(Settings):
         return self
 
 
-PAPERS_PROMPT = "make the video look photorealistic"  # B.3, of every outside method
-
-
-class LucyEdit(Settings):
-    """The authors' defaults; baselines/lucy_edit.py says how a clip of another size is shown."""
-
-    model: str = Field(description="folder or hub name of the LucyEdit pipeline")
-    prompt: str = Field(PAPERS_PROMPT, description="paper, B.3")
-    height: int = Field(480, ge=16, description="pixels it works at (authors': 480)")
-    width: int = Field(832, ge=16, description="pixels it works at (authors': 832)")
-    frames: int = Field(81, ge=1, description="most frames a pass (authors': 81)")
-    steps: int = Field(50, ge=1, description="denoising steps (authors': 50)")
-    guidance: float = Field(5.0, description="1 switches guidance off (authors': 5)")
-
-    @model_validator(mode="after")
-    def _length(self) -> "LucyEdit":
-        _require_whole_latents(self.frames, "baselines.lucy_edit.frames")
-        return self
-
-
-class Editto(Settings):
-    """The authors' defaults; baselines/editto.py says how a clip of another size or length is shown."""
-
-    model: str = Field(description="folder or hub name that holds the LoRA; its base is models.vace")
-    file: str = Field("models/ditto_sim2real.safetensors", description="the LoRA in it")
-    prompt: str = Field(
-        PAPERS_PROMPT, description='paper, B.3; its authors say "Turn it into the real domain" for sim2real'
-    )
-    height: int = Field(480, ge=16, description="pixels it works at (authors': 480)")
-    width: int = Field(832, ge=16, description="pixels it works at (authors': 832)")
-    frames: int = Field(73, ge=1, description="most frames a pass (authors': 73)")
-    steps: int = Field(50, ge=1, description="denoising steps (authors': 50)")
-    guidance: float = Field(5.0, description="1 switches guidance off (authors': 5)")
-    shift: float = Field(5.0, description="flow shift (authors': 5)")
-
-    @model_validator(mode="after")
-    def _length(self) -> "Editto":
-        _require_whole_latents(self.frames, "baselines.editto.frames")
-        return self
+PAPERS_PROMPT = "make the video look photorealistic"  # B.3, of every external method
 
 
 class RunwayAleph(Settings):
@@ -292,15 +250,33 @@ FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Label = Annotated[str, Field(min_length=1)]
 
 
-class Baselines(Settings):
-    """The paper's outside methods (4.1, B.3): each runs only where it is asked for."""
+class Baselines(BaseModel):
+    """Settings of methods by name, each validated by its file in baselines/; null or absent: not run (4.1, B.3)."""
 
-    runway_aleph: RunwayAleph | None = Field(None, description="null: not run")
-    lucy_edit: LucyEdit | None = Field(None, description="null: not run")
-    editto: Editto | None = Field(None, description="null: not run")
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any] | None]
+
     folders: dict[FolderName, Label] = Field(
         {}, description="methods of your own, name and label; clips in enhanced/<name>/, named as the kit's"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        """Whether there is a file of each name; what it makes of the settings is for `baselines.validate`."""
+        for name in given if isinstance(given, dict) else ():
+            if name != "folders" and not _has_file("baselines", name):
+                line = InitErrorDetails(type="extra_forbidden", loc=(name,), input=given[name])
+                raise ValidationError.from_exception_data("Baselines", [line])
+        return given
+
+    @property
+    def asked(self) -> dict[str, dict[str, Any]]:
+        """The settings that are not null, by method."""
+        return {name: settings for name, settings in self.model_extra.items() if settings is not None}
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        return self.asked[name]
 
 
 class Profile(Settings):
@@ -340,15 +316,25 @@ def load(name: str | Path) -> Profile:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "profile"
-        said = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
-        raise InputError(f"{path.name}: '{key}': {said.removeprefix('Value error, ')}.") from None
+        raise InputError(f"{path.name}: {first_mistake(error)}") from None
+
+
+def first_mistake(error: ValidationError, group: str = "") -> str:
+    """The first thing that is wrong, as "'key': what."; `group`: the dotted key of what was validated."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in (group, *first["loc"]) if part != "") or "profile"
+    said = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+    return f"'{key}': {said.removeprefix('Value error, ')}."
 
 
 def ours(profile: Profile) -> list[tuple[str, Any, str]]:
     """Every setting the paper leaves open: (dotted key, value, description), for the report."""
     return _ours("", profile)
+
+
+def _has_file(room: str, name: Any) -> bool:
+    """Whether a part of the kit is there, found without importing it."""
+    return str(name).isidentifier() and (Path(__file__).parent / room / f"{name}.py").is_file()
 
 
 def _ours(prefix: str, settings: Settings) -> list[tuple[str, Any, str]]:

@@ -1,55 +1,49 @@
 """Colour transfer: one affine colour map for all clips, what mere grading achieves (ours; not in the paper).
 
 Fitted on the training pairs (render to generated target), so it has seen no truth. Reads pairs/pairs.json,
-pairs and validation clips; writes enhanced/colour_transfer/map.json and <clip>.mp4.
+pairs and validation clips; writes enhanced/colour_transfer/map.json and gives the clips' mapped frames.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from rmkit.baselines import Edit, Made
 from rmkit.errors import InputError
 from rmkit.kit import store, video
-from rmkit.kit.progress import track
 from rmkit.method import identity, sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
 
-NAME = "colour_transfer"
-VERSION = 1
 
+class ColourTransfer(Made):
+    """The render through the colour map of the training pairs."""
 
-def transfer(profile: Profile, clips: Sequence[Clip]) -> Path:
-    """Map the clips' colours by the pairs' affine map; returns the folder of results."""
-    folder = profile.layout.enhanced / NAME
-    colour_map = load_map(fit(profile))
-    for clip in track(clips, "colour transfer"):
-        source, target = sampling.path(profile, clip), folder / f"{clip.id}.mp4"
-        recipe = store.Recipe(
-            stage=NAME,
-            version=VERSION,
-            settings={},
-            inputs={"clip": store.fingerprint(source), "map": store.fingerprint(folder / "map.json")},
-        )
-        if store.is_done(target, recipe):
-            continue
-        with store.writing(target, recipe) as temporary:
-            video.write(temporary, apply(colour_map, video.read(source)), profile.clips.fps)
-    return folder
+    name, label, colour, marker = "colour_transfer", "Colour transfer", "#E69F00", "D"
+    ablation = True
+
+    def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
+        inputs = {
+            "clip": store.fingerprint(sampling.path(profile, clip)),
+            "map": _fit_recipe(_pairs(profile)).key,
+        }
+        return store.Recipe(self.name, self.version, {}, inputs)
+
+    def ready(self, profile: Profile) -> Edit:
+        colour_map = load_map(fit(profile))
+
+        def edit(clip: Clip, seed: int | None) -> np.ndarray:
+            return apply(colour_map, video.read(sampling.path(profile, clip)))
+
+        return edit
 
 
 def fit(profile: Profile) -> Path:
     """Fit the map on all kept training pairs and store it; returns its path."""
     pairs = _pairs(profile)
-    target = profile.layout.enhanced / NAME / "map.json"
-    inputs = {
-        f"{i:05d}/{side}": store.fingerprint(pair[side])
-        for i, pair in enumerate(pairs)
-        for side in ("render", "target")
-    }
-    recipe = store.Recipe(stage=f"{NAME}.fit", version=VERSION, settings={}, inputs=inputs)
+    target, recipe = profile.layout.enhanced / "colour_transfer" / "map.json", _fit_recipe(pairs)
     if not store.is_done(target, recipe):
         colour_map = least_squares((video.stream(p["render"]), video.stream(p["target"])) for p in pairs)
         with store.writing(target, recipe) as temporary:
@@ -92,3 +86,15 @@ def _pairs(profile: Profile) -> list[dict[str, Path]]:
         raise InputError(f"{profile.layout.pairs} keeps no pair, so there is nothing to fit a colour map on.")
     root = profile.layout.root
     return [{side: root / entry[side] for side in ("render", "target")} for entry in kept]
+
+
+def _fit_recipe(pairs: list[dict[str, Path]]) -> store.Recipe:
+    inputs = {
+        f"{i:05d}/{side}": store.fingerprint(pair[side])
+        for i, pair in enumerate(pairs)
+        for side in ("render", "target")
+    }
+    return store.Recipe("colour_transfer.fit", ColourTransfer.version, {}, inputs)
+
+
+METHODS = (ColourTransfer(),)

@@ -1,36 +1,33 @@
-"""Editto: an outside method, Ditto's LoRA for "simulation to real" on VACE of 14 billion weights (paper, 4.1 and B.3).
+"""Editto: an external method, Ditto's LoRA for "simulation to real" on VACE of 14 billion weights (paper, 4.1 and B.3).
 
 Its authors' defaults: the source clip as VACE's video, all of it to be generated (a white mask), 73 frames at 480x832.
-Reads validation clips and the LoRA; gives outside.py their edited frames. Open in the paper and ours: a clip of another
+Reads validation clips and the LoRA; gives their edited frames. Open in the paper and ours: a clip of another
 shape is shown as large as fits, on black, and cut out again; one longer than 73 frames is edited in windows of 73 from
 the same noise, the last ending with the clip (`frames: 81` makes one pass of the paper's clips); UniPC, as diffusers
 ships VACE, in place of the authors' Euler steps.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from pydantic import Field, field_validator
 
-from rmkit.baselines import framing, outside
+from rmkit.baselines import PROMPT, Edit, Made, framing
 from rmkit.errors import InputError
 from rmkit.kit import models, store, video, weights
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.paths import resolve
-from rmkit.profile import Profile
+from rmkit.profile import Profile, Settings
 
 if TYPE_CHECKING:
     import torch
     from diffusers import WanVACEPipeline, WanVACETransformer3DModel
 
-NAME, LABEL = "editto", "Editto"
-VERSION = 1
 # Wan's own, which the authors' script passes: garish, over-exposed, static, blurred, subtitles, deformed hands, ...
 NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
@@ -52,72 +49,87 @@ RENAMED = {
 PREFIX = "transformer."
 
 
-def why_not(profile: Profile) -> str | None:
-    """See `outside.Method`, as for all below."""
-    return outside.why_unasked(profile, NAME)
+class EdittoSettings(Settings):
+    """The authors' defaults."""
 
-
-def usd(profile: Profile, count: int) -> float:
-    return 0.0
-
-
-def check(profile: Profile, count: int) -> None:
-    models.check(profile, "vace")
-    _require_fit(profile)
-    models.require_gpu(profile, "Editto")
-
-
-def recipe(profile: Profile, clip: Clip) -> store.Recipe:
-    settings = profile.baselines.editto.model_dump(exclude={"model"})
-    return store.Recipe(
-        stage=NAME,
-        version=VERSION,
-        settings={**settings, "negative_prompt": NEGATIVE_PROMPT, "dtype": profile.models.dtype},
-        inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
-        seed=store.seed_for(profile.seed, NAME, clip.id),
-        model="+".join([_file(profile)[1], models.fingerprint(profile, "vace")]),
+    model: str = Field(description="folder or hub name that holds the LoRA; its base is models.vace")
+    file: str = Field("models/ditto_sim2real.safetensors", description="the LoRA in it")
+    prompt: str = Field(
+        PROMPT, description='paper, B.3; its authors say "Turn it into the real domain" for sim2real'
     )
+    height: int = Field(480, ge=16, description="pixels it works at (authors': 480)")
+    width: int = Field(832, ge=16, description="pixels it works at (authors': 832)")
+    frames: int = Field(73, ge=1, description="most frames a pass (authors': 73)")
+    steps: int = Field(50, ge=1, description="denoising steps (authors': 50)")
+    guidance: float = Field(5.0, description="1 switches guidance off (authors': 5)")
+    shift: float = Field(5.0, description="flow shift (authors': 5)")
+
+    _length = field_validator("frames")(framing.require_whole_latents)
 
 
-@contextmanager
-def editing(profile: Profile) -> Iterator[outside.Edit]:
-    """Raises InputError when the size it is to work at is no multiple of the model's cells."""
-    settings = profile.baselines.editto
-    pipeline = load(profile)
-    embeds = _embeddings(profile, pipeline)
+class Editto(Made):
+    """Runs where the profile has `baselines.editto`."""
 
-    def one_pass(frames: np.ndarray, seed: int) -> np.ndarray:
-        output = pipeline(
-            video=[Image.fromarray(frame) for frame in frames],
-            mask=[Image.new("RGB", frames.shape[2:0:-1], "white")] * len(frames),
-            height=settings.height,
-            width=settings.width,
-            num_frames=len(frames),
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
-            generator=models.generator(seed),
-            output_type="np",
-            **embeds,
+    name, label, colour, marker = "editto", "Editto", "#1B9E77", "p"
+    group, on_device = EdittoSettings, True
+
+    def check(self, profile: Profile, count: int) -> None:
+        models.check(profile, "vace")
+        _require_fit(profile)
+        models.require_gpu(profile, "Editto")
+
+    def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
+        settings = self.settings(profile).model_dump(exclude={"model"})
+        return store.Recipe(
+            stage=self.name,
+            version=self.version,
+            settings={**settings, "negative_prompt": NEGATIVE_PROMPT, "dtype": profile.models.dtype},
+            inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
+            seed=store.seed_for(profile.seed, self.name, clip.id),
+            model="+".join([_file(profile)[1], models.fingerprint(profile, "vace")]),
         )
-        return video.to_uint8(output.frames[0])
 
-    def edit(clip: Clip, seed: int) -> np.ndarray:
-        frames = video.read(sampling.path(profile, clip))
-        size = (settings.height, settings.width)
-        return framing.edited(partial(one_pass, seed=seed), frames, size, settings.frames)
+    def ready(self, profile: Profile) -> Edit:
+        """Raises InputError when the size it is to work at is no multiple of the model's cells."""
+        settings = self.settings(profile)
+        pipeline = load(profile)
+        embeds = _embeddings(profile, pipeline)
 
-    yield edit
+        def one_pass(frames: np.ndarray, seed: int) -> np.ndarray:
+            output = pipeline(
+                video=[Image.fromarray(frame) for frame in frames],
+                mask=[Image.new("RGB", frames.shape[2:0:-1], "white")] * len(frames),
+                height=settings.height,
+                width=settings.width,
+                num_frames=len(frames),
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance,
+                generator=models.generator(seed),
+                output_type="np",
+                **embeds,
+            )
+            return video.to_uint8(output.frames[0])
+
+        def edit(clip: Clip, seed: int) -> np.ndarray:
+            frames = video.read(sampling.path(profile, clip))
+            size = (settings.height, settings.width)
+            return framing.edited(partial(one_pass, seed=seed), frames, size, settings.frames)
+
+        return edit
+
+
+METHOD = Editto()
 
 
 def load(profile: Profile) -> "WanVACEPipeline":
     """VACE with the LoRA in it at full strength."""
-    settings = profile.baselines.editto
+    settings = METHOD.settings(profile)
     pipeline = models.load_vace(profile)
     size = (settings.height, settings.width)
     misfit = f"baselines.editto: {size[0]}x{size[1]} does not fit models.vace"
     models.require_cells(pipeline, *size, misfit)
     models.set_flow_shift(pipeline, settings.shift)
-    pipeline.load_lora_weights(tensors(_file(profile)[0]), adapter_name=NAME)
+    pipeline.load_lora_weights(tensors(_file(profile)[0]), adapter_name="editto")
     return pipeline
 
 
@@ -185,7 +197,7 @@ def _skeleton(profile: Profile) -> "WanVACETransformer3DModel":
 def _embeddings(profile: Profile, pipeline: "WanVACEPipeline") -> dict[str, "torch.Tensor"]:
     import torch
 
-    settings = profile.baselines.editto
+    settings = METHOD.settings(profile)
     with torch.no_grad():
         positive, negative = pipeline.encode_prompt(
             settings.prompt,
@@ -198,7 +210,7 @@ def _embeddings(profile: Profile, pipeline: "WanVACEPipeline") -> dict[str, "tor
 
 def _file(profile: Profile) -> tuple[Path, str]:
     """(path, fingerprint) of the LoRA; InputError when it is out of reach."""
-    settings = profile.baselines.editto
+    settings = METHOD.settings(profile)
     if weights.is_hub_name(settings.model):
         root, commit = weights.hub_snapshot(settings.model, settings.file)
         return root / settings.file, f"{commit}/{settings.file}"
@@ -209,3 +221,6 @@ def _file(profile: Profile) -> tuple[Path, str]:
             "the profile."
         )
     return file, store.fingerprint(file)
+
+
+METHODS = (METHOD,)

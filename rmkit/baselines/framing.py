@@ -1,4 +1,4 @@
-"""Framing: a clip into the size, length and rate that an outside method works at, and back (ours).
+"""Framing: a clip into the size, length and rate that an external method works at, and back (ours).
 
 Nothing is stretched: black bars fill what the clip does not, and are cut off again. Reads and writes nothing.
 """
@@ -87,6 +87,13 @@ def in_windows(edit: Callable[[np.ndarray], np.ndarray], frames: np.ndarray, mos
     for window in windows(len(frames), most):
         done += list(edit(frames[window.start : window.stop])[len(done) - window.start :])
     return np.stack(done)
+
+
+def require_whole_latents(frames: int) -> int:
+    """The number of frames of a pass; ValueError when it does not make whole latents of the Wan VAE."""
+    if frames % 4 != 1:
+        raise ValueError(f"frames must be 4k+1 for the Wan VAE, not {frames}")
+    return frames
 
 
 def at_rate(frames: Iterable[np.ndarray], rate: Fraction, count: int, fps: int) -> Iterator[np.ndarray]:

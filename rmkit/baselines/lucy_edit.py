@@ -1,79 +1,87 @@
-"""LucyEdit: an outside method, text-guided editing of videos by a model of 5 billion weights (paper, 4.1 and B.3).
+"""LucyEdit: an external method, text-guided editing of videos by a model of 5 billion weights (paper, 4.1 and B.3).
 
-The stock `LucyEditPipeline` with its authors' defaults. Reads validation clips; gives outside.py their edited frames.
+The stock `LucyEditPipeline` with its authors' defaults. Reads validation clips; gives their edited frames.
 Open in the paper and ours: a clip of another shape than 480x832 is shown as large as fits, on black, and cut out again;
 one longer than 81 frames is edited in windows of 81, the last ending with the clip.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 from PIL import Image
+from pydantic import Field, field_validator
 
-from rmkit.baselines import framing, outside
+from rmkit.baselines import PROMPT, Edit, Made, framing
 from rmkit.kit import models, store, video
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
-from rmkit.profile import Profile
-
-NAME, LABEL = "lucy_edit", "LucyEdit"
-VERSION = 1
+from rmkit.profile import Profile, Settings
 
 
-def why_not(profile: Profile) -> str | None:
-    """See `outside.Method`, as for all below."""
-    return outside.why_unasked(profile, NAME)
+class LucyEditSettings(Settings):
+    """The authors' defaults."""
+
+    model: str = Field(description="folder or hub name of the LucyEdit pipeline")
+    prompt: str = Field(PROMPT, description="paper, B.3")
+    height: int = Field(480, ge=16, description="pixels it works at (authors': 480)")
+    width: int = Field(832, ge=16, description="pixels it works at (authors': 832)")
+    frames: int = Field(81, ge=1, description="most frames a pass (authors': 81)")
+    steps: int = Field(50, ge=1, description="denoising steps (authors': 50)")
+    guidance: float = Field(5.0, description="1 switches guidance off (authors': 5)")
+
+    _length = field_validator("frames")(framing.require_whole_latents)
 
 
-def usd(profile: Profile, count: int) -> float:
-    return 0.0
+class LucyEdit(Made):
+    """Runs where the profile has `baselines.lucy_edit`."""
 
+    name, label, colour, marker = "lucy_edit", "LucyEdit", "#B15928", ">"
+    group, on_device = LucyEditSettings, True
 
-def check(profile: Profile, count: int) -> None:
-    models.check(profile, NAME)
-    models.require_gpu(profile, "LucyEdit")
+    def check(self, profile: Profile, count: int) -> None:
+        models.check(profile, "lucy_edit")
+        models.require_gpu(profile, "LucyEdit")
 
-
-def recipe(profile: Profile, clip: Clip) -> store.Recipe:
-    return store.Recipe(
-        stage=NAME,
-        version=VERSION,
-        settings={**profile.baselines.lucy_edit.model_dump(exclude={"model"}), "dtype": profile.models.dtype},
-        inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
-        seed=store.seed_for(profile.seed, NAME, clip.id),
-        model=models.fingerprint(profile, NAME),
-    )
-
-
-@contextmanager
-def editing(profile: Profile) -> Iterator[outside.Edit]:
-    """Raises InputError when the size it is to work at is no multiple of the model's cells."""
-    pipeline = models.load_lucy_edit(profile)
-    settings = profile.baselines.lucy_edit
-    size = (settings.height, settings.width)
-    misfit = f"baselines.lucy_edit: {size[0]}x{size[1]} does not fit this model"
-    models.require_cells(pipeline, *size, misfit)
-
-    def one_pass(frames: np.ndarray, seed: int) -> np.ndarray:
-        output = pipeline(
-            video=[Image.fromarray(frame) for frame in frames],
-            prompt=settings.prompt,
-            negative_prompt="",  # its authors'
-            height=settings.height,
-            width=settings.width,
-            num_frames=len(frames),
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
-            max_sequence_length=models.text_length(pipeline),
-            generator=models.generator(seed),
-            output_type="np",
+    def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
+        settings = self.settings(profile).model_dump(exclude={"model"})
+        return store.Recipe(
+            stage=self.name,
+            version=self.version,
+            settings={**settings, "dtype": profile.models.dtype},
+            inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
+            seed=store.seed_for(profile.seed, self.name, clip.id),
+            model=models.fingerprint(profile, "lucy_edit"),
         )
-        return video.to_uint8(output.frames[0])
 
-    def edit(clip: Clip, seed: int) -> np.ndarray:
-        frames = video.read(sampling.path(profile, clip))
-        return framing.edited(partial(one_pass, seed=seed), frames, size, settings.frames)
+    def ready(self, profile: Profile) -> Edit:
+        """Raises InputError when the size it is to work at is no multiple of the model's cells."""
+        pipeline = models.load_lucy_edit(profile)
+        settings = self.settings(profile)
+        size = (settings.height, settings.width)
+        misfit = f"baselines.lucy_edit: {size[0]}x{size[1]} does not fit this model"
+        models.require_cells(pipeline, *size, misfit)
 
-    yield edit
+        def one_pass(frames: np.ndarray, seed: int) -> np.ndarray:
+            output = pipeline(
+                video=[Image.fromarray(frame) for frame in frames],
+                prompt=settings.prompt,
+                negative_prompt="",  # its authors'
+                height=settings.height,
+                width=settings.width,
+                num_frames=len(frames),
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance,
+                max_sequence_length=models.text_length(pipeline),
+                generator=models.generator(seed),
+                output_type="np",
+            )
+            return video.to_uint8(output.frames[0])
+
+        def edit(clip: Clip, seed: int) -> np.ndarray:
+            frames = video.read(sampling.path(profile, clip))
+            return framing.edited(partial(one_pass, seed=seed), frames, size, settings.frames)
+
+        return edit
+
+
+METHODS = (LucyEdit(),)

@@ -4,16 +4,35 @@ Reads results/<profile>/truth/<sequence>.mp4 (all frames of the sequence at the 
 the VAE's ceiling and the report's sheets, never by a stage of the method.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from rmkit.baselines import Method
 from rmkit.errors import InputError
 from rmkit.kit import video
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
+
+
+class Truth(Method):
+    """What a perfect method would give."""
+
+    name, label, colour, marker = "truth", "Truth", "#999999", "X"
+    competes, fixed, ablation = False, True, True
+    no_row = "n/a: this data has no truth."
+
+    def path(self, profile: Profile, clip: Clip) -> Path:
+        """Of the whole sequence."""
+        return path(profile, clip)
+
+    def stream(self, profile: Profile, clip: Clip) -> Iterator[np.ndarray]:
+        return stream(profile, clip)
+
+    def having(self, profile: Profile, clips: Sequence[Clip]) -> Sequence[Clip]:
+        return [clip for clip in clips if exists(profile, clip)]
 
 
 def path(profile: Profile, clip: Clip) -> Path:
@@ -43,3 +62,6 @@ def stream(profile: Profile, clip: Clip) -> Iterator[np.ndarray]:
         f"{path(profile, clip)} ends before frame {clip.source_frames[-1]}, which clip {clip.id} needs; "
         "run 01_data_prep again."
     )
+
+
+METHODS = (Truth(),)

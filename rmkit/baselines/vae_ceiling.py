@@ -1,18 +1,16 @@
 """VAE ceiling: the truth through the video VAE and back, the best any output of this model can be (ours).
 
-Not a method: it reads the truth, as metrics do. Reads models.wan's VAE and results/<profile>/truth; writes
-enhanced/vae_ceiling/<clip>.mp4 for clips that have a truth.
+Not a method: it reads the truth, as metrics do. Reads models.wan's VAE and results/<profile>/truth; gives the frames of
+clips that have a truth.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmkit.baselines import truth
+from rmkit.baselines import Edit, Made, truth
 from rmkit.kit import models, store, video, weights
-from rmkit.kit.progress import track
 from rmkit.method.sampling import Clip
 from rmkit.paths import resolve
 from rmkit.profile import Profile
@@ -20,35 +18,32 @@ from rmkit.profile import Profile
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
 
-NAME = "vae_ceiling"
-VERSION = 1
 
+class VaeCeiling(Made):
+    """The truth, encoded and decoded."""
 
-def round_trip(profile: Profile, clips_: Sequence[Clip]) -> Path:
-    """Encode and decode the truth of every clip that has one; returns the folder of results."""
-    folder = profile.layout.enhanced / NAME
-    having = [clip for clip in clips_ if truth.exists(profile, clip)]
-    if not having:
-        return folder
-    models.check(profile, "wan")
-    model = models.fingerprint(profile, "wan")
-    vae = None
-    for clip in track(having, "vae ceiling"):
-        target = folder / f"{clip.id}.mp4"
-        recipe = store.Recipe(
-            stage=NAME,
-            version=VERSION,
+    name, label, colour, marker = "vae_ceiling", "VAE ceiling", "#009E73", "*"
+    competes, fixed, ablation, on_device = False, True, True, True
+    no_row = truth.Truth.no_row
+
+    def wanted(self, profile: Profile, clips: Sequence[Clip]) -> Sequence[Clip]:
+        return [clip for clip in clips if truth.exists(profile, clip)]
+
+    def check(self, profile: Profile, count: int) -> None:
+        models.check(profile, "wan")
+
+    def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
+        return store.Recipe(
+            stage=self.name,
+            version=self.version,
             settings={**profile.clips.model_dump(), "source_frames": clip.source_frames},
             inputs={"truth": store.fingerprint(truth.path(profile, clip))},
-            model=model,
+            model=models.fingerprint(profile, "wan"),
         )
-        if store.is_done(target, recipe):
-            continue
-        vae = vae or _load(profile)
-        with store.writing(target, recipe, model_name=profile.models.wan) as temporary:
-            frames = reconstruct(vae, np.stack(list(truth.stream(profile, clip))))
-            video.write(temporary, frames, profile.clips.fps)
-    return folder
+
+    def ready(self, profile: Profile) -> Edit:
+        vae = _load(profile)
+        return lambda clip, _: reconstruct(vae, np.stack(list(truth.stream(profile, clip))))
 
 
 def reconstruct(vae: "AutoencoderKLWan", frames: np.ndarray) -> np.ndarray:
@@ -73,3 +68,6 @@ def _load(profile: Profile) -> "AutoencoderKLWan":
     vae.eval().to(models.device(profile))
     models.speed_up_convolutions(vae)
     return vae
+
+
+METHODS = (VaeCeiling(),)

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from rmkit.baselines import blur, colour_transfer, outside, per_frame, truth, vae_ceiling
+from rmkit import baselines
+from rmkit.baselines import Method, real, truth
 from rmkit.errors import InputError
-from rmkit.evaluation import methods
 from rmkit.kit import models, store, video, weights
 from rmkit.kit.progress import track
 from rmkit.method import faces, sampling
+from rmkit.method.incontext import MODES
 from rmkit.method.sampling import Clip
 from rmkit.metrics import arcface, features, gpt_rs
 from rmkit.metrics import listed as metrics
@@ -40,7 +41,7 @@ def evaluate(profile: Profile) -> Path:
     """Make the baselines and the ceiling, measure everything, and write metrics.csv; returns its path.
 
     Raises InputError before anything is made when a method's clip is missing or has another size than the profile's, a
-    model of the metrics is not there, or an outside method that the profile asks for cannot run; when the judge stops,
+    model of the metrics is not there, or an external method that the profile asks for cannot run; when the judge stops,
     the other metrics are written first.
     """
     for which in ("features", "amt", "judge"):
@@ -48,18 +49,15 @@ def evaluate(profile: Profile) -> Path:
             models.check(profile, which)
     if profile.identity.model_pack:
         faces.check(profile)
-    gpt_rs.check_footage(profile)
-    order = list(methods.labels(profile))
-    for name in methods.unlisted(profile):
+    real.check(profile)
+    baselines.validate(profile)
+    order = list(baselines.every(profile))
+    for name in unlisted(profile):
         print(f"enhanced/{name} holds clips of no known method: list it under baselines.folders.", flush=True)
     validation = sampling.load(profile, "validation")
-    made_here = (blur.NAME, colour_transfer.NAME, per_frame.NAME, vae_ceiling.NAME, *outside.asked(profile))
+    made_here = baselines.made(profile)
     _check(profile, [job for job in _jobs(profile, validation) if job[0] not in made_here])
-    outside.make(profile, validation)
-    blur.blur(profile, validation)
-    colour_transfer.transfer(profile, validation)
-    per_frame.edit(profile, validation)
-    vae_ceiling.round_trip(profile, validation)
+    baselines.make(profile, validation)
     jobs = _jobs(profile, validation)
     rows: list[dict] = []
     for method, clip in track(jobs, "metrics"):
@@ -79,12 +77,12 @@ def evaluate(profile: Profile) -> Path:
 
 def why_no_amt(profile: Profile) -> str:
     """Why metrics.csv has no row of Motion Smoothness by AMT-S ('not run', a colon, and the reason)."""
-    return methods.NO_ROW if profile.models.amt else "not run: models.amt of this profile names no model."
+    return Method.no_row if profile.models.amt else "not run: models.amt of this profile names no model."
 
 
 def why_no_features(profile: Profile) -> str:
     """Why metrics.csv has no row of DINO ('not run', a colon, and the reason)."""
-    return features.why_not(profile) or methods.NO_ROW
+    return features.why_not(profile) or Method.no_row
 
 
 def why_no_faces(profile: Profile) -> str | None:
@@ -94,17 +92,28 @@ def why_no_faces(profile: Profile) -> str | None:
 
 def why_no_offline(profile: Profile) -> str:
     """Why metrics.csv has no row of the offline judge ('not run', a colon, and the reason)."""
-    return methods.NO_ROW if profile.models.judge else "not run: models.judge of this profile names no model."
+    return Method.no_row if profile.models.judge else "not run: models.judge of this profile names no model."
 
 
 def why_no_ratings(profile: Profile) -> str | None:
     """Why metrics.csv has no row of the judge ('not run', a colon, and the reason); None when it can."""
-    return gpt_rs.why_not(profile, methods.most(profile))
+    return gpt_rs.why_not(profile, most(profile))
 
 
 def judging(profile: Profile) -> str:
     """Who judges and at what cost while no answer is kept yet, or why nobody does."""
-    return why_no_ratings(profile) or f"{profile.judge.model}, at most about {methods.most(profile)}"
+    return why_no_ratings(profile) or f"{profile.judge.model}, at most about {most(profile)}"
+
+
+def most(profile: Profile) -> gpt_rs.Cost:
+    """What it costs at most to have all videos judged."""
+    return gpt_rs.forecast(profile, baselines.videos(profile))
+
+
+def unlisted(profile: Profile) -> list[str]:
+    """Folders under enhanced/ that hold clips and are no method's, nor of a mode that `make compare-modes` compares."""
+    found = {clip.parent.name for clip in profile.layout.enhanced.glob("*/*.mp4")}
+    return sorted(found - baselines.every(profile).keys() - set(MODES))
 
 
 def measure(profile: Profile, method: str, clip: Clip) -> list[dict]:
@@ -127,7 +136,7 @@ def measure(profile: Profile, method: str, clip: Clip) -> list[dict]:
     @functools.cache
     def frames(of: str) -> list[np.ndarray]:
         """Decoded once for all metrics, which takes longer than most of them."""
-        return list(methods.stream(profile, of, clip))
+        return list(_stream(profile, of, clip))
 
     def compute() -> list[dict]:
         repeats = sampling.repeats(clip, profile.clips.frames)
@@ -148,7 +157,7 @@ def interpolated(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dic
     revision, options = models.fingerprint(profile, "amt"), amt_options(profile)
     load, rows = functools.cache(partial(models.load_amt, profile)), []
     for method, clip in track(jobs, "AMT-S"):
-        artefact = store.fingerprint(methods.path_of(profile, method, clip))
+        artefact = store.fingerprint(_path(profile, method, clip))
         times = sampling.repeats(clip, profile.clips.frames)
         settings = {"source_frames": clip.source_frames, "frames": profile.clips.frames}
         recipe = store.Recipe("amt", VERSION, settings, {"video": artefact}, model=revision)
@@ -156,7 +165,7 @@ def interpolated(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dic
         values, commit = _once(
             target,
             recipe,
-            partial(by_amt, load, metrics.AMT, partial(methods.stream, profile, method, clip), times),
+            partial(by_amt, load, metrics.AMT, partial(_stream, profile, method, clip), times),
         )
         common = _common(profile, method, clip, artefact) | {"commit": commit}
         rows += [common | entry(name, value, options) for name, value in values.items()]
@@ -186,7 +195,7 @@ def recognised(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]
     rows = []
     for method, clip in track(jobs, "faces"):
         render, output = (_faces(profile, name, clip) for name in ("render", method))
-        common = _common(profile, method, clip, store.fingerprint(methods.path_of(profile, method, clip)))
+        common = _common(profile, method, clip, store.fingerprint(_path(profile, method, clip)))
         sidecar = store.read_sidecar(faces.path_of(profile, method, clip))
         common |= {"commit": sidecar.get("commit", "unknown")}
         pack = {"pack": Path(profile.identity.model_pack).name}
@@ -205,11 +214,11 @@ def judged_offline(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[d
     options = {"model": profile.models.judge, "revision": revision[:12]}
     load, rows = functools.cache(lambda: OfflineJudge(name, commit, models.device(profile))), []
     for method, clip in track(jobs, "offline judge"):
-        artefact = store.fingerprint(methods.path_of(profile, method, clip))
+        artefact = store.fingerprint(_path(profile, method, clip))
         settings = {"source_frames": clip.source_frames, "frames": length}
         recipe = store.Recipe(metric.name, OFFLINE_VERSION, settings, {"video": artefact}, model=revision)
         target = profile.layout.offline_judge / method / f"{clip.id}.json"
-        frames = partial(methods.stream, profile, method, clip)
+        frames = partial(_stream, profile, method, clip)
         value, made = _once(target, recipe, lambda frames=frames: offline_judge(load(), frames(), length))
         common = _common(profile, method, clip, artefact) | {"commit": made}
         rows.append(common | entry(metric.name, value, options))
@@ -223,7 +232,7 @@ def judged(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
     """
     subjects = [_subject(profile, method, clip) for method, clip in jobs]
     shared = [_common(profile, *job, subject.video) for job, subject in zip(jobs, subjects, strict=True)]
-    for path in gpt_rs.footage(profile) if profile.judge.enabled else []:
+    for path in real.files(profile) if profile.judge.enabled else []:
         subjects.append(gpt_rs.real_subject(profile, path))
         named = {"profile": profile.name, "method": gpt_rs.REAL, "clip": path.stem, "sequence": path.stem}
         shared.append(named | {"subsets": "", "artefact": subjects[-1].video})
@@ -276,18 +285,26 @@ def _jobs(profile: Profile, clips: Sequence[Clip]) -> list[tuple[str, Clip]]:
     """Every method with every clip that it has a video of."""
     return [
         (method, clip)
-        for method in methods.labels(profile)
-        for clip in methods.having(profile, method, clips)
+        for method, found in baselines.every(profile).items()
+        for clip in found.having(profile, clips)
     ]
+
+
+def _path(profile: Profile, method: str, clip: Clip) -> Path:
+    return baselines.every(profile)[method].path(profile, clip)
+
+
+def _stream(profile: Profile, method: str, clip: Clip) -> Iterator[np.ndarray]:
+    return baselines.every(profile)[method].stream(profile, clip)
 
 
 def _subject(profile: Profile, method: str, clip: Clip) -> gpt_rs.Subject:
     return gpt_rs.Subject(
-        video=store.fingerprint(methods.path_of(profile, method, clip)),
-        render=store.fingerprint(methods.path_of(profile, "render", clip)),
+        video=store.fingerprint(_path(profile, method, clip)),
+        render=store.fingerprint(_path(profile, "render", clip)),
         source_frames=clip.source_frames,
-        frames=partial(methods.stream, profile, method, clip),
-        render_frames=partial(methods.stream, profile, "render", clip),
+        frames=partial(_stream, profile, method, clip),
+        render_frames=partial(_stream, profile, "render", clip),
     )
 
 
@@ -299,8 +316,8 @@ def _compared_subject(profile: Profile, method: str, clip: Clip) -> features.Sub
         source_frames=clip.source_frames,
         inputs=_inputs(profile, method, clip),
         metrics=[m for m in metrics.FEATURES if _has(profile, method, clip, m)],
-        frames=partial(methods.stream, profile, method, clip),
-        against={name: partial(methods.stream, profile, name, clip) for name in against},
+        frames=partial(_stream, profile, method, clip),
+        against={name: partial(_stream, profile, name, clip) for name in against},
     )
 
 
@@ -309,14 +326,14 @@ def _inputs(profile: Profile, method: str, clip: Clip) -> dict[str, str]:
     named = {"video": method, "render": "render"}
     if truth.exists(profile, clip):
         named["truth"] = "truth"
-    return {key: store.fingerprint(methods.path_of(profile, name, clip)) for key, name in named.items()}
+    return {key: store.fingerprint(_path(profile, name, clip)) for key, name in named.items()}
 
 
 def _faces(profile: Profile, method: str, clip: Clip) -> faces.Faces:
     length = profile.clips.frames
     wanted = arcface.linspace(length) + arcface.midpoints(length)
-    frames = partial(methods.stream, profile, method, clip)
-    return faces.of_video(profile, method, clip, methods.path_of(profile, method, clip), frames, wanted)
+    frames = partial(_stream, profile, method, clip)
+    return faces.of_video(profile, method, clip, _path(profile, method, clip), frames, wanted)
 
 
 def _common(profile: Profile, method: str, clip: Clip, artefact: str) -> dict[str, str]:
@@ -349,7 +366,7 @@ def _check(profile: Profile, jobs: list[tuple[str, Clip]]) -> None:
     for method, clip in jobs:
         if method == "truth":
             continue  # its frames are counted and cropped as they are read
-        path = methods.path_of(profile, method, clip)
+        path = _path(profile, method, clip)
         if not path.is_file():
             raise InputError(
                 f"{path} does not exist: {method} has not been run on clip {clip.id}; run the notebooks "

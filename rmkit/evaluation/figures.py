@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from rmkit import baselines
+from rmkit.baselines import Method
 from rmkit.errors import InputError
-from rmkit.evaluation import methods, statistics
+from rmkit.evaluation import statistics
 from rmkit.kit import store, video
 from rmkit.method import faces, identity, lora, objective, record, sampling, training
 from rmkit.metrics import listed as metrics
@@ -23,24 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart under every common colour blindness; markers say the same once more.
-COLOURS = {
-    "render": "#000000",
-    "blur": "#8C6D31",
-    "colour_transfer": "#E69F00",
-    "per_frame": "#F0E442",
-    "multi_anchor": "#CC79A7",
-    "depth": "#56B4E9",
-    "edges": "#0072B2",
-    "realmaster": "#D55E00",
-    "vae_ceiling": "#009E73",
-    "truth": "#999999",
-    "runway_aleph": "#6A3D9A",
-    "lucy_edit": "#B15928",
-    "editto": "#1B9E77",
-}
-MARKERS = dict(zip(COLOURS, "shDdv^oP*X<>p", strict=True))
-ADDED = {"color": "#444444", "marker": "H"}  # methods that a user has added
+# Okabe and Ito's palette, told apart under every common colour blindness.
+ORANGE, SKY, BLUE, VERMILION, GREEN = "#E69F00", "#56B4E9", "#0072B2", "#D55E00", "#009E73"
 DPI = 144
 ANCHOR_COLUMNS = [
     "clip",
@@ -103,10 +89,11 @@ def gain_by_clip(profile: Profile) -> "Figure":
     if "realmaster" not in table or table.dropna(subset="realmaster").empty:
         return _nothing(figure, ax, "no truth, so no PSNR to it")
     gains = table.sub(table["colour_transfer"], axis=0).sort_values("realmaster")
+    known = baselines.every(profile)
     for method in ("edges", "realmaster"):
         if method in gains:
-            ax.plot(range(len(gains)), gains[method], linestyle="none", **_style(profile, method))
-    ax.axhline(0, color=COLOURS["colour_transfer"], linewidth=1, label="Colour transfer")
+            ax.plot(range(len(gains)), gains[method], linestyle="none", **_style(known[method]))
+    ax.axhline(0, color=ORANGE, linewidth=1, label="Colour transfer")
     ax.axhline(1, color="#999999", linewidth=0.8, linestyle=":", label="1 dB")
     ax.set(xlabel="validation clips, by RealMaster's gain", ylabel="PSNR gain (dB)")
     ax.set_xticks([])
@@ -126,9 +113,9 @@ def learning(curve: pd.DataFrame, held_out: pd.DataFrame) -> "Figure":
     for expert, (left, right) in zip(experts, np.reshape(axes, (-1, 2)), strict=True):
         rows = curve[curve.expert == expert]
         window = max(1, len(rows) // 20)
-        left.plot(rows.step, rows.loss, ".", color=COLOURS["depth"], alpha=0.3, markersize=3)
+        left.plot(rows.step, rows.loss, ".", color=SKY, alpha=0.3, markersize=3)
         mean = rows.loss.rolling(window, min_periods=1).mean()
-        left.plot(rows.step, mean, color=COLOURS["realmaster"], label=f"mean of {window} pairs")
+        left.plot(rows.step, mean, color=VERMILION, label=f"mean of {window} pairs")
         left.set(title=f"{expert} noise: pairs trained on", ylabel="loss (squared error of velocity)")
         rows = held_out[held_out.expert == expert]
         if rows.empty:
@@ -142,7 +129,7 @@ def learning(curve: pd.DataFrame, held_out: pd.DataFrame) -> "Figure":
                 mean,
                 "o-",
                 markersize=3,
-                color=COLOURS["edges"],
+                color=BLUE,
                 alpha=shade,
                 label=f"{level:.2f}",
             )
@@ -162,12 +149,12 @@ def anchor_residuals(profile: Profile) -> "Figure":
     limit = profile.anchors.max_shift * float(np.hypot(profile.clips.height, profile.clips.width))
     top = max(limit * 1.2, facts.drift_pixels.max() * 1.05)
     bins = np.linspace(0, top, 31).tolist()
-    ax.hist(facts.drift_pixels, bins, color=COLOURS["colour_transfer"], alpha=0.7, label="as edited")
+    ax.hist(facts.drift_pixels, bins, color=ORANGE, alpha=0.7, label="as edited")
     ax.hist(
         facts.residual_pixels.dropna(),
         bins,
         histtype="step",
-        color=COLOURS["edges"],
+        color=BLUE,
         linewidth=1.5,
         label="after the gate",
     )
@@ -208,10 +195,8 @@ def similarities(profile: Profile) -> "Figure":
         return _nothing(figure, ax, "no face was measured in any pair")
     bins = np.linspace(min(0.0, pairs.similarity.min()), 1, 31).tolist()
     kept = pairs.kept.astype(bool)
-    for chosen, method, label in ((kept, "edges", "kept"), (~kept, "realmaster", "thrown away")):
-        ax.hist(
-            pairs.similarity[chosen], bins, color=COLOURS[method], alpha=0.7, label=f"{label}: {chosen.sum()}"
-        )
+    for chosen, colour, label in ((kept, BLUE, "kept"), (~kept, VERMILION, "thrown away")):
+        ax.hist(pairs.similarity[chosen], bins, color=colour, alpha=0.7, label=f"{label}: {chosen.sum()}")
     ax.axvline(settings.threshold, color="black", linestyle=":", label=f"threshold, {settings.threshold:g}")
     frames = "five frames" if settings.frames == "sampled" else "all frames"
     ax.set(xlabel=f"cosine of faces, {settings.over} over {frames} of a clip", ylabel="pairs")
@@ -219,19 +204,20 @@ def similarities(profile: Profile) -> "Figure":
     return figure
 
 
-def study(preferences: pd.DataFrame) -> "Figure":
+def study(profile: Profile, preferences: pd.DataFrame) -> "Figure":
     """How often people preferred RealMaster, by method and question, with intervals (the paper's Figure 5)."""
     figure, ax = _subplots(1, width=6.5, height=3.2)
+    methods = baselines.every(profile)
     questions = list(dict.fromkeys(preferences.question))
     against = list(dict.fromkeys(preferences.against))
-    shades = (COLOURS["realmaster"], COLOURS["edges"], COLOURS["vae_ceiling"])
+    shades = (VERMILION, BLUE, GREEN)
     for i, (question, colour) in enumerate(zip(questions, shades, strict=False)):
         rows = preferences[preferences.question == question].set_index("against").reindex(against)
         spread = np.nan_to_num([rows.preferred - rows.low, rows.high - rows.preferred]).clip(min=0)
         place = np.arange(len(against)) + (i - (len(questions) - 1) / 2) * 0.25
         ax.bar(place, 100 * rows.preferred, 0.23, yerr=100 * spread, capsize=3, color=colour, label=question)
     ax.axhline(50, color="black", linewidth=0.8, linestyle=":")
-    ax.set_xticks(range(len(against)), [methods.LABELS.get(name, name) for name in against])
+    ax.set_xticks(range(len(against)), [methods[name].label if name in methods else name for name in against])
     ax.set(ylabel="RealMaster preferred (% of trials)", ylim=(0, 100))
     ax.legend(frameon=False, fontsize=8, ncols=len(questions))
     return figure
@@ -242,7 +228,7 @@ def frame_changes(profile: Profile, clip: sampling.Clip) -> "Figure":
     frames = video.read(sampling.path(profile, clip)).astype(np.float32)
     change = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3))
     figure, ax = _subplots(1, width=6.5, height=2.4)
-    ax.bar(np.arange(1, len(frames)), change, color=COLOURS["edges"])
+    ax.bar(np.arange(1, len(frames)), change, color=BLUE)
     ax.set(xlabel=f"frame ({profile.clips.fps} a second)", ylabel="mean change (grey levels)")
     return figure
 
@@ -254,12 +240,12 @@ def noise_levels(profile: Profile, sampler: str | None = None, draws: int = 20_0
     settings = profile.train if sampler is None else profile.train.model_copy(update={"sampler": sampler})
     figure, ax = _subplots(1, width=6.5, height=2.8)
     uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0))
-    for expert, method in zip(lora.experts(profile), ("depth", "realmaster"), strict=False):
+    for expert, colour in zip(lora.experts(profile), (SKY, VERMILION), strict=False):
         ax.hist(
             objective.sample_sigma(uniform, *expert.sigma, settings).numpy(),
             np.linspace(0, 1, 81).tolist(),
             density=True,
-            color=COLOURS[method],
+            color=colour,
             alpha=0.7,
             label=f"{expert.name} noise, {expert.steps} steps",
         )
@@ -277,7 +263,7 @@ def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure"
     """One panel a metric: a row a method, mean and interval."""
     frame = statistics.to_show(profile)
     figure, axes = _subplots(len(names), columns=columns)
-    known, measured = methods.labels(profile), set(frame[frame.metric.isin(names)].method)
+    known, measured = baselines.every(profile), set(frame[frame.metric.isin(names)].method)
     shown = [method for method in known if method in measured]
     for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
         metric = metrics.BY_NAME[name]
@@ -286,9 +272,9 @@ def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure"
             if found.known:
                 spread = np.nan_to_num([[found.value - found.low], [found.high - found.value]])
                 # A ratio's bounds can round to a hair on the wrong side of its value.
-                ax.errorbar(found.value, y, xerr=spread.clip(min=0), capsize=3, **_style(profile, method))
+                ax.errorbar(found.value, y, xerr=spread.clip(min=0), capsize=3, **_style(known[method]))
         first = i % columns == 0
-        labels = [known[method] for method in reversed(shown)] if first else [""] * len(shown)
+        labels = [known[method].label for method in reversed(shown)] if first else [""] * len(shown)
         ax.set_yticks(range(len(shown)), labels)
         better = {1: "higher is better", -1: "lower is better", 0: "nearest the truth's"}[metric.better]
         ax.set_xlabel(f"{metric.label} ({', '.join(filter(None, [metric.unit, better]))})", fontsize=8)
@@ -297,9 +283,8 @@ def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure"
     return figure
 
 
-def _style(profile: Profile, method: str) -> dict[str, str]:
-    known = {"color": COLOURS[method], "marker": MARKERS[method]} if method in COLOURS else ADDED
-    return {**known, "label": methods.labels(profile)[method]}
+def _style(method: Method) -> dict[str, str]:
+    return {"color": method.colour, "marker": method.marker, "label": method.label}
 
 
 def _subplots(count: int, columns: int = 3, width: float = 10.0, height: float = 2.6) -> tuple:

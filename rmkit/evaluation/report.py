@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from rmkit import baselines
 from rmkit.errors import InputError
-from rmkit.evaluation import claims, figures, methods, sheets, statistics, tables, typeset
+from rmkit.evaluation import claims, figures, sheets, statistics, tables, typeset
 from rmkit.evaluation.typeset import Table
 from rmkit.kit import machine, store
 from rmkit.method import identity, sampling
@@ -47,7 +48,7 @@ def write(profile: Profile) -> Path:
     beside = [_section("Beside the paper", typeset.markdown(made["paper"]))] if "paper" in made else []
     parts = [
         _opening(profile, frame),
-        _outcome(frame, made["claims"]),
+        _outcome(profile, frame, made["claims"]),
         _section("Table 1", typeset.markdown(made["table1"])),
         _section("Table 2", typeset.markdown(made["table2"])),
         _section("Paired differences", typeset.markdown(made["differences"])),
@@ -118,9 +119,10 @@ VERDICTS = {
 }
 
 
-def _outcome(frame: pd.DataFrame, table: Table) -> str:
+def _outcome(profile: Profile, frame: pd.DataFrame, table: Table) -> str:
     """Claims, verdicts, and the order that came out beside the paper's."""
     lines = [typeset.markdown(table)]
+    labels = {name: method.label for name, method in baselines.every(profile).items()}
     for metric in ("psnr_truth", "ssim_truth", "dino"):
         label, order = metrics.BY_NAME[metric].label, claims.observed_order(frame, metric)
         if not order and metric == "dino":
@@ -128,7 +130,7 @@ def _outcome(frame: pd.DataFrame, table: Table) -> str:
         if not order:
             lines.append(f"Order by {label}: not run (no truth).")
             continue
-        names = " > ".join(f"{methods.LABELS[method]} ({value:#.3g})" for method, value in order)
+        names = " > ".join(f"{labels[method]} ({value:#.3g})" for method, value in order)
         lines.append(f"Order by {label}: {names}. {_against_paper([method for method, _ in order])}")
         lines.append("")
     return _section("What is claimed, and what came out", "\n".join(lines))

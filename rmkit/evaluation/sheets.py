@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rmkit.baselines import truth
-from rmkit.evaluation import methods
+from rmkit import baselines
 from rmkit.kit import store, video
 from rmkit.kit.progress import track
 from rmkit.method import anchoring, structure
@@ -20,7 +19,7 @@ from rmkit.profile import Profile
 
 VERSION = 1
 ROWS = ("render", "anchors", "multi_anchor", "depth", "edges", "realmaster", "truth")
-LABELS = {**methods.LABELS, "anchors": "Anchors", "edge_map": "Edge map", "depth_map": "Depth map"}
+LABELS = {"anchors": "Anchors", "edge_map": "Edge map", "depth_map": "Depth map"}  # rows that are no method
 EMPTY = 238  # grey of a frame that has no anchor
 
 
@@ -53,7 +52,8 @@ def of_clip(
     """One clip: a row a method (and 'anchors', 'edge_map', 'depth_map'), a column a moment, ends included."""
     moments = video.evenly(columns, profile.clips.frames)
     rows = [row for row in rows if available(profile, clip, row)]
-    return video.contact_sheet([(LABELS[row], frames(profile, clip, row, moments)) for row in rows], width)
+    labels = LABELS | {name: method.label for name, method in baselines.every(profile).items()}
+    return video.contact_sheet([(labels[row], frames(profile, clip, row, moments)) for row in rows], width)
 
 
 def of_clips(
@@ -85,8 +85,6 @@ def available(profile: Profile, clip: Clip, row: str) -> bool:
     """Whether there is something to show in a row."""
     if row == "anchors":
         return anchoring.path(profile, clip, 0).is_file()
-    if row == "truth":
-        return truth.exists(profile, clip)
     return _path(profile, clip, row).is_file()
 
 
@@ -104,11 +102,12 @@ def beside(profile: Profile, clip: Clip) -> np.ndarray:
 def _path(profile: Profile, clip: Clip, row: str) -> Path:
     if row in ("edge_map", "depth_map"):
         return structure.path(profile, "edges" if row == "edge_map" else "depth", clip)
-    return methods.path_of(profile, row, clip)
+    return baselines.every(profile)[row].path(profile, clip)
 
 
 def _stream(profile: Profile, clip: Clip, row: str):
-    return truth.stream(profile, clip) if row == "truth" else video.stream(_path(profile, clip, row))
+    methods = baselines.every(profile)
+    return methods[row].stream(profile, clip) if row in methods else video.stream(_path(profile, clip, row))
 
 
 def _recipe(profile: Profile, clip: Clip, rows: Sequence[str], settings: dict) -> store.Recipe:

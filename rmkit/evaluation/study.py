@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rmkit.baselines import outside
+from rmkit import baselines
 from rmkit.errors import InputError
-from rmkit.evaluation import figures, methods, statistics, tables
+from rmkit.evaluation import figures, statistics, tables
 from rmkit.evaluation.typeset import Table
 from rmkit.kit import store, video
 from rmkit.kit.progress import track
@@ -43,14 +43,14 @@ def make(profile: Profile, against: Sequence[str] = (), trials: int = TRIALS) ->
     `against` names the methods beside RealMaster (default: the paper's baselines that have clips). A trial is a clip and a
     method; its sides are drawn by the profile's seed. Raises InputError where there is nothing to compare.
     """
-    against = against or [name for name in outside.PAPERS if any(_paths(profile, name))]
+    against = against or [name for name in baselines.EXTERNAL if any(_paths(profile, name))]
     if not against:
         raise InputError(
             "no clips of the paper's baselines to compare with: make them, or name other methods with --against "
-            f"({', '.join(sorted(methods.labels(profile)))})."
+            f"({', '.join(sorted(baselines.every(profile)))})."
         )
     if unknown := [
-        name for name in against if name not in methods.labels(profile) or name in (OURS, "render")
+        name for name in against if name not in baselines.every(profile) or name in (OURS, "render")
     ]:
         raise InputError(f"--against: '{unknown[0]}' is no method to compare with.")
     pairs = [(clip, name) for name in against for clip in _with_clips(profile, name)]
@@ -82,9 +82,9 @@ def count(profile: Profile, answers: Sequence[Path]) -> Table:
 
     Raises InputError, by file and line, for what is not an answer to this study or was given twice.
     """
-    table = preferences(read(profile, answers))
+    table = preferences(profile, read(profile, answers))
     tables.write(profile, [table])
-    figures.save(profile, "study", figures.study(table.data))
+    figures.save(profile, "study", figures.study(profile, table.data))
     return table
 
 
@@ -111,9 +111,9 @@ def read(profile: Profile, answers: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def preferences(answers: pd.DataFrame) -> Table:
+def preferences(profile: Profile, answers: pd.DataFrame) -> Table:
     """Share of trials in which RealMaster was preferred, by method and question, with intervals by participant."""
-    cells, data = [], []
+    cells, data, methods = [], [], baselines.every(profile)
     for (against, question), rows in answers.groupby(["against", "question"], sort=False):
         found = statistics.ratio_of_sums(
             rows.ours.to_numpy(float), np.ones(len(rows)), rows.participant.to_numpy()
@@ -124,7 +124,8 @@ def preferences(answers: pd.DataFrame) -> Table:
             if found.low == found.low
             else f"{found.value:.0%}"
         )
-        cells.append([methods.LABELS.get(against, against), question, share, str(len(rows)), str(people)])
+        label = methods[against].label if against in methods else against
+        cells.append([label, question, share, str(len(rows)), str(people)])
         bounds = {"preferred": found.value, "low": found.low, "high": found.high}
         data.append(
             {"against": against, "question": question, **bounds, "trials": len(rows), "participants": people}
@@ -157,7 +158,8 @@ def _with_clips(profile: Profile, method: str) -> list[Clip]:
     """Validation clips that RealMaster and the method have both made."""
     found = sampling.load(profile, "validation")
     wanted = (OURS, method)
-    return [clip for clip in found if all(methods.path_of(profile, name, clip).is_file() for name in wanted)]
+    methods = baselines.every(profile)
+    return [clip for clip in found if all(methods[name].path(profile, clip).is_file() for name in wanted)]
 
 
 def _viewing_copy(profile: Profile, page: Path, clip: Clip, method: str) -> str:
@@ -165,7 +167,7 @@ def _viewing_copy(profile: Profile, page: Path, clip: Clip, method: str) -> str:
     path = page / "videos" / f"{_hash(profile, clip.id, method, 'video')}.mp4"
     if not path.exists():
         scale = 4 if profile.clips.width <= 240 else 1
-        frames = video.stream(methods.path_of(profile, method, clip))
+        frames = video.stream(baselines.every(profile)[method].path(profile, clip))
         video.write_viewing_copy(path, frames, profile.clips.fps, scale)
     return path.relative_to(page).as_posix()
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from rmkit import baselines
+from rmkit.baselines import Method
 from rmkit.errors import InputError
-from rmkit.evaluation import claims, evaluate, methods, statistics
+from rmkit.evaluation import claims, evaluate, statistics
 from rmkit.evaluation.statistics import Estimate
 from rmkit.evaluation.typeset import Table, cell, latex, markdown
 from rmkit.metrics import gpt_rs
@@ -21,15 +23,8 @@ from rmkit.metrics.listed import Metric
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
 
-TABLE1 = (
-    *("render", "blur", "colour_transfer", "per_frame"),
-    *methods.OUTSIDE,
-    *("realmaster", "vae_ceiling", "truth"),
-)
-TABLE2 = ("render", "colour_transfer", *methods.VARIANTS, "realmaster", "vae_ceiling", "truth")
 PAPER = REPOSITORY / "data" / "paper" / "tables.yaml"
 PAPERS_METRICS = {"motion_smoothness": "motion_smoothness_amt"}  # ours of that name has another interpolator
-BOUNDS = ("render", "vae_ceiling", "truth", gpt_rs.REAL)
 ARROWS = {1: "↑", -1: "↓", 0: ""}
 
 
@@ -48,10 +43,14 @@ def write(profile: Profile, made: Sequence[Table]) -> list[Path]:
 
 def build(profile: Profile) -> list[Table]:
     """All tables of a run, from its metrics.csv, or of the shipped record before there is one."""
-    frame = statistics.to_show(profile)
+    frame, methods = statistics.to_show(profile), baselines.every(profile)
     return [
-        _means(profile, frame, "table1", "Table 1. Methods", _table1(profile)),
-        _means(profile, frame, "table2", "Table 2. Ablation", TABLE2),
+        _means(
+            profile, frame, "table1", "Table 1. Methods", [name for name, m in methods.items() if m.table1]
+        ),
+        _means(
+            profile, frame, "table2", "Table 2. Ablation", [name for name, m in methods.items() if m.ablation]
+        ),
         differences(profile, frame),
         wins(profile, frame),
         claims_table(profile, frame),
@@ -59,23 +58,18 @@ def build(profile: Profile) -> list[Table]:
     ]
 
 
-def _table1(profile: Profile) -> list[str]:
-    """Methods of Table 1, with the profile's own folders among the outside ones."""
-    return [method for method in methods.labels(profile) if method in TABLE1 or method not in methods.LABELS]
-
-
 def _paired(profile: Profile) -> list[str]:
     """Methods that are compared with RealMaster clip by clip; real footage is of other clips."""
-    alone = (statistics.REFERENCE, gpt_rs.REAL)
-    return [method for method in methods.labels(profile) if method not in alone]
+    return [name for name in baselines.every(profile) if name not in (statistics.REFERENCE, "real")]
 
 
 def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, names: Sequence[str]) -> Table:
     """Means of some methods: a table of the paper with the rows it lacks (input, grading, ceiling, truth)."""
     rows, data, columns = [], [], metrics.shown(frame.metric)
-    best = {metric.name: _best(frame, metric, names) for metric in columns}
+    bounds = {name for name, method in baselines.every(profile).items() if not method.competes}
+    best = {metric.name: _best(frame, metric, names, bounds) for metric in columns}
     for method in names:
-        label = methods.labels(profile)[method]
+        label = baselines.every(profile)[method].label
         estimates = {m.name: statistics.mean(frame, method, m.name) for m in columns}
         count = max(estimate.clips for estimate in estimates.values())
         cells = [cell(estimates[m.name], m.name, _missing(profile, frame, method, m)) for m in columns]
@@ -107,12 +101,12 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, names
     return Table(name, title, header, rows, pd.DataFrame(data), notes, bold)
 
 
-def _best(frame: pd.DataFrame, metric: Metric, names: Sequence[str]) -> str | None:
+def _best(frame: pd.DataFrame, metric: Metric, names: Sequence[str], bounds: set[str]) -> str | None:
     """The method that is better than every other one by more than chance, or None where there is none.
 
     Input, ceiling and truth stand in a table to be compared with; they do not compete.
     """
-    means = {method: statistics.mean(frame, method, metric.name) for method in names if method not in BOUNDS}
+    means = {method: statistics.mean(frame, method, metric.name) for method in names if method not in bounds}
     known = {method: found.value for method, found in means.items() if found.known}
     if not metric.better or len(known) < 2:
         return None
@@ -132,7 +126,7 @@ def differences(profile: Profile, frame: pd.DataFrame) -> Table:
         found = {m.name: statistics.difference(frame, m.name, method) for m in columns}
         missing = {m.name: _missing(profile, frame, method, m) for m in columns}
         cells = [cell(found[name], name, missing[name], signed=True) for name in found]
-        rows.append([methods.labels(profile)[method], *cells])
+        rows.append([baselines.every(profile)[method].label, *cells])
         data.append({"profile": profile.name, "method": method} | _columns(found))
     header = ["Method − RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
     notes = [
@@ -157,7 +151,7 @@ def wins(profile: Profile, frame: pd.DataFrame) -> Table:
             text = cell(rates[metric.name], metric.name, missing, ratio=True)
             p = tested[metric.name].get(method)
             cells.append(text if p is None else f"{text}, p {_p(p)}")
-        rows.append([methods.labels(profile)[method], *cells])
+        rows.append([baselines.every(profile)[method].label, *cells])
         ps = {f"{name}_p": round(found[method], 6) for name, found in tested.items() if method in found}
         data.append({"profile": profile.name, "method": method} | _columns(rates) | ps)
     header = ["Method against RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
@@ -223,7 +217,7 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
         if value is not None
     ]
     for number, method, metric, value in known:
-        if method not in methods.LABELS or metric not in metrics.BY_NAME:
+        if method not in baselines.every(profile) or metric not in metrics.BY_NAME:
             raise InputError(f"{PAPER}: {number} has {method}, {metric}, and one of them is not known here.")
         if not isinstance(value, int | float):
             raise InputError(f"{PAPER}: {number}, {method}, {metric} is {value!r} and must be a number.")
@@ -235,7 +229,7 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
         found, label = statistics.mean(frame, method, metric), metrics.BY_NAME[metric].label
         gap = f"{found.value - value:+.4g}".replace("-", "−") if found.known else "n/a"
         ours = cell(found, metric, _missing(profile, frame, method, metrics.BY_NAME[metric]))
-        rows.append([number, methods.LABELS[method], label, f"{value:g}", ours, gap])
+        rows.append([number, baselines.every(profile)[method].label, label, f"{value:g}", ours, gap])
         ids = {"profile": profile.name, "table": number, "method": method, "metric": metric, "paper": value}
         data.append(ids | _columns({"ours": found}))
     header = ["Table", "Method", "Metric", "Paper", "Ours", "Ours − paper"]
@@ -262,7 +256,7 @@ def _p(value: float) -> str:
 def _missing(profile: Profile, frame: pd.DataFrame, method: str, metric: Metric | None = None) -> str:
     """What stands in an empty cell: a metric that does not apply, or a method or metric that was not run."""
     if not frame.method.eq(method).any():
-        return methods.why_not(profile, method).split(":")[0]
+        return why_no_row(profile, method).split(":")[0]
     if metric is None or frame.metric.eq(metric.name).any():
         return "n/a"
     return _unmeasured(profile, metric).split(":")[0]
@@ -271,7 +265,7 @@ def _missing(profile: Profile, frame: pd.DataFrame, method: str, metric: Metric 
 def _unmeasured(profile: Profile, metric: Metric) -> str:
     """Why metrics.csv has no row of a metric: 'not run' or 'n/a', a colon, and the reason."""
     if metric in metrics.JUDGED + metrics.SPREADS:
-        return evaluate.why_no_ratings(profile) or methods.NO_ROW
+        return evaluate.why_no_ratings(profile) or Method.no_row
     if metric in metrics.FEATURES:
         return evaluate.why_no_features(profile)
     if metric in metrics.OFFLINE:
@@ -282,10 +276,18 @@ def _unmeasured(profile: Profile, metric: Metric) -> str:
     return "n/a: this data has no truth."
 
 
+def why_no_row(profile: Profile, method: str) -> str:
+    """Why a method has no row in metrics.csv: 'not run' or 'n/a', a colon, and the reason."""
+    found = baselines.every(profile)[method]
+    if method == "real":
+        return evaluate.why_no_ratings(profile) or found.no_row
+    return found.why_not(profile) or found.no_row
+
+
 def _reasons(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Why a row is empty, a sentence each."""
     empty = [method for method in names if method not in set(frame.method)]
-    return [f"{methods.labels(profile)[method]}: {methods.why_not(profile, method)}" for method in empty]
+    return [f"{baselines.every(profile)[method].label}: {why_no_row(profile, method)}" for method in empty]
 
 
 def _compared(profile: Profile, frame: pd.DataFrame) -> str:

@@ -23,7 +23,7 @@ SHARED = ("vae", "text_encoder", "tokenizer")  # of VACE with Wan
 def name_of(profile: Profile, role: Role) -> tuple[str, str]:
     """(key in the profile, folder or hub name) of a model; a baseline's must be asked for."""
     if role == "lucy_edit":
-        return "baselines.lucy_edit.model", profile.baselines.lucy_edit.model
+        return "baselines.lucy_edit.model", profile.baselines["lucy_edit"]["model"]
     return f"models.{role}", getattr(profile.models, role)
 
 

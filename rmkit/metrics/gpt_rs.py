@@ -24,12 +24,12 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from rmkit.baselines import framing
+from rmkit.baselines import real
 from rmkit.errors import InputError
 from rmkit.kit import keys, store, video
 from rmkit.kit.progress import track
 from rmkit.metrics import Column, Metric
-from rmkit.paths import REPOSITORY, resolve
+from rmkit.paths import REPOSITORY
 from rmkit.profile import Judge, Profile
 
 if TYPE_CHECKING:
@@ -152,32 +152,12 @@ def options(profile: Profile) -> dict[str, str]:
 def forecast(profile: Profile, videos: int) -> Cost:
     """What rating so many videos, and the real footage, costs when no answer is kept yet."""
     each = len(indices(profile)) * profile.judge.repeats
-    return estimate(profile, {NO_REF: (videos + len(footage(profile))) * each, WITH_REF: videos * each})
-
-
-def footage(profile: Profile) -> list[Path]:
-    """The files of real footage, by name; none where the profile names no folder, or it is not there."""
-    return sorted(resolve(profile.judge.real).glob("*.mp4")) if profile.judge.real else []
-
-
-def check_footage(profile: Profile) -> None:
-    """Raise InputError unless the folder of real footage, where the profile names one, holds videos."""
-    if profile.judge.enabled and profile.judge.real:
-        if not footage(profile):
-            raise InputError(
-                f"judge.real is {profile.judge.real}, and {resolve(profile.judge.real)} holds no .mp4 file."
-            )
-        for path in footage(profile):
-            video.probe(path)
+    return estimate(profile, {NO_REF: (videos + len(real.files(profile))) * each, WITH_REF: videos * each})
 
 
 def real_subject(profile: Profile, path: Path) -> Subject:
     """A file of real footage, shown at the clips' size, so that size is not what is rated."""
-    size = profile.clips
-
-    def frames() -> Iterator[np.ndarray]:
-        return (framing.filling(f, size.height, size.width, math.inf) for f in video.stream(path))
-
+    frames = functools.partial(real.stream, profile, path)
     return Subject(store.fingerprint(path), None, (), frames, None, video.probe(path).frames)
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from rmkit import sources
-from rmkit.baselines import outside
+from rmkit import baselines, sources
+from rmkit.baselines import Made, real
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate
 from rmkit.kit import keys, machine, models
@@ -68,7 +68,7 @@ def check(profile: Profile) -> list[Finding]:
         _faces(profile),
         *(_model(profile, which) for which in models.named(profile)),
         _training(profile),
-        *(_outside(profile, name) for name in outside.asked(profile)),
+        *(_asked(profile, method) for method in baselines.asked(profile).values()),
     ]
 
 
@@ -76,7 +76,7 @@ def gigabytes(profile: Profile) -> float:
     """About how much disk a run of the profile fills."""
     size = profile.clips
     raw = size.frames * size.height * size.width * 3 * STORED / 1e9
-    held = COPIES["validation"] + len(outside.asked(profile))
+    held = COPIES["validation"] + len(baselines.asked(profile))
     return FIXED_GB + raw * (
         COPIES["train"] * profile.data.train_clips + held * profile.data.validation_clips
     )
@@ -161,7 +161,7 @@ def _judge(profile: Profile) -> Finding:
         return Finding("judge", text, False, needed=False)
     try:
         keys.read(gpt_rs.KEY)
-        gpt_rs.check_footage(profile)
+        real.check(profile)
     except InputError as error:
         return Finding("judge", str(error), False)
     return Finding("judge", text, True)
@@ -196,12 +196,13 @@ def _training(profile: Profile) -> Finding:
     return Finding("training", names, True)
 
 
-def _outside(profile: Profile, name: str) -> Finding:
+def _asked(profile: Profile, method: Made) -> Finding:
+    name = method.name
     done = len(list((profile.layout.enhanced / name).glob("*.mp4")))
     left = max(profile.data.validation_clips - done, 0)
     try:
         if left:
-            outside.method(name).check(profile, left)
+            method.check(profile, left)
     except InputError as error:
         return Finding(name, str(error), False)
     return Finding(name, f"{left} clips left to make", True)

@@ -21,9 +21,11 @@ from typing import Any
 
 import yaml
 
+from rmkit import baselines
 from rmkit import profile as profiles
+from rmkit.baselines import real
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, methods, report
+from rmkit.evaluation import evaluate, report
 from rmkit.kit import machine, models, store
 from rmkit.metrics import gpt_rs
 from rmkit.paths import REPOSITORY, resolve
@@ -124,8 +126,9 @@ def _recipe(profile: Profile, notebook: Notebook, earlier: Sequence[Notebook]) -
     inputs |= {before.name: _listing(profile, before) for before in earlier}
     if notebook.measures:
         inputs["judge"] = evaluate.why_no_ratings(profile) or store.fingerprint(gpt_rs.PROMPTS)
-        added = [profile.layout.enhanced / method for method in methods.users_own(profile)]
-        inputs["added"] = _digest([*added, *gpt_rs.footage(profile)])
+        known = baselines.every(profile)
+        added = [profile.layout.enhanced / name for name, method in known.items() if method.is_users(profile)]
+        inputs["added"] = _digest([*added, *real.files(profile)])
     return store.Recipe("notebooks", VERSION, profile.model_dump(mode="json"), inputs)
 
 

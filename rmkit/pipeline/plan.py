@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from rmkit.baselines import outside
-from rmkit.evaluation import evaluate, methods
+from rmkit import baselines
+from rmkit.evaluation import evaluate
 from rmkit.kit import store
 from rmkit.method import anchoring
 from rmkit.metrics import features
@@ -79,13 +79,13 @@ def steps(profile: Profile) -> list[Step]:
         _step(profile, "enhance", "clips", held, (layout.enhanced / "realmaster").glob("*.mp4.json")),
         *(
             _step(profile, name, "clips", held, (layout.enhanced / name).glob("*.mp4.json"))
-            for name in outside.asked(profile)
+            for name in baselines.asked(profile)
         ),
         _step(
             profile,
             "evaluate",
             "clips x methods",
-            methods.videos(profile),
+            baselines.videos(profile),
             (layout.root / "metrics").glob("*/*.json.json"),
         ),
         *compared,
@@ -101,7 +101,7 @@ def show(profile: Profile) -> None:
     for row in rows:
         print(f"{row.stage:14}{row.count:7}{row.done:7}  {row.items:20}{duration(row.left):>10}")
     print(f"judge: {evaluate.judging(profile)}")
-    for name, usd in outside.usd(profile, profile.data.validation_clips).items():
+    for name, usd in baselines.usd(profile, profile.data.validation_clips).items():
         print(f"{name}: at most about {usd:.2f} USD")
     known = [row.left for row in rows if row.left is not None]
     if len(known) == len(rows):
@@ -127,12 +127,12 @@ def _step(profile: Profile, stage: str, items: str, count: int, sidecars: Iterab
 
 def _watched(profile: Profile, stage: str, folder: Path) -> Step:
     """A model that looks at every video."""
-    return _step(profile, stage, "clips x methods", methods.videos(profile), folder.glob("*/*.json.json"))
+    return _step(profile, stage, "clips x methods", baselines.videos(profile), folder.glob("*/*.json.json"))
 
 
 def _faces(profile: Profile) -> Step:
     """Both sides of every training pair, for the filter, and every video that is measured."""
-    count = 2 * profile.data.train_clips + methods.videos(profile)
+    count = 2 * profile.data.train_clips + baselines.videos(profile)
     return _step(profile, "faces", "videos", count, profile.layout.faces.glob("*/*.npz.json"))
 
 

@@ -75,12 +75,13 @@ def enhance(profile: Profile) -> list[Path]:
 
 def baselines(profile: Profile) -> None:
     """Make the clips of the external methods that the profile asks for, before they are measured."""
-    from rmkit.baselines import outside
+    from rmkit import baselines
     from rmkit.method import sampling
 
-    for name in outside.labels():
-        print(f"{name}: {outside.why_not(profile, name) or 'asked for'}")
-    outside.make(profile, sampling.load(profile, "validation"))
+    for name, method in baselines.every(profile).items():
+        if isinstance(method, baselines.Made) and method.group:
+            print(f"{name}: {method.why_not(profile) or 'asked for'}")
+    baselines.make(profile, sampling.load(profile, "validation"), baselines.asked(profile))
 
 
 def evaluate(profile: Profile) -> Path:

@@ -19,10 +19,10 @@ import pytest
 import test_gpt_rs
 from test_gpt_rs import PASSING, SILENCE, Behaviour, breaks_off, is_silent, says, written
 
-from rmkit import cli, profile
-from rmkit.baselines import outside, runway_aleph, runway_api
+from rmkit import baselines, cli, profile
+from rmkit.baselines import runway_aleph, runway_api
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, methods
+from rmkit.evaluation import evaluate, tables
 from rmkit.kit import endpoint, store, video
 from rmkit.method import sampling
 from rmkit.pipeline import doctor, plan
@@ -124,9 +124,13 @@ def server(tmp_path: Path) -> Iterator[Runway]:
         made.shutdown()
 
 
+def make(made: profile.Profile, clips: list[sampling.Clip]) -> None:
+    baselines.make(made, clips, baselines.asked(made))
+
+
 def asking(made: profile.Profile, **changes: Any) -> profile.Profile:
     content = made.model_dump()
-    content["baselines"]["runway_aleph"] = (content["baselines"]["runway_aleph"] or {}) | changes
+    content["baselines"]["runway_aleph"] = content["baselines"].get("runway_aleph", {}) | changes
     return profile.Profile.model_validate(content)
 
 
@@ -161,7 +165,7 @@ def is_negative(settings: profile.Profile, clip: sampling.Clip) -> bool:
 
 def test_each_clip_is_bought_and_downloaded_once(server, settings, held, monkeypatch) -> None:
     server.scripts["poll"] = [is_at("PENDING"), is_at("THROTTLED"), is_at("RUNNING", progress=0.5)]
-    outside.make(settings, held)
+    make(settings, held)
     assert all(is_negative(settings, clip) for clip in held)
     assert [server.count(route) for route in ROUTES] == [2, 3 + 2, 2]
     for route, path, headers, body in server.requests:
@@ -175,17 +179,17 @@ def test_each_clip_is_bought_and_downloaded_once(server, settings, held, monkeyp
             assert (body["model"], body["promptText"]) == ("aleph2", "make the video look photorealistic")
     # Done is done, with no key and no money; and what is lost of ours is made from what was bought.
     monkeypatch.delenv(runway_api.KEY)
-    outside.make(asking(settings, budget_usd=0), held)
+    make(asking(settings, budget_usd=0), held)
     assert len(server.requests) == 9
     monkeypatch.setenv(runway_api.KEY, SECRET)
     before = made(settings, held[0]).read_bytes()
     made(settings, held[0]).unlink()
-    outside.make(settings, held)
+    make(settings, held)
     assert made(settings, held[0]).read_bytes() == before and len(server.requests) == 9
     # Another prompt is another order; and so is another model, one that the SDK does not know.
-    outside.make(asking(settings, prompt="a cartoon"), held[:1])
+    make(asking(settings, prompt="a cartoon"), held[:1])
     assert server.count("submit") == 3
-    outside.make(asking(settings, model="aleph3"), held[:1])
+    make(asking(settings, model="aleph3"), held[:1])
     assert [body["model"] for route, _, _, body in server.requests if route == "submit"][3:] == ["aleph3"]
 
 
@@ -199,7 +203,7 @@ def test_each_clip_is_bought_and_downloaded_once(server, settings, held, monkeyp
 )
 def test_what_may_pass_is_asked_again(server, settings, held, route: str, bad: Behaviour) -> None:
     server.scripts[route] = [bad, bad]
-    outside.make(asking(settings, timeout=SILENCE / 2) if bad is is_silent else settings, held[:1])
+    make(asking(settings, timeout=SILENCE / 2) if bad is is_silent else settings, held[:1])
     assert is_negative(settings, held[0])
     assert [server.count(each) for each in ROUTES] == [3 if each == route else 1 for each in ROUTES]
 
@@ -220,7 +224,7 @@ def test_what_may_pass_is_asked_again(server, settings, held, route: str, bad: B
 )
 def test_an_answer_that_says_nothing_is_asked_again(server, settings, held, route: str, bad) -> None:
     server.scripts[route] = [bad]
-    outside.make(settings, held[:1])
+    make(settings, held[:1])
     assert is_negative(settings, held[0]) and server.count(route) == 2
 
 
@@ -230,10 +234,10 @@ def test_what_does_not_pass_is_one_sentence_and_nothing_is_bought_twice(
 ) -> None:
     well, server.otherwise[route] = server.otherwise[route], says(500)
     with pytest.raises(InputError, match=r"gave no usable answer in 4 attempts \(the last: HTTP 500\)"):
-        outside.make(settings, held)
+        make(settings, held)
     assert server.count(route) == 4 and not made(settings, held[0]).exists()
     server.otherwise[route] = well
-    outside.make(settings, held)
+    make(settings, held)
     assert all(is_negative(settings, clip) for clip in held)
     assert server.count("submit") == (4 + 2 if route == "submit" else 2)
 
@@ -251,7 +255,7 @@ def test_what_does_not_pass_is_one_sentence_and_nothing_is_bought_twice(
 def test_what_will_not_pass_is_not_asked_again(server, settings, held, bad: Behaviour, said: str) -> None:
     server.otherwise["submit"] = bad
     with pytest.raises(InputError) as error:
-        outside.make(settings, held)
+        make(settings, held)
     assert said in str(error.value) and len(server.requests) == 1
 
 
@@ -268,15 +272,15 @@ def test_a_failed_task_leaves_its_clip_out_and_is_not_bought_again(
     server, settings, held, capsys, fails: Behaviour
 ) -> None:
     server.scripts["poll"] = [fails]
-    outside.make(settings, held)
+    make(settings, held)
     assert not made(settings, held[0]).exists() and is_negative(settings, held[1])
     out = capsys.readouterr().out
     assert f"runway_aleph: {held[0].id} is left out: task task-0: " in out and "to buy it again" in out
-    outside.make(settings, held)
+    make(settings, held)
     assert server.count("submit") == 2 and server.count("poll") == 2
-    assert methods.having(settings, "runway_aleph", held) == [held[1]]
+    assert baselines.every(settings)["runway_aleph"].having(settings, held) == [held[1]]
     (made(settings, held[0]).parent / "paid" / f"{held[0].id}.task.json").unlink()
-    outside.make(settings, held)
+    make(settings, held)
     assert server.count("submit") == 3 and is_negative(settings, held[0])
 
 
@@ -284,10 +288,10 @@ def test_a_run_killed_between_submitting_and_downloading_goes_on(
     server, settings, held, tmp_path: Path
 ) -> None:
     code = (
-        "import sys, pathlib; from rmkit import profile; from rmkit.baselines import outside; from rmkit.method import sampling\n"
+        "import sys, pathlib; from rmkit import baselines, profile; from rmkit.method import sampling\n"
         "profile.REPOSITORY = pathlib.Path(sys.argv[1])\n"
         "made = profile.Profile.model_validate_json(sys.argv[2])\n"
-        "outside.make(made, sampling.load(made, 'validation'))\n"
+        "baselines.make(made, sampling.load(made, 'validation'), baselines.asked(made))\n"
     )
     killed = threading.Event()
     server.otherwise["poll"] = lambda _: killed.wait(60)
@@ -300,32 +304,32 @@ def test_a_run_killed_between_submitting_and_downloading_goes_on(
     killed.set()
     assert [server.count(route) for route in ROUTES] == [1, 1, 0]
     server.otherwise["poll"] = is_done
-    outside.make(settings, held)
+    make(settings, held)
     assert all(is_negative(settings, clip) for clip in held)
     assert [server.count(route) for route in ROUTES] == [2, 1 + 2, 2]
 
 
 def test_an_expired_link_is_asked_for_afresh(server, settings, held) -> None:
     server.scripts["fetch"] = [says(403), says(404)]
-    outside.make(settings, held[:1])
+    make(settings, held[:1])
     assert is_negative(settings, held[0])
     assert [server.count(route) for route in ROUTES] == [1, 3, 3]
     links = [path for route, path, *_ in server.requests if route == "fetch"]
     assert len(set(links)) == 3
     server.otherwise["fetch"] = says(403)
     with pytest.raises(InputError, match="links to task task-1 that are not served: run again later"):
-        outside.make(settings, held)
+        make(settings, held)
     server.otherwise["fetch"] = serves
-    outside.make(settings, held)
+    make(settings, held)
     assert is_negative(settings, held[1]) and server.count("submit") == 2
 
 
 def test_a_task_that_takes_too_long_is_waited_for_another_time(server, settings, held) -> None:
     server.otherwise["poll"] = is_at("RUNNING", progress=0.1)
     with pytest.raises(InputError, match="has not finished task task-0 after 0 s: run again later"):
-        outside.make(asking(settings, patience=0.05), held)
+        make(asking(settings, patience=0.05), held)
     server.otherwise["poll"] = is_done
-    outside.make(settings, held)
+    make(settings, held)
     assert server.count("submit") == 2
 
 
@@ -333,21 +337,21 @@ def test_the_cost_is_said_before_and_refused_beyond_the_budget(server, settings,
     with pytest.raises(
         InputError, match=r"would cost about 1\.00 USD for 2 clips, and its budget_usd is 0\.9"
     ):
-        outside.make(asking(settings, budget_usd=0.9), held)
+        make(asking(settings, budget_usd=0.9), held)
     assert not server.requests
     server.otherwise["submit"] = says(400)
     with pytest.raises(InputError, match="refuses the request"):
-        outside.make(asking(settings, budget_usd=1), held)
+        make(asking(settings, budget_usd=1), held)
     assert "runway_aleph: 2 clips, at most about 1.00 USD to come" in capsys.readouterr().out
     server.otherwise["submit"] = accepts()
-    outside.make(settings, held[:1])
-    outside.make(asking(settings, budget_usd=0.5), held)  # one is left to pay for
-    assert methods.why_not(settings, "runway_aleph").startswith("not run: metrics.csv has no row of it")
-    assert outside.usd(settings, 2) == {"runway_aleph": 1.0}
+    make(settings, held[:1])
+    make(asking(settings, budget_usd=0.5), held)  # one is left to pay for
+    assert tables.why_no_row(settings, "runway_aleph").startswith("not run: metrics.csv has no row of it")
+    assert baselines.usd(settings, 2) == {"runway_aleph": 1.0}
     plan.show(settings)
     assert "runway_aleph: at most about 1.00 USD" in capsys.readouterr().out
     paper = asking(profile.load("paper"), usd_per_second=0.28)
-    assert outside.usd(paper, 100)["runway_aleph"] == pytest.approx(168)  # six seconds begun
+    assert baselines.usd(paper, 100)["runway_aleph"] == pytest.approx(168)  # six seconds begun
 
 
 @pytest.mark.parametrize("value", [None, " ", "key\nwith a line break"])
@@ -385,7 +389,7 @@ def test_the_key_goes_nowhere_but_into_the_header(
     server.otherwise["poll"] = bad
     said = []
     try:
-        outside.make(settings, held)
+        make(settings, held)
     except InputError as error:
         link: BaseException | None = error
         while link:
@@ -393,8 +397,8 @@ def test_the_key_goes_nowhere_but_into_the_header(
             link = link.__cause__ or link.__context__
     said += [*capsys.readouterr(), caplog.text, written(settings.layout.root)]
     assert server.requests and not [text for text in said if SECRET in text]
-    with pytest.raises(ValueError, match="the key goes to RUNWAYML_API_SECRET"):
-        asking(settings, base_url="https://user:secret@host")
+    with pytest.raises(InputError, match="the key goes to RUNWAYML_API_SECRET"):
+        baselines.validate(asking(settings, base_url="https://user:secret@host"))
 
 
 @pytest.mark.parametrize(
@@ -406,11 +410,11 @@ def test_the_key_goes_nowhere_but_into_the_header(
 )
 def test_a_video_that_does_not_fit_is_left_out_and_kept(server, settings, held, capsys, accept, said) -> None:
     server.scripts["submit"] = [accept]
-    outside.make(settings, held)
+    make(settings, held)
     assert said in capsys.readouterr().out
     assert not made(settings, held[0]).exists() and is_negative(settings, held[1])
     assert runway_aleph.answer(settings, held[0]).is_file()
-    outside.make(settings, held)
+    make(settings, held)
     assert server.count("submit") == 2
 
 
@@ -435,7 +439,7 @@ def test_a_clip_is_sent_as_well_as_it_fits(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_it_is_measured_where_it_was_bought(server, settings, held) -> None:
-    outside.make(settings, held)
+    make(settings, held)
     jobs = [job for job in evaluate._jobs(settings, held) if job[0] == "runway_aleph"]
     assert jobs == [("runway_aleph", clip) for clip in held]
     rows = evaluate.measure(settings, *jobs[0])

@@ -5,7 +5,8 @@ import pytest
 from small_faces import KNOWN, OTHER
 from test_metrics import put_results, rows_of
 
-from rmkit.evaluation import claims, evaluate, methods, statistics, tables
+from rmkit import baselines
+from rmkit.evaluation import claims, evaluate, statistics, tables
 from rmkit.kit import store, video
 from rmkit.method import faces, sampling
 from rmkit.metrics import listed as metrics
@@ -21,7 +22,7 @@ def measured(with_faces, tiny_clips):
         render = video.read(sampling.path(with_faces, clip))
         square = (render == KNOWN).all(-1)[..., None]
         for method, colour in (("realmaster", KNOWN), ("depth", OTHER), ("edges", 0)):
-            target = methods.path_of(with_faces, method, clip)
+            target = baselines.every(with_faces)[method].path(with_faces, clip)
             video.write(target, np.where(square, colour, render).astype(np.uint8), 16)
     return with_faces
 

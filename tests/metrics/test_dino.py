@@ -15,9 +15,9 @@ from conftest import set_model
 from test_metrics import Live, noise, put_results, put_truth, rows_of
 from transformers import ViTModel
 
-from rmkit import cli, profile
+from rmkit import baselines, cli, profile
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, methods, statistics, tables
+from rmkit.evaluation import evaluate, statistics, tables
 from rmkit.kit import models
 from rmkit.kit import video as videos
 from rmkit.method import sampling
@@ -155,13 +155,13 @@ def test_a_picture_of_the_papers_size_in_patches_of_8_takes_little_memory() -> N
 
 def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     # All in one batch: another one may differ in the last digit, by CPU.
-    monkeypatch.setattr(features, "AT_ONCE", len(methods.LABELS))
+    monkeypatch.setattr(features, "AT_ONCE", len(baselines.FIRST + baselines.LAST[:-1]))
     path = evaluate.evaluate(compared)
     rows = [row for row in rows_of(path) if row["metric"].startswith("dino")]
     by_metric: dict[str, set[str]] = {}
     for row in rows:
         by_metric.setdefault(row["metric"], set()).add(row["method"])
-    measured = set(methods.LABELS) - set(methods.OUTSIDE)
+    measured = {*baselines.FIRST, *baselines.LAST[:-1]} - set(baselines.EXTERNAL)
     for name in ("dino", "dino_patch", "dino_keys"):
         assert by_metric[name] == measured - {"render"}
     assert by_metric["dino_truth"] == measured - {"truth"}
@@ -178,7 +178,11 @@ def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest
     monkeypatch.setattr(features, "load", lambda settings: loaded.append(1) or original(settings))
     assert evaluate.evaluate(compared).read_bytes() == before and not loaded
     stamps = {file: file.stat().st_mtime_ns for file in compared.layout.features.rglob("*.json")}
-    videos.write(methods.path_of(compared, "lucy_edit", clip), videos.read(sampling.path(compared, clip)), 16)
+    videos.write(
+        baselines.every(compared)["lucy_edit"].path(compared, clip),
+        videos.read(sampling.path(compared, clip)),
+        16,
+    )
     again = {(r["method"], r["metric"]): r for r in rows_of(evaluate.evaluate(compared))}
     assert loaded == [1] and float(again["lucy_edit", "dino"]["value"]) == 0
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())

@@ -21,10 +21,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from rmkit import profile
-from rmkit.baselines import truth
+from rmkit import baselines, profile
+from rmkit.baselines import real, truth
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, methods, statistics, tables
+from rmkit.evaluation import evaluate, statistics, tables
 from rmkit.kit import keys, store, video
 from rmkit.method import propagation, sampling
 from rmkit.metrics import gpt_rs
@@ -478,8 +478,9 @@ def test_real_footage_is_rated_as_a_method_of_its_own(
         video.write(folder / f"{name}.mp4", frames, 25)
     filmed = asking(settings, real=str(folder), concurrency=1)
     assert gpt_rs.forecast(filmed, 3).answers == gpt_rs.forecast(settings, 3).answers + 2 * 2 * 2
-    assert methods.videos(filmed) == methods.videos(settings)
-    assert list(methods.labels(filmed).items()) == [*methods.LABELS.items(), ("real", "Real footage")]
+    assert baselines.videos(filmed) == baselines.videos(settings)
+    assert list(baselines.every(filmed)) == [*baselines.every(settings), "real"]
+    assert baselines.every(filmed)["real"].label == "Real footage"
     server.script = [rates(9)] * 4 + [rates(r) for r in (8, 9, 8, 9)]
     rows = evaluate.judged(filmed, [])
     seen = [levels(body)[0] for _, _, body in server.requests]
@@ -495,16 +496,16 @@ def test_real_footage_is_rated_as_a_method_of_its_own(
     # Again: nothing is asked. Switched off: no row, and the folder does not matter.
     assert evaluate.judged(filmed, []) == rows and len(server.requests) == 8
     assert evaluate.judged(asking(filmed, enabled=False, real="no/such"), []) == []
-    assert methods.why_not(asking(filmed, enabled=False), "real").startswith(
+    assert tables.why_no_row(asking(filmed, enabled=False), "real").startswith(
         "not run: judge.enabled is false"
     )
-    gpt_rs.check_footage(filmed)
-    gpt_rs.check_footage(asking(filmed, enabled=False, real="no/such"))
+    real.check(filmed)
+    real.check(asking(filmed, enabled=False, real="no/such"))
     with pytest.raises(InputError, match=r"judge\.real is no/such, and .* holds no \.mp4 file"):
-        gpt_rs.check_footage(asking(filmed, real="no/such"))
+        real.check(asking(filmed, real="no/such"))
     (folder / "broken.mp4").write_bytes(b"not a video")
     with pytest.raises(InputError, match=r"broken\.mp4"):
-        gpt_rs.check_footage(filmed)
+        real.check(filmed)
 
 
 def test_the_estimate_counts_as_openai_does() -> None:
@@ -639,7 +640,12 @@ def test_through_to_the_tables(
     assert set(computed.splitlines()) < set(text.splitlines())
     frame = statistics.load(finished)
     rated = frame[frame.metric.isin(["gpt_rs", "gpt_rs_ref"])]
-    assert set(rated.method) == set(methods.LABELS) - {*methods.OUTSIDE, *methods.VARIANTS}
+    assert set(rated.method) == {*baselines.FIRST, *baselines.LAST[:-1]} - {
+        *baselines.EXTERNAL,
+        "multi_anchor",
+        "depth",
+        "edges",
+    }
     assert set(rated.options) == {"model=test-model;repeats=2;frames=2;sampling=linspace"}
     assert set(frame.metric) == set(metrics.BY_NAME) - {
         metric.name for metric in metrics.AMT + metrics.FACES + metrics.FEATURES + metrics.OFFLINE

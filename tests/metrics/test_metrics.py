@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from conftest import set_model
 
-from rmkit import profile
-from rmkit.baselines import blur, colour_transfer, outside, per_frame, truth, vae_ceiling
+from rmkit import baselines, profile
+from rmkit.baselines import colour_transfer, per_frame, truth
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, methods
+from rmkit.evaluation import evaluate
 from rmkit.kit import models, store, video
 from rmkit.method import anchoring, propagation, sampling
 from rmkit.metrics import listed as metrics
@@ -219,7 +219,7 @@ def test_motion_smoothness_by_amt_has_columns_of_its_own(
     assert evaluate.why_no_amt(measured) == "not run: models.amt of this profile names no model."
     before = rows_of(evaluate.evaluate(measured))
     settings = set_model(measured, "amt", write_interpolator(tmp_path / "amt.onnx"))
-    assert evaluate.why_no_amt(settings) == methods.NO_ROW
+    assert evaluate.why_no_amt(settings) == baselines.Method.no_row
     assert [f.ok for f in doctor.check(settings) if f.what == "model amt"] == [True]
     path = evaluate.evaluate(settings)
     rows = rows_of(path)
@@ -231,7 +231,7 @@ def test_motion_smoothness_by_amt_has_columns_of_its_own(
         f"model={settings.models.amt};revision={revision};interpolator=amt_s"
     }
     clip = sampling.load(settings, "validation")[0]
-    frames = video.read(methods.path_of(settings, "realmaster", clip))
+    frames = video.read(baselines.every(settings)["realmaster"].path(settings, clip))
     value = {(r["method"], r["clip"], r["metric"]): float(r["value"]) for r in rows}
     for name, chosen in (("motion_smoothness_amt", frames), ("motion_smoothness_amt_distinct", frames[::2])):
         expected = motion_smoothness(chosen, lambda a, b: (a.astype(np.float32) + b) / 2)
@@ -321,7 +321,9 @@ def test_evaluate_measures_everything_once(measured: profile.Profile) -> None:
     path = evaluate.evaluate(measured)
     rows = rows_of(path)
     assert list(rows[0])[:5] == ["profile", "method", "clip", "metric", "value"]
-    measured_methods = [method for method in methods.LABELS if method not in methods.OUTSIDE]
+    measured_methods = [
+        method for method in baselines.FIRST + baselines.LAST[:-1] if method not in baselines.EXTERNAL
+    ]
     assert list(dict.fromkeys(row["method"] for row in rows)) == measured_methods
     assert {row["metric"] for row in rows} == {m.name for m in metrics.ALL}
     assert {row["options"] for row in rows if "smooth" in row["metric"]} == {"interpolator=dis_flow"}
@@ -348,46 +350,49 @@ def test_evaluate_measures_everything_once(measured: profile.Profile) -> None:
 
 def test_another_methods_clips_are_measured_where_they_lie(measured: profile.Profile) -> None:
     for clip in sampling.load(measured, "validation"):
-        target = methods.path_of(measured, "lucy_edit", clip)
+        target = baselines.every(measured)["lucy_edit"].path(measured, clip)
         video.write(target, video.read(sampling.path(measured, clip)), measured.clips.fps)
     rows = rows_of(evaluate.evaluate(measured))
     mine = {row["metric"]: float(row["value"]) for row in rows if row["method"] == "lucy_edit"}
     assert mine["edge_f1"] == 1
 
 
-def test_an_outside_method_is_made_and_measured_in_one_go(measured: profile.Profile, monkeypatch) -> None:
+def test_an_external_method_is_made_and_measured_in_one_go(measured: profile.Profile, monkeypatch) -> None:
     """After everything else was found to be there, and before anything is measured."""
 
+    plainly = baselines.make
+
     def make(made: profile.Profile, clips) -> None:
+        plainly(measured, clips)
         for clip in clips:
             frames = video.read(sampling.path(made, clip))
-            video.write(methods.path_of(made, "editto", clip), frames, made.clips.fps)
+            video.write(baselines.every(made)["editto"].path(made, clip), frames, made.clips.fps)
 
-    asked = measured.model_copy(
-        update={"baselines": profile.Baselines(editto=profile.Editto(model="nowhere"))}
-    )
+    asked = measured.model_copy(update={"baselines": profile.Baselines(editto={"model": "nowhere"})})
     with pytest.raises(InputError, match=r"baselines\.editto\.model is nowhere"):
         evaluate.evaluate(asked)
     assert not (asked.layout.enhanced / "blur").exists()
-    monkeypatch.setattr(outside, "make", make)
+    monkeypatch.setattr(baselines, "make", make)
     put_truth(asked)
     held = sampling.load(asked, "validation")
     # An earlier run's clip of another size is made again, not refused.
-    video.write(methods.path_of(asked, "editto", held[0]), np.zeros((9, 16, 16, 3), np.uint8), 16)
+    video.write(baselines.every(asked)["editto"].path(asked, held[0]), np.zeros((9, 16, 16, 3), np.uint8), 16)
     rows = rows_of(evaluate.evaluate(asked))
     assert {row["clip"] for row in rows if row["method"] == "editto"} == {clip.id for clip in held}
     video_count = len({(row["method"], row["clip"]) for row in rows})
-    assert methods.videos(asked) == video_count
+    assert baselines.videos(asked) == video_count
 
 
 def test_simple_baselines(measured: profile.Profile) -> None:
     held = sampling.load(measured, "validation")
     render = video.read(sampling.path(measured, held[0]))
-    soft = video.read(blur.blur(measured, held) / f"{held[0].id}.mp4")
+    baselines.make(measured, held)
+    methods = baselines.every(measured)
+    soft = video.read(methods["blur"].path(measured, held[0]))
     assert soft.shape == render.shape and sharpness(soft) < 0.9 * sharpness(render)
     some = per_frame.chosen(held)
     assert 0 < len(some) <= per_frame.CLIPS
-    edited = video.read(per_frame.edit(measured, held) / f"{some[0].id}.mp4")
+    edited = video.read(methods["per_frame"].path(measured, some[0]))
     assert edited.shape == render.shape
     assert (edited[0] == edited[1]).all() and (edited[0] != edited[2]).any()  # twins are edited once
 
@@ -434,4 +439,4 @@ def test_a_truth_that_is_too_short_is_a_sentence(measured: profile.Profile) -> N
     path = truth.path(measured, clip)
     video.write(path, video.read(path)[:2], 8)
     with pytest.raises(InputError, match=r"ends before frame 4, which clip .* needs"):
-        vae_ceiling.round_trip(measured, [clip])
+        baselines.make(measured, [clip])

@@ -15,9 +15,9 @@ from test_metrics import Live, noise, put_results, put_truth, rows_of
 from test_tables import put_metrics
 from transformers import ResNetForImageClassification
 
-from rmkit import cli, profile
+from rmkit import baselines, cli, profile
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, methods, tables
+from rmkit.evaluation import evaluate, tables
 from rmkit.kit import models, video, weights
 from rmkit.method import sampling
 from rmkit.metrics import listed as metrics
@@ -69,7 +69,9 @@ def test_rated_once_and_shown_beside_gpt_rs_but_not_as_it(
 ) -> None:
     path = evaluate.evaluate(judged)
     rows = [row for row in rows_of(path) if row["metric"] == "offline_judge"]
-    assert {row["method"] for row in rows} == set(methods.LABELS) - set(methods.OUTSIDE)
+    assert {row["method"] for row in rows} == {*baselines.FIRST, *baselines.LAST[:-1]} - set(
+        baselines.EXTERNAL
+    )
     assert all(1 <= float(row["value"]) <= 10 for row in rows)
     revision = models.fingerprint(judged, "judge")[:12]
     options = f"model={judged.models.judge};revision={revision};frames=5 linspace"
@@ -77,7 +79,7 @@ def test_rated_once_and_shown_beside_gpt_rs_but_not_as_it(
     clip = sampling.load(judged, "validation")[0]
     row = next(row for row in rows if (row["method"], row["clip"]) == ("realmaster", clip.id))
     judge = OfflineJudge(judged.models.judge, None)
-    frames = video.read(methods.path_of(judged, "realmaster", clip))
+    frames = video.read(baselines.every(judged)["realmaster"].path(judged, clip))
     assert float(row["value"]) == pytest.approx(offline_judge(judge, iter(frames), len(frames)), abs=1e-5)
 
     # Again: the same rows, and the model is not even loaded.

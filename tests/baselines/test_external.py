@@ -1,5 +1,6 @@
-"""The outside methods: framing, LucyEdit and Editto on small random checkpoints in the real formats, who runs when."""
+"""The methods that are compared: the external ones, framing, LucyEdit and Editto on small random checkpoints in the real formats, who runs when."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from test_metrics import measured as measured
 from test_metrics import rows_of
 
 from rmkit import baselines, cli, profile
-from rmkit.baselines import editto, framing, lucy_edit, outside
+from rmkit.baselines import editto, framing
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, methods
+from rmkit.evaluation import evaluate, tables
 from rmkit.kit import models, store, video
 from rmkit.method import sampling
 from rmkit.pipeline import doctor, plan
@@ -67,6 +68,14 @@ def lora(folder: Path, width: int = 104, hidden: int = 96, blocks: int = 2, scal
 
 def asking(made: profile.Profile, **baselines: dict) -> profile.Profile:
     return profile.Profile.model_validate({**made.model_dump(), "baselines": baselines})
+
+
+def make(made: profile.Profile, clips: list[sampling.Clip]) -> None:
+    baselines.make(made, clips, baselines.asked(made))
+
+
+def ready(made: profile.Profile, name: str) -> baselines.Edit:
+    return baselines.every(made)[name].ready(made)
 
 
 @pytest.fixture
@@ -145,7 +154,7 @@ def test_another_picture_is_not_cropped_into_shape() -> None:
 
 def test_lucy_edit_edits_each_clip_once(lucy, tiny_clips, monkeypatch: pytest.MonkeyPatch) -> None:
     held = tiny_clips[2:]
-    outside.make(lucy, held)
+    make(lucy, held)
     paths = [lucy.layout.enhanced / "lucy_edit" / f"{clip.id}.mp4" for clip in held]
     made = [video.read(path) for path in paths]
     for clip, frames in zip(held, made, strict=True):
@@ -154,13 +163,13 @@ def test_lucy_edit_edits_each_clip_once(lucy, tiny_clips, monkeypatch: pytest.Mo
     before = [path.read_bytes() for path in paths]
     # A killed run goes on where it was, with the same result; nothing is loaded once all is done.
     paths[1].unlink()
-    outside.make(lucy, held)
+    make(lucy, held)
     assert [path.read_bytes() for path in paths] == before
     with monkeypatch.context() as patch:
         patch.setattr(models, "load_lucy_edit", lambda _: pytest.fail("loaded"))
-        outside.make(lucy, held)
-    other = asking(lucy, lucy_edit=lucy.baselines.lucy_edit.model_dump() | {"prompt": "a cartoon"})
-    outside.make(other, held)
+        make(lucy, held)
+    other = asking(lucy, lucy_edit=lucy.baselines["lucy_edit"] | {"prompt": "a cartoon"})
+    make(other, held)
     assert paths[0].read_bytes() != before[0]
 
 
@@ -180,8 +189,7 @@ def test_lucy_edit_sees_the_clip_and_heeds_prompt_and_bars(lucy, tiny_clips) -> 
     encode, pipeline.encode_prompt, pipeline.prepare_latents = pipeline.encode_prompt, encoded, spy
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "load_lucy_edit", lambda _: pipeline)
-        with lucy_edit.editing(lucy) as edit:
-            edit(tiny_clips[2], 5)
+        ready(lucy, "lucy_edit")(tiny_clips[2], 5)
     assert seen["prompts"] == ("make the video look photorealistic", "", True)
     assert seen["video"].shape == (1, 3, 9, 32, 64)
     bars = torch.cat([seen["video"][..., :8], seen["video"][..., 56:]], dim=-1)
@@ -193,7 +201,7 @@ def test_lucy_edit_sees_the_clip_and_heeds_prompt_and_bars(lucy, tiny_clips) -> 
 
 
 def test_longer_clips_take_more_passes(lucy, tiny_clips) -> None:
-    short = asking(lucy, lucy_edit=lucy.baselines.lucy_edit.model_dump() | {"frames": 5})
+    short = asking(lucy, lucy_edit=lucy.baselines["lucy_edit"] | {"frames": 5})
     pipeline, lengths = models.load_lucy_edit(short), []
     original = pipeline.prepare_latents
     pipeline.prepare_latents = lambda video_, *rest: (
@@ -201,8 +209,7 @@ def test_longer_clips_take_more_passes(lucy, tiny_clips) -> None:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "load_lucy_edit", lambda _: pipeline)
-        with lucy_edit.editing(short) as edit:
-            frames = edit(tiny_clips[2], 5)
+        frames = ready(short, "lucy_edit")(tiny_clips[2], 5)
     assert lengths == [5, 5] and len(frames) == 9
 
 
@@ -250,8 +257,7 @@ def test_editto_shows_the_clip_under_a_white_mask(ditto, tiny_clips, monkeypatch
 
     pipeline.prepare_video_latents, pipeline.encode_prompt = spy, encoded_or_given
     monkeypatch.setattr(editto, "load", lambda _: pipeline)
-    with editto.editing(ditto) as edit:
-        frames = edit(tiny_clips[2], 5)
+    frames = ready(ditto, "editto")(tiny_clips[2], 5)
     assert seen["prompt"] == ("make the video look photorealistic", editto.NEGATIVE_PROMPT)
     assert seen["mask"].shape == (1, 3, 9, 32, 64) and (seen["mask"] == 1).all()
     assert (seen["video"][..., :8] == -1).all() and (seen["video"][..., 8:56] != -1).any()
@@ -262,14 +268,14 @@ def test_editto_shows_the_clip_under_a_white_mask(ditto, tiny_clips, monkeypatch
 def test_edittos_lora_and_prompt_matter_and_are_keyed(ditto, tiny_clips, tmp_path: Path) -> None:
     held = tiny_clips[2:3]
     target = ditto.layout.enhanced / "editto" / f"{held[0].id}.mp4"
-    outside.make(ditto, held)
+    make(ditto, held)
     with_lora, key = target.read_bytes(), store.read_sidecar(target)["key"]
     lora(tmp_path / "ditto", scale=0.0)
-    outside.make(ditto, held)
+    make(ditto, held)
     without = target.read_bytes()
     assert without != with_lora and store.read_sidecar(target)["key"] != key
-    own = ditto.baselines.editto.model_dump() | {"prompt": "Turn it into the real domain"}
-    outside.make(asking(ditto, editto=own), held)
+    own = ditto.baselines["editto"] | {"prompt": "Turn it into the real domain"}
+    make(asking(ditto, editto=own), held)
     assert target.read_bytes() != without
 
 
@@ -277,7 +283,7 @@ def test_diffusers_own_lora_format_is_read_too(ditto, tmp_path: Path) -> None:
     file = tmp_path / "ditto" / "models" / "ditto_sim2real.safetensors"
     renamed = editto.tensors(file)
     save_file(renamed, file)
-    editto.check(ditto, 1)
+    editto.METHOD.check(ditto, 1)
     assert set(editto.tensors(file)) == set(renamed)
 
 
@@ -303,7 +309,7 @@ def test_a_lora_that_does_not_fit_is_a_sentence_before_the_model_loads(
         save_file({"blocks.0.self_attn.q.lora_A.weight": torch.zeros(3, 104)}, file)
         said = "is not Editto's LoRA"
     with pytest.raises(InputError, match=said):
-        outside.make(ditto, tiny_clips[2:])
+        make(ditto, tiny_clips[2:])
 
 
 def test_what_is_missing_is_named_before_anything_runs(
@@ -313,14 +319,14 @@ def test_what_is_missing_is_named_before_anything_runs(
     monkeypatch.setattr(models, "load_lucy_edit", lambda _: pytest.fail("loaded"))
     both = asking(
         lucy,
-        lucy_edit=lucy.baselines.lucy_edit.model_dump(),
+        lucy_edit=lucy.baselines["lucy_edit"],
         editto={"model": str(tmp_path / "nowhere"), **AREA},
     )
     with pytest.raises(InputError, match=r"nowhere.*does not exist: get the LoRA"):
-        outside.make(both, tiny_clips[2:])
+        make(both, tiny_clips[2:])
     away = asking(lucy, lucy_edit={"model": str(tmp_path / "nowhere")})
     with pytest.raises(InputError, match=r"baselines\.lucy_edit\.model is .*nowhere"):
-        outside.make(away, tiny_clips[2:])
+        make(away, tiny_clips[2:])
     path = tmp_path / "own.yaml"
     path.write_text(away.model_dump_json())
     for command in ("baselines", "doctor"):
@@ -336,105 +342,126 @@ def test_a_gpu_is_asked_for_where_it_is_needed(lucy, tiny_clips, monkeypatch: py
         return lucy.model_copy(update={"models": lucy.models.model_copy(update=changes)})
 
     with pytest.raises(InputError, match="LucyEdit needs a CUDA GPU and torch sees none"):
-        outside.make(placed(device="auto", dtype="bfloat16"), tiny_clips[2:])
+        make(placed(device="auto", dtype="bfloat16"), tiny_clips[2:])
     with pytest.raises(InputError, match="this machine has no CUDA GPU"):
-        outside.make(placed(device="cuda"), tiny_clips[2:])
-    lucy_edit.check(placed(device="cpu", dtype="bfloat16"), 1)
+        make(placed(device="cuda"), tiny_clips[2:])
+    baselines.every(lucy)["lucy_edit"].check(placed(device="cpu", dtype="bfloat16"), 1)
 
 
 @pytest.mark.parametrize("name", ["lucy", "ditto"])
 def test_a_size_that_does_not_fit_the_model(name: str, request, tiny_clips) -> None:
     made = request.getfixturevalue(name)
-    ((which, settings),) = made.baselines.model_dump(exclude_none=True, exclude={"folders"}).items()
+    ((which, settings),) = made.baselines.asked.items()
     odd = asking(made, **{which: settings | {"height": 40}})
     with pytest.raises(InputError, match=r"40x64 does not fit .* cells of 16 pixels"):
-        outside.make(odd, tiny_clips[2:])
+        make(odd, tiny_clips[2:])
 
 
-def test_nothing_runs_unless_it_is_asked_for(tiny_profile, tiny_clips, monkeypatch) -> None:
-    monkeypatch.setattr(outside, "_run", lambda *_: pytest.fail("ran"))
-    outside.make(tiny_profile, tiny_clips[2:])
-    for name in ("mini", "smoke"):
-        assert outside.asked(profile.load(name)) == []
-    for method in methods.OUTSIDE:
-        said = f"not run: baselines.{method} is null in this profile, and enhanced/{method}/ holds no clips."
-        assert methods.why_not(tiny_profile, method) == said
+def test_nothing_runs_unless_it_is_asked_for(tiny_profile, monkeypatch) -> None:
+    own = ["blur", "colour_transfer", "per_frame", "vae_ceiling"]
+    for made in (tiny_profile, profile.load("mini"), profile.load("smoke")):
+        assert list(baselines.made(made)) == own and baselines.asked(made) == {}
+    null = asking(tiny_profile, **dict.fromkeys(baselines.EXTERNAL))
+    for made in (tiny_profile, null):
+        for method in baselines.EXTERNAL:
+            said = (
+                f"not run: baselines.{method} is null in this profile, and enhanced/{method}/ holds no clips."
+            )
+            assert baselines.every(made)[method].why_not(made) == said
+            assert tables.why_no_row(made, method) == said
 
 
 def test_real_profiles_name_the_real_models() -> None:
     paper, consumer = profile.load("paper"), profile.load("consumer")
-    assert outside.asked(paper) == ["lucy_edit", "editto"] and outside.asked(consumer) == ["lucy_edit"]
-    ours, theirs = paper.baselines.lucy_edit, paper.baselines.editto
+    assert list(baselines.asked(paper)) == ["lucy_edit", "editto"]
+    assert list(baselines.asked(consumer)) == ["lucy_edit"]
+    ours, theirs = (method.settings(paper) for method in baselines.asked(paper).values())
     assert (ours.model, ours.height, ours.width, ours.frames) == ("decart-ai/Lucy-Edit-Dev", 480, 832, 81)
     assert (ours.steps, ours.guidance) == (50, 5.0)
     assert (theirs.model, theirs.height, theirs.width) == ("QingyanBai/Ditto_models", 480, 832)
     assert (theirs.frames, paper.models.vace) == (73, "Wan-AI/Wan2.1-VACE-14B-diffusers")
     assert ours.prompt == theirs.prompt == "make the video look photorealistic"
-    with pytest.raises(ValueError, match=r"baselines\.editto\.frames must be 4k\+1"):
-        profile.Editto(model="x", frames=74)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"editto": {"model": "x", "frames": 74}}, "'baselines.editto.frames': frames must be 4k+1"),
+        ({"lucy_edit": {"model": "x", "frames": 80}}, "'baselines.lucy_edit.frames': frames must be 4k+1"),
+        (
+            {"lucy_edit": {"model": "x", "prompts": "y"}},
+            "'baselines.lucy_edit.prompts': there is no such setting",
+        ),
+        ({"lucy_edit": {}}, "'baselines.lucy_edit.model': Field required"),
+        ({"editto": {"model": "x", "height": "tall"}}, "'baselines.editto.height': Input should be"),
+        ({"lucy_edt": {"model": "x"}}, "'baselines.lucy_edt': there is no such setting"),
+        ({"../blur": {}}, "'baselines.../blur': there is no such setting"),
+        ({"framing": {}}, "'baselines.framing': there is no such setting"),
+        ({"blur": {}}, "'baselines.blur': this method takes no settings"),
+        ({"lucy_edit": "decart-ai/Lucy-Edit-Dev"}, "'baselines.lucy_edit': Input should be"),
+        ({"folders": {"blur": "Mine"}}, "baselines.folders: 'blur' is a method of the kit's"),
+    ],
+)
+def test_a_mistake_is_a_sentence_before_anything_runs(
+    tiny_profile, tmp_path: Path, capsys, settings: dict, said: str
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(json.dumps(tiny_profile.model_dump(mode="json") | {"baselines": settings}))
+    assert cli.main(["plan", "--profile", str(path)]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_plan_lists_what_is_asked_for(lucy, tiny_clips) -> None:
     assert not {"lucy_edit", "editto"} & {step.stage for step in plan.steps(profile.load("mini"))}
-    outside.make(lucy, tiny_clips[2:3])
+    make(lucy, tiny_clips[2:3])
     (step,) = [step for step in plan.steps(lucy) if step.stage == "lucy_edit"]
     assert (step.count, step.done, step.items) == (2, 1, "clips")
-    without = lucy.model_copy(update={"baselines": profile.Baselines()})
+    without = asking(lucy)
     assert doctor.gigabytes(lucy) > doctor.gigabytes(without)
 
 
 NEGATIVE = """
-from contextlib import contextmanager
-from rmkit import clips, store, video
-from rmkit.baselines import outside
-
-LABEL = "Negative"
+from rmkit.baselines import Made
+from rmkit.kit import stage, store, video
+from rmkit.method import sampling
 
 
-def why_not(profile):
-    return None
+class Negative(Made):
+    name, label = "negative", "Negative"
+
+    def recipe(self, profile, clip):
+        return store.Recipe("negative", 1, {{}}, {{"clip": clip.id}}, seed=1)
+
+    def ready(self, profile):
+        def edit(clip, seed):
+            if clip.id == "{dark}":
+                raise stage.LeftOut("too dark")
+            return 255 - video.read(sampling.path(profile, clip))
+
+        return edit
 
 
-def usd(profile, count):
-    return 0.0
-
-
-def check(profile, count):
-    pass
-
-
-def recipe(profile, clip):
-    return store.Recipe("negative", 1, {{}}, {{"clip": clip.id}}, seed=1)
-
-
-@contextmanager
-def editing(profile):
-    def edit(clip, seed):
-        if clip.id == "{dark}":
-            raise outside.LeftOut("too dark")
-        return 255 - video.read(sampling.path(profile, clip))
-
-    yield edit
+METHODS = (Negative(),)
 """
 
 
 def test_a_method_is_added_by_one_file(
     tiny_profile, tiny_clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """A module with a label and what `Method` says; a clip it refuses is left out, the others go on."""
+    """A file with METHODS; a clip that it refuses is left out, the others go on."""
     first, second = tiny_clips[2:]
     (tmp_path / "negative.py").write_text(NEGATIVE.format(dark=second.id))
     monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
-    known = outside.labels()
-    assert list(known) == [*outside.PAPERS, "negative"] and known["negative"] == "Negative"
-    assert [known[name] for name in outside.PAPERS] == ["Runway Aleph", "LucyEdit", "Editto"]
-    assert outside.asked(tiny_profile) == ["negative"]
+    known = baselines.every(tiny_profile)
+    assert list(known)[4:8] == [*baselines.EXTERNAL, "negative"] and known["negative"].label == "Negative"
+    assert [known[name].label for name in baselines.EXTERNAL] == ["Runway Aleph", "LucyEdit", "Editto"]
+    negative = {"negative": baselines.made(tiny_profile)["negative"]}
     stale = tiny_profile.layout.enhanced / "negative" / f"{second.id}.mp4"
     video.write(stale, video.read(sampling.path(tiny_profile, second)), 16)
-    with pytest.raises(InputError, match=r"was not made by this kit .* set baselines\.negative to null"):
-        outside.make(tiny_profile, tiny_clips[2:])
+    with pytest.raises(InputError, match=r"was not made by this kit .*: move it away"):
+        baselines.make(tiny_profile, tiny_clips[2:], negative)
     store.write_json(store.sidecar_of(stale), {"key": "of other settings"})
-    outside.make(tiny_profile, tiny_clips[2:])
+    baselines.make(tiny_profile, tiny_clips[2:], negative)
     made = video.read(tiny_profile.layout.enhanced / "negative" / f"{first.id}.mp4")
     assert (made == 255 - video.read(sampling.path(tiny_profile, first))).all()
     assert not stale.exists() and f"negative: {second.id} is left out: too dark" in capsys.readouterr().out
@@ -456,16 +483,19 @@ def test_a_method_is_added_by_a_folder_of_clips(measured, capsys) -> None:
     found = {(row["clip"], row["metric"]): row for row in rows if row["method"] == "Their-model_2"}
     assert {clip for clip, _ in found} == {clip.id for clip in held}
     assert float(found[held[0].id, "edge_f1"]["value"]) == 1
-    known = list(methods.labels(listed))
+    known = list(baselines.every(listed))
     assert known == [*known[:7], "Their-model_2", "other", "multi_anchor", *known[10:]]
-    assert known[4:7] == list(outside.PAPERS) and set(known) == set(methods.LABELS) | {
+    assert known[4:7] == list(baselines.EXTERNAL) and set(known) == {
+        *baselines.FIRST,
+        *baselines.LAST[:-1],
+    } | {
         "Their-model_2",
         "other",
     }
     order = list(dict.fromkeys(row["method"] for row in rows))
     assert order == [name for name in known if name in order]
-    assert methods.why_not(listed, "other").startswith("not run: enhanced/other/ holds no clip")
-    assert methods.videos(listed) == methods.videos(measured) + len(held)
+    assert tables.why_no_row(listed, "other").startswith("not run: enhanced/other/ holds no clip")
+    assert baselines.videos(listed) == baselines.videos(measured) + len(held)
     for name in ("realmaster", "lucy_edit", "truth"):
         with pytest.raises(InputError, match=f"baselines.folders: '{name}' is a method of the kit's"):
             evaluate.evaluate(with_folders(measured, {name: "Mine"}))
