@@ -4,13 +4,21 @@ A profile is a YAML file in rmkit/profiles/ or a path of the user's; unknown key
 Fields the paper does not state carry "(ours)" in their description; the report lists them.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import InitErrorDetails
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY, Layout
@@ -33,17 +41,14 @@ def _require_file(room: str, name: str) -> str:
 
 
 class Data(Settings):
-    source: str = Field("sailvos", description="the file of rmkit/sources/ that reads the data set")
+    source: Annotated[str, AfterValidator(partial(_require_file, "sources"))] = Field(
+        "sailvos", description="the file of rmkit/sources/ that reads the data set"
+    )
     root: str | None = Field(None, description="folder of the data set; null: the source needs none")
     bundle: str | None = Field(None, description="the diorama's bundle, which 01_data_prep unpacks")
     train_clips: int = Field(ge=0, description="clips sampled for training (paper: 3,050)")
     validation_clips: int = Field(ge=1, description="benchmark clips (paper: 100)")
     cut_ratio: float = Field(2.0, gt=1, description="change at a cut, in that of the frames around it (ours)")
-
-    @field_validator("source")
-    @classmethod
-    def _source(cls, value: str) -> str:
-        return _require_file("sources", value)
 
 
 class Clips(Settings):
@@ -248,27 +253,18 @@ class RunwayAleph(Settings):
 
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Label = Annotated[str, Field(min_length=1)]
+MethodName = Annotated[str, AfterValidator(partial(_require_file, "baselines"))]
 
 
 class Baselines(BaseModel):
     """Settings of methods by name, each validated by its file in baselines/; null or absent: not run (4.1, B.3)."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    __pydantic_extra__: dict[str, dict[str, Any] | None]
+    __pydantic_extra__: dict[MethodName, dict[str, Any] | None]
 
     folders: dict[FolderName, Label] = Field(
         {}, description="methods of your own, name and label; clips in enhanced/<name>/, named as the kit's"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, given: Any) -> Any:
-        """Whether there is a file of each name; what it makes of the settings is for `baselines.validate`."""
-        for name in given if isinstance(given, dict) else ():
-            if name != "folders" and not _has_file("baselines", name):
-                line = InitErrorDetails(type="extra_forbidden", loc=(name,), input=given[name])
-                raise ValidationError.from_exception_data("Baselines", [line])
-        return given
 
     @property
     def asked(self) -> dict[str, dict[str, Any]]:
@@ -330,11 +326,6 @@ def first_mistake(error: ValidationError, group: str = "") -> str:
 def ours(profile: Profile) -> list[tuple[str, Any, str]]:
     """Every setting the paper leaves open: (dotted key, value, description), for the report."""
     return _ours("", profile)
-
-
-def _has_file(room: str, name: Any) -> bool:
-    """Whether a part of the kit is there, found without importing it."""
-    return str(name).isidentifier() and (Path(__file__).parent / room / f"{name}.py").is_file()
 
 
 def _ours(prefix: str, settings: Settings) -> list[tuple[str, Any, str]]:
