@@ -20,9 +20,8 @@ from scipy.stats import rankdata
 
 from rmkit import profile
 from rmkit.baselines import vae_ceiling
-from rmkit.kit import models, video
+from rmkit.kit import face_pack, models, video
 from rmkit.method import faces
-from rmkit.metrics import arcface
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
@@ -47,7 +46,7 @@ def figures(mini: profile.Profile, rendered: Path, folder: Path) -> dict[str, fl
     """All figures of the pack in `folder` on people it was not trained on, and the two sheets."""
     identity = mini.identity.model_copy(update={"model_pack": str(folder)})
     settings = mini.model_copy(update={"identity": identity})
-    analysis = faces.load(settings)
+    analysis = face_pack.load(settings)
     scenes = face_data.load(rendered, "validation")
     found, sights, rows = detection(analysis, scenes)
     same, different, at_once = similarities(sights)
@@ -133,10 +132,10 @@ def round_trip(
     for scene in scenes:
         for first in range(0, len(scene.faces), SHOT):
             clip = dataset.repeated(scene.looks["truth"][first : first + SHOT])
-            back, numbers = vae_ceiling.reconstruct(vae, clip), arcface.linspace(len(clip))
+            back, numbers = vae_ceiling.reconstruct(vae, clip), faces.linspace(len(clip))
             likeness = faces.compare(
-                faces.find(analysis, iter(clip), numbers),
-                faces.find(analysis, iter(back), numbers),
+                face_pack.find(analysis, iter(clip), numbers),
+                face_pack.find(analysis, iter(back), numbers),
                 numbers,
                 gate,
             )

@@ -20,7 +20,7 @@ import numpy as np
 from rmkit import baselines
 from rmkit.baselines import Method, real, truth
 from rmkit.errors import InputError
-from rmkit.kit import models, store, video, weights
+from rmkit.kit import face_pack, models, store, video, weights
 from rmkit.kit.progress import track
 from rmkit.method import faces, sampling
 from rmkit.method.incontext import MODES
@@ -48,7 +48,7 @@ def evaluate(profile: Profile) -> Path:
         if getattr(profile.models, which):
             models.check(profile, which)
     if profile.identity.model_pack:
-        faces.check(profile)
+        face_pack.check(profile)
     real.check(profile)
     baselines.validate(profile)
     order = list(baselines.every(profile))
@@ -196,7 +196,7 @@ def recognised(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]
     for method, clip in track(jobs, "faces"):
         render, output = (_faces(profile, name, clip) for name in ("render", method))
         common = _common(profile, method, clip, store.fingerprint(_path(profile, method, clip)))
-        sidecar = store.read_sidecar(faces.path_of(profile, method, clip))
+        sidecar = store.read_sidecar(profile.layout.faces / method / f"{clip.id}.npz")
         common |= {"commit": sidecar.get("commit", "unknown")}
         pack = {"pack": Path(profile.identity.model_pack).name}
         found = arcface.arcface(render, output, length, gate)
@@ -329,11 +329,12 @@ def _inputs(profile: Profile, method: str, clip: Clip) -> dict[str, str]:
     return {key: store.fingerprint(_path(profile, name, clip)) for key, name in named.items()}
 
 
-def _faces(profile: Profile, method: str, clip: Clip) -> faces.Faces:
+def _faces(profile: Profile, method: str, clip: Clip) -> face_pack.Faces:
     length = profile.clips.frames
-    wanted = arcface.linspace(length) + arcface.midpoints(length)
+    wanted = faces.linspace(length) + faces.midpoints(length)
     frames = partial(_stream, profile, method, clip)
-    return faces.of_video(profile, method, clip, _path(profile, method, clip), frames, wanted)
+    path, kept = _path(profile, method, clip), profile.layout.faces / method / f"{clip.id}.npz"
+    return faces.of_video(profile, path, frames, wanted, kept, clip.source_frames)
 
 
 def _common(profile: Profile, method: str, clip: Clip, artefact: str) -> dict[str, str]:

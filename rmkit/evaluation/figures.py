@@ -16,8 +16,8 @@ from rmkit import baselines
 from rmkit.baselines import Method
 from rmkit.errors import InputError
 from rmkit.evaluation import statistics
-from rmkit.kit import store, video
-from rmkit.method import faces, identity, lora, objective, record, sampling, training
+from rmkit.kit import face_pack, store, video
+from rmkit.method import identity, lora, objective, record, sampling, training
 from rmkit.metrics import listed as metrics
 from rmkit.profile import Profile
 
@@ -189,7 +189,7 @@ def similarities(profile: Profile) -> "Figure":
     settings = profile.identity
     figure, ax = _subplots(1, width=6.5, height=3.2)
     if not settings.model_pack:
-        return _nothing(figure, ax, faces.NO_PACK)
+        return _nothing(figure, ax, face_pack.NO_PACK)
     pairs = pd.DataFrame(identity.load(profile)).dropna(subset=["similarity"])
     if pairs.empty:
         return _nothing(figure, ax, "no face was measured in any pair")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, statistics, typeset
-from rmkit.kit import models, store, video
+from rmkit.kit import face_pack, models, store, video
 from rmkit.kit.progress import track
 from rmkit.method import faces, sampling
 from rmkit.metrics import arcface, features
@@ -53,7 +53,7 @@ def score(profile: Profile, renders: Path, outputs: Path, out: Path | None = Non
     pairs = [_pair(a, b, repeats) for a, b in track(files, "checking")]
     sized = [_sized(profile, pair) for pair in pairs]
     if profile.identity.model_pack:
-        faces.check(profile)
+        face_pack.check(profile)
     for which in ("features", "amt"):
         if getattr(profile.models, which):
             for settings in sized:
@@ -99,8 +99,10 @@ def _measure(
             for name, value in values.items():
                 yield {"method": method} | evaluate.entry(name, value, evaluate.amt_options(profile))
     if profile.identity.model_pack:
-        analysis, wanted = faces.load(profile), arcface.linspace(pair.frames) + arcface.midpoints(pair.frames)
-        found = [faces.find(analysis, video.stream(path), sorted(set(wanted))) for path in (render, output)]
+        analysis, wanted = face_pack.load(profile), faces.linspace(pair.frames) + faces.midpoints(pair.frames)
+        found = [
+            face_pack.find(analysis, video.stream(path), sorted(set(wanted))) for path in (render, output)
+        ]
         pack = {"pack": Path(profile.identity.model_pack).name}
         for name, value in arcface.arcface(*found, pair.frames, profile.identity.iou_gate).items():
             yield {"method": "output"} | evaluate.entry(name, value, pack)
@@ -179,7 +181,7 @@ def _recipe(profile: Profile, pair: Pair, repeats: int) -> store.Recipe:
         "faces": {key: getattr(identity, key) for key in found} if identity.model_pack else None,
     }
     revisions = [
-        faces.fingerprint(profile) if identity.model_pack else "",
+        face_pack.fingerprint(profile) if identity.model_pack else "",
         models.fingerprint(profile, "features") if named else "",
         *([models.fingerprint(profile, "amt")] if profile.models.amt else []),
     ]

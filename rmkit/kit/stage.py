@@ -47,7 +47,7 @@ def run(
 ) -> list[Path]:
     """Make the items that are not done, in order; returns the paths of all that are there afterwards.
 
-    label: of the progress; ready: loads what making needs, a model for instance; item_bytes: about what one item takes on
+    label: of the progress, '' for none, where the caller shows its own; ready: loads what making needs, a model for instance; item_bytes: about what one item takes on
     the disk; device: where it is computed, for the sidecar. Raises InputError when the disk has no room, before `ready`
     is called, and what `ready` and the making raise; items finished by then are kept.
     """
@@ -55,7 +55,7 @@ def run(
     if missing:
         store.require_space(missing[0].path.parent, len(missing) * item_bytes / 1e9)
         make = ready()
-        for item in track(missing, label):
+        for item in track(missing, label) if label else missing:
             _make(label, item, make, device)
     return [item.path for item in items if item.path.exists()]
 

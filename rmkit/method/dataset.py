@@ -6,13 +6,14 @@ and `pairs/text/<hash>.safetensors` (one a distinct prompt).
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmkit.errors import InputError
-from rmkit.kit import models, progress, store, video
+from rmkit.kit import models, stage, store, video
 from rmkit.method import encode, identity, lora
 from rmkit.profile import Profile
 
@@ -62,26 +63,28 @@ def pairs(profile: Profile) -> list[Pair]:
     return found
 
 
-def split(profile: Profile, pairs_: list[Pair]) -> tuple[list[Pair], list[Pair]]:
+def split(profile: Profile, pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train on and the held-out ones: the last of the listing, as neighbours in it may be of one sequence.
 
     Raises InputError when none is left to train on.
     """
-    count = len(pairs_) - profile.train.held_out
+    count = len(pairs) - profile.train.held_out
     if count < 1:
         raise InputError(
-            f"train.held_out is {profile.train.held_out} and there are only {len(pairs_)} pairs: lower it, or "
+            f"train.held_out is {profile.train.held_out} and there are only {len(pairs)} pairs: lower it, or "
             "sample more training clips."
         )
-    return pairs_[:count], pairs_[count:]
+    return pairs[:count], pairs[count:]
 
 
-def cache(profile: Profile, pipeline: "WanPipeline", pairs_: list[Pair]) -> list[Encoded]:
+def encode_pairs(profile: Profile, pipeline: "WanPipeline", pairs: list[Pair]) -> list[Encoded]:
     """Encode what is not encoded yet, and return the files in the order of the pairs."""
-    return [
-        Encoded(_latents(profile, pipeline, pair), _text(profile, pipeline, pair.prompt))
-        for pair in progress.track(pairs_, "encode pairs")
-    ]
+    prompts = {pair.prompt: _text_item(profile, pipeline, pair.prompt) for pair in pairs}
+    latents = [_latents_item(profile, pair) for pair in pairs]
+    device = str(pipeline._execution_device)
+    stage.run("encode prompts", list(prompts.values()), partial(_ready_text, pipeline), device=device)
+    stage.run("encode pairs", latents, partial(_ready_latents, pipeline), device=device)
+    return [Encoded(item.path, prompts[item.subject.prompt].path) for item in latents]
 
 
 def batch(encoded: list[Encoded]) -> dict[str, "torch.Tensor"]:
@@ -93,8 +96,8 @@ def batch(encoded: list[Encoded]) -> dict[str, "torch.Tensor"]:
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def draw(count: int, size: int, step: int, seed: int) -> list[int]:
-    """Indices of a step's pairs: every pair once an epoch, each epoch in an order of its own."""
+def batch_indices(count: int, size: int, step: int, seed: int) -> list[int]:
+    """Indices of the pairs of a step: every pair comes once an epoch, in an order of that epoch's own."""
     chosen = []
     for position in range(step * size, (step + 1) * size):
         epoch, place = divmod(position, count)
@@ -124,40 +127,43 @@ def _copy(pair: Pair) -> InputError:
     )
 
 
-def _latents(profile: Profile, pipeline: "WanPipeline", pair: Pair) -> Path:
+def _latents_item(profile: Profile, pair: Pair) -> stage.Item[Pair]:
+    path = profile.layout.pairs / "latents" / f"{pair.id}.safetensors"
+    inputs = {"render": store.fingerprint(pair.render), "target": store.fingerprint(pair.target)}
+    model = lora.base(profile, "vae")
+    return stage.Item(path, store.Recipe("latents", VERSION, {}, inputs, model=model), pair)
+
+
+def _ready_latents(pipeline: "WanPipeline") -> stage.Make[Pair]:
     from safetensors.torch import save_file
 
-    path = profile.layout.pairs / "latents" / f"{pair.id}.safetensors"
-    sides = {"render": pair.render, "target": pair.target}
-    inputs = {side: store.fingerprint(file) for side, file in sides.items()}
-    recipe = store.Recipe("latents", VERSION, {}, inputs, model=lora.base(profile, "vae"))
-    if not store.is_done(path, recipe):
-        frames = {side: video.read(file) for side, file in sides.items()}
+    def make(item: stage.Item[Pair], temporary: Path) -> None:
+        pair = item.subject
+        frames = {"render": video.read(pair.render), "target": video.read(pair.target)}  # [F, H, W, 3] each
         if np.array_equal(frames["render"], frames["target"]):
             raise _copy(pair)  # the same pictures in files that differ
-        with store.writing(path, recipe) as temporary:
-            encoded = {side: encode.latents(pipeline, clip)[0].cpu() for side, clip in frames.items()}
-            save_file({side: latent.contiguous() for side, latent in encoded.items()}, temporary)
-    return path
+        encoded = {side: encode.latents(pipeline, clip)[0].cpu() for side, clip in frames.items()}
+        save_file({side: latents.contiguous() for side, latents in encoded.items()}, temporary)
+
+    return make
 
 
-def _text(profile: Profile, pipeline: "WanPipeline", prompt: str) -> Path:
-    from safetensors.torch import save_file
-
+def _text_item(profile: Profile, pipeline: "WanPipeline", prompt: str) -> stage.Item[str]:
     digest = hashlib.sha256(prompt.encode()).hexdigest()[:16]
-    path = profile.layout.pairs / "text" / f"{digest}.safetensors"
     recipe = store.Recipe(
         stage="text",
         version=VERSION,
-        settings={
-            "prompt": prompt,
-            "tokens": models.text_length(pipeline),
-            "dtype": profile.models.dtype,
-        },
+        settings={"prompt": prompt, "tokens": models.text_length(pipeline), "dtype": profile.models.dtype},
         inputs={},
         model=lora.base(profile, "text_encoder") + lora.base(profile, "tokenizer"),
     )
-    if not store.is_done(path, recipe):
-        with store.writing(path, recipe) as temporary:
-            save_file({"text": encode.text(pipeline, prompt)[0].cpu()}, temporary)
-    return path
+    return stage.Item(profile.layout.pairs / "text" / f"{digest}.safetensors", recipe, prompt)
+
+
+def _ready_text(pipeline: "WanPipeline") -> stage.Make[str]:
+    from safetensors.torch import save_file
+
+    def make(item: stage.Item[str], temporary: Path) -> None:
+        save_file({"text": encode.text(pipeline, item.subject)[0].cpu()}, temporary)
+
+    return make

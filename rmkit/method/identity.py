@@ -12,12 +12,11 @@ from statistics import median
 from typing import Any
 
 from rmkit.errors import InputError
-from rmkit.kit import store, video
+from rmkit.kit import face_pack, stage, store, video
 from rmkit.kit.progress import track
 from rmkit.method import anchoring, faces, propagation, sampling
 from rmkit.method.faces import Likeness
 from rmkit.method.sampling import Clip
-from rmkit.metrics import arcface
 from rmkit.profile import Identity, Profile
 
 VERSION = 2
@@ -36,7 +35,7 @@ def filter_pairs(profile: Profile, clips: Sequence[Clip]) -> list[dict[str, Any]
     """
     measured = bool(profile.identity.model_pack)
     if measured:
-        faces.check(profile)
+        face_pack.check(profile)
     sampling.check(profile, clips)
     pairs = [_pair(profile, clip) for clip in clips]
     if measured:
@@ -55,12 +54,10 @@ def filter_pairs(profile: Profile, clips: Sequence[Clip]) -> list[dict[str, Any]
             for side in ("render", "target")
         }
         | {f"{pair['clip']}/record": json.dumps(pair, sort_keys=True) for pair in pairs},
-        model=faces.fingerprint(profile) if measured else None,
+        model=face_pack.fingerprint(profile) if measured else None,
     )
-    target = profile.layout.pairs / "pairs.json"
-    if not store.is_done(target, recipe):
-        with store.writing(target, recipe) as temporary:
-            store.write_json(temporary, pairs)
+    item = stage.Item(profile.layout.pairs / "pairs.json", recipe, pairs)
+    stage.run("", [item], lambda: lambda item, temporary: store.write_json(temporary, item.subject))
     print(f"pairs: {len(kept)} of {len(pairs)} kept ({_summary(pairs) if measured else NOT_APPLIED}).")
     return pairs
 
@@ -76,12 +73,13 @@ def load(profile: Profile) -> list[dict[str, Any]]:
 def likeness(profile: Profile, clip: Clip) -> Likeness:
     """Faces of a training clip against those of its 'edges' propagation, on the frames the profile says."""
     length = profile.clips.frames
-    wanted = arcface.linspace(length) if profile.identity.frames == "sampled" else list(range(length))
+    wanted = faces.linspace(length) if profile.identity.frames == "sampled" else list(range(length))
     sides = {"render": sampling.path(profile, clip), "edges": propagation.path(profile, "edges", clip)}
-    found = [
-        faces.of_video(profile, method, clip, path, partial(video.stream, path), wanted)
-        for method, path in sides.items()
-    ]
+    found = []
+    for method, path in sides.items():
+        kept = profile.layout.faces / method / f"{clip.id}.npz"
+        frames = partial(video.stream, path)
+        found.append(faces.of_video(profile, path, frames, wanted, kept, clip.source_frames))
     return faces.compare(*found, wanted, profile.identity.iou_gate)
 
 

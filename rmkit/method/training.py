@@ -60,7 +60,7 @@ def train(profile: Profile, name: str = NAME, watch: Watch | None = None) -> Pat
     accelerator = devices.accelerator(profile, folder)
     with accelerator.main_process_first():  # the others find everything encoded
         pipeline = models.load_wan(profile)
-        encoded = dataset.cache(profile, pipeline, pairs + held_out)
+        encoded = dataset.encode_pairs(profile, pipeline, pairs + held_out)
     pipeline.remove_all_hooks()
     transformers = {expert: getattr(pipeline, expert.part) for expert in todo}
     pipeline.text_encoder = pipeline.transformer = pipeline.transformer_2 = None  # the VAE stays, for samples
@@ -217,7 +217,7 @@ def _inputs(run: _Run, step: int) -> tuple[list[int], Inputs]:
     import torch
 
     settings, seed, accelerator = run.profile.train, run.recipe.seed, run.accelerator
-    chosen = dataset.draw(len(run.pairs), settings.batch, step, seed)
+    chosen = dataset.batch_indices(len(run.pairs), settings.batch, step, seed)
     batch = dataset.batch([run.encoded[i] for i in chosen])
     generator = models.generator(store.seed_for(seed, "step", str(step)))
     sigma = sample_sigma(torch.rand(len(chosen), generator=generator), *run.expert.sigma, settings)

@@ -7,9 +7,9 @@ videos, so that nothing is embedded twice; writes nothing.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmkit.kit import video
+from rmkit.kit import face_pack
+from rmkit.kit.face_pack import Faces
 from rmkit.method import faces
-from rmkit.method.faces import Faces
 from rmkit.metrics import Column, Metric, Subject
 from rmkit.profile import Profile
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-FRAMES = 5  # paper, 4.1
 _ENDS, _MIDDLES = {"frames": "5 linspace"}, {"frames": "5 midpoints"}
 # A face that nobody matched has no cosine; `arcface_coverage`, which every clip with a face has, counts it.
 _COSINE = {"digits": 3, "floor": 1e-3, "against": "render", "with_itself": True, "optional": True}
@@ -39,7 +38,7 @@ class ArcFace(Metric):
 
     def why_not(self, profile: Profile, missing: "Sequence[Subject] | None" = None) -> str | None:
         """Without the face model of the identity filter it is not run."""
-        return None if profile.identity.model_pack else f"not run: {faces.NO_PACK}."
+        return None if profile.identity.model_pack else f"not run: {face_pack.NO_PACK}."
 
     def why_no_row(self, profile: Profile) -> str:
         """Where it ran, no render may have a face."""
@@ -48,11 +47,11 @@ class ArcFace(Metric):
 
     def check(self, profile: Profile, height: int, width: int) -> None:
         """Raise InputError unless the pack is whole; it takes frames of any size."""
-        faces.check(profile)
+        face_pack.check(profile)
 
     def fingerprint(self, profile: Profile) -> str:
         """Content hash of the pack's models."""
-        return faces.fingerprint(profile)
+        return face_pack.fingerprint(profile)
 
     def settings(self, profile: Profile) -> dict[str, float]:
         """How faces are found and matched."""
@@ -76,25 +75,15 @@ class ArcFace(Metric):
         )
 
 
-def linspace(frames: int) -> list[int]:
-    """Five frames with both ends, which are anchors: it flatters methods that are made from them."""
-    return video.evenly(FRAMES, frames)
-
-
-def midpoints(frames: int) -> list[int]:
-    """Five frames, the middles of five equal parts: no anchor of the ends among them."""
-    return video.midpoints(FRAMES, frames)
-
-
 def arcface(render: Faces, output: Faces, frames: int, gate: float) -> dict[str, float]:
     """Values by metric of a clip of so many frames; what has no value is absent.
 
-    Mean over all matched faces (`arcface`: `linspace`, `arcface_mid5`: `midpoints`), -1 to 1; `arcface_min`: the least
+    Mean over all matched faces (`arcface`: `faces.linspace`, `arcface_mid5`: `midpoints`), -1 to 1; `arcface_min`: the least
     of the first; `arcface_coverage`: matched of the render's faces in the same frames, 0 to 1. No face in the render:
     no value; none matched: a coverage of 0 alone.
     """
-    ends = faces.compare(render, output, linspace(frames), gate)
-    middles = faces.compare(render, output, midpoints(frames), gate)
+    ends = faces.compare(render, output, faces.linspace(frames), gate)
+    middles = faces.compare(render, output, faces.midpoints(frames), gate)
     values = {
         "arcface": ends.over("mean"),
         "arcface_mid5": middles.over("mean"),

@@ -13,8 +13,8 @@ from rmkit import baselines, sources
 from rmkit.baselines import Made, real
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate
-from rmkit.kit import keys, machine, models
-from rmkit.method import devices, faces, lora
+from rmkit.kit import face_pack, keys, machine, models
+from rmkit.method import devices, lora
 from rmkit.metrics import gpt_rs
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
@@ -169,13 +169,13 @@ def _judge(profile: Profile) -> Finding:
 
 def _faces(profile: Profile) -> Finding:
     if not profile.identity.model_pack:
-        text = f"{faces.NO_PACK}; every pair is kept, and ArcFace is not measured"
+        text = f"{face_pack.NO_PACK}; every pair is kept, and ArcFace is not measured"
         return Finding("face model", text, False, needed=False)
     try:
-        faces.check(profile)
+        face_pack.check(profile)
     except InputError as error:
         return Finding("face model", str(error), False)
-    terms = faces.licence(profile)
+    terms = face_pack.licence(profile)
     return Finding("face model", profile.identity.model_pack + (f": {terms}" if terms else ""), True)
 
 

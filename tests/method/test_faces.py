@@ -12,9 +12,11 @@ from insightface.app import FaceAnalysis
 
 from rmkit import cli, profile
 from rmkit.errors import InputError
+from rmkit.kit import face_pack as packs
 from rmkit.kit import store, video
+from rmkit.kit.face_pack import Faces
 from rmkit.method import faces, sampling
-from rmkit.method.faces import Faces, Likeness
+from rmkit.method.faces import Likeness
 from rmkit.metrics import arcface
 from rmkit.pipeline import doctor
 
@@ -79,8 +81,8 @@ def test_cosine_is_of_directions():
 
 
 def test_five_frames_with_the_ends_and_without():
-    assert arcface.linspace(81) == [0, 20, 40, 60, 80]
-    assert arcface.midpoints(81) == [8, 24, 40, 56, 72]
+    assert faces.linspace(81) == [0, 20, 40, 60, 80]
+    assert faces.midpoints(81) == [8, 24, 40, 56, 72]
 
 
 def test_a_metric_has_no_value_where_there_is_no_face():
@@ -115,16 +117,17 @@ def test_a_pack_of_the_real_architecture_is_loaded_by_insightface(tmp_path: Path
         assert np.allclose(output, tensor[0].numpy(), atol=1e-4)
 
 
-def test_faces_are_found_once_and_survive_a_kill(with_faces, tiny_clips):
+def test_faces_are_found_once_and_survive_a_kill(with_faces, tiny_clips, tmp_path: Path):
     clip = tiny_clips[0]
     path = sampling.path(with_faces, clip)
     opened: list[int] = []
+    kept = tmp_path / "faces.npz"
 
     def frames():
         opened.append(1)
         return video.stream(path)
 
-    find = partial(faces.of_video, with_faces, "render", clip, path)
+    find = partial(faces.of_video, with_faces, path, kept=kept)
     found = find(frames, [0, 1, 4, 8])
     # The square holds two whole cells, one above the other, wherever it stands.
     assert np.bincount(found.frame).tolist() == [2, 2, 0, 0, 2, 0, 0, 0, 2]
@@ -136,10 +139,10 @@ def test_faces_are_found_once_and_survive_a_kill(with_faces, tiny_clips):
     find(frames, [0])
     assert len(opened) == 2  # other frames are another question
     # A kill between artefact and sidecar leaves something that counts as not done.
-    store.sidecar_of(faces.path_of(with_faces, "render", clip)).unlink()
+    store.sidecar_of(kept).unlink()
     find(frames, [0])
     assert len(opened) == 3
-    find = partial(faces.of_video, set_identity(with_faces, det_thresh=0.6), "render", clip, path)
+    find = partial(faces.of_video, set_identity(with_faces, det_thresh=0.6), path, kept=kept)
     find(frames, [0])
     assert len(opened) == 4
 
@@ -147,13 +150,14 @@ def test_faces_are_found_once_and_survive_a_kill(with_faces, tiny_clips):
 def test_a_video_without_faces_gives_none(with_faces, tiny_clips, tmp_path: Path):
     path = tmp_path / "dark.mp4"
     video.write(path, np.zeros((9, 32, 48, 3), np.uint8), 16)
-    found = faces.of_video(with_faces, "dark", tiny_clips[0], path, partial(video.stream, path), [0, 8])
+    find = partial(faces.of_video, with_faces, path, partial(video.stream, path), kept=tmp_path / "faces.npz")
+    found = find([0, 8])
     assert len(found.frame) == 0 and found.box.shape == (0, 4)
     with pytest.raises(InputError, match="of 9 frames has no frame 9"):
-        faces.of_video(with_faces, "dark", tiny_clips[0], path, partial(video.stream, path), [9])
+        find([9])
 
 
-def test_frames_are_held_one_at_a_time(with_faces, tiny_clips):
+def test_frames_are_held_one_at_a_time(with_faces, tiny_clips, tmp_path: Path):
     path, alive = sampling.path(with_faces, tiny_clips[0]), []
 
     class Frame(np.ndarray):
@@ -168,7 +172,7 @@ def test_frames_are_held_one_at_a_time(with_faces, tiny_clips):
             assert len(alive) <= 4, "the stream is being collected"
             yield frame
 
-    faces.of_video(with_faces, "long", tiny_clips[0], path, frames, [0, 20, 39])
+    faces.of_video(with_faces, path, frames, [0, 20, 39], tmp_path / "faces.npz")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +185,7 @@ def test_frames_are_held_one_at_a_time(with_faces, tiny_clips):
 def test_a_missing_pack_is_one_sentence_and_exit_code_2(tiny_profile, tmp_path, capsys, name, sentence):
     settings = set_identity(tiny_profile, model_pack=name)
     with pytest.raises(InputError, match=sentence):
-        faces.check(settings)
+        packs.check(settings)
     file = tmp_path / "tiny.yaml"
     file.write_text(settings.model_dump_json())
     for command in ("filter", "evaluate"):
@@ -198,23 +202,23 @@ def test_a_missing_pack_is_one_sentence_and_exit_code_2(tiny_profile, tmp_path, 
 def test_a_pack_that_lacks_a_model_or_is_damaged(tiny_profile, face_pack: Path, tmp_path: Path):
     settings = set_identity(tiny_profile, model_pack=str(tmp_path))
     with pytest.raises(InputError, match="no detector"):
-        faces.check(settings)
+        packs.check(settings)
     whole = (face_pack / face_models.DETECTOR).read_bytes()
     (tmp_path / face_models.DETECTOR).write_bytes(whole)
     with pytest.raises(InputError, match="no recogniser"):
-        faces.check(settings)
+        packs.check(settings)
     (tmp_path / face_models.RECOGNISER).write_bytes((face_pack / face_models.RECOGNISER).read_bytes()[:-40])
     with pytest.raises(InputError, match="damaged"):
-        faces.check(settings)
+        packs.check(settings)
 
 
 def test_the_licence_is_said_of_insightfaces_own_packs(tiny_profile, face_pack, tmp_path, tiny_clips, capsys):
-    assert faces.licence(set_identity(tiny_profile, model_pack=str(face_pack))) is None
+    assert packs.licence(set_identity(tiny_profile, model_pack=str(face_pack))) is None
     named = tmp_path / "buffalo_l"
     named.symlink_to(face_pack)
     settings = set_identity(tiny_profile, model_pack=str(named), det_size=96)
     for _ in range(2):
-        faces.load(settings)
+        packs.load(settings)
     assert capsys.readouterr().out.count("non-commercial") == 1
     found = {finding.what: finding.found for finding in doctor.check(settings)}["face model"]
     assert "non-commercial" in found

@@ -10,8 +10,8 @@ from test_propagation import put_anchor
 
 from rmkit.errors import InputError
 from rmkit.evaluation import figures
-from rmkit.kit import video
-from rmkit.method import faces, identity, propagation, sampling
+from rmkit.kit import face_pack, video
+from rmkit.method import identity, propagation, sampling
 from rmkit.method.faces import Likeness
 from rmkit.profile import Identity
 
@@ -110,15 +110,15 @@ def test_what_was_found_is_not_looked_for_again(propagated, with_faces, monkeypa
     stamp = (with_faces.layout.pairs / "pairs.json").stat().st_mtime_ns
 
     def never(*_):
-        raise AssertionError("the face model was loaded again")
+        raise AssertionError("faces were looked for again")
 
-    monkeypatch.setattr(faces, "load", never)
+    monkeypatch.setattr(face_pack, "find", never)
     assert identity.filter_pairs(with_faces, train) == before
     assert (with_faces.layout.pairs / "pairs.json").stat().st_mtime_ns == stamp
     # The filter's own settings ask nothing new of the faces.
     strict = set_identity(with_faces, over="minimum", threshold=0.9)
     assert identity.filter_pairs(strict, train) == before
-    with pytest.raises(AssertionError, match="loaded again"):
+    with pytest.raises(AssertionError, match="looked for again"):
         identity.filter_pairs(set_identity(with_faces, frames="all"), train)
 
 

@@ -89,7 +89,7 @@ def test_learning_rate_and_order_of_pairs():
     rates = [training.learning_rate(step, 100, 10, 1.0) for step in range(100)]
     assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 < rates[-1] < 0.001 < rates[0] < max(rates) == 1.0
-    drawn = [i for step in range(6) for i in dataset.draw(4, 2, step, seed=3)]
+    drawn = [i for step in range(6) for i in dataset.batch_indices(4, 2, step, seed=3)]
     epochs = [drawn[i : i + 4] for i in range(0, 12, 4)]
     assert all(sorted(epoch) == [0, 1, 2, 3] for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1

@@ -7,8 +7,8 @@ from test_metrics import put_results, rows_of
 
 from rmkit import baselines
 from rmkit.evaluation import claims, evaluate, statistics, tables
-from rmkit.kit import store, video
-from rmkit.method import faces, sampling
+from rmkit.kit import face_pack, store, video
+from rmkit.method import sampling
 from rmkit.metrics import listed as metrics
 
 NAMES = [metric.name for metric in metrics.FACES]
@@ -45,13 +45,13 @@ def test_rows_of_every_method_and_clip(measured, monkeypatch):
     # Again: from the store; after a kill: the same bytes, and only what is missing is looked for.
     path = measured.layout.metrics
     before = path.read_bytes()
-    load, loaded = faces.load, []
-    monkeypatch.setattr(faces, "load", lambda settings: loaded.append(1) or load(settings))
+    find, looked = face_pack.find, []
+    monkeypatch.setattr(face_pack, "find", lambda *arguments: looked.append(1) or find(*arguments))
     evaluate.evaluate(measured)
-    assert not loaded and path.read_bytes() == before
-    store.sidecar_of(faces.path_of(measured, "depth", held[0])).unlink()
+    assert not looked and path.read_bytes() == before
+    store.sidecar_of(measured.layout.faces / "depth" / f"{held[0].id}.npz").unlink()
     path.unlink()
-    assert evaluate.evaluate(measured).read_bytes() == before and len(loaded) == 1
+    assert evaluate.evaluate(measured).read_bytes() == before and len(looked) == 1
 
 
 def test_a_clip_whose_render_has_no_face_has_no_row(measured):
