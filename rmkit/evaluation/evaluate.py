@@ -87,7 +87,7 @@ def why_no_features(profile: Profile) -> str:
 
 def why_no_faces(profile: Profile) -> str | None:
     """Why metrics.csv has no row of ArcFace ('not run' or 'n/a', a colon, and the reason); None when it can."""
-    return None if profile.identity.model_pack else f"not run: {faces.NO_PACK}."
+    return None if profile.identity.model_pack else f"not run: {face_pack.NO_PACK}."
 
 
 def why_no_offline(profile: Profile) -> str:
