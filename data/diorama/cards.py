@@ -145,6 +145,7 @@ def caption_errors(pipeline: WanPipeline, shots: list[Shot]) -> dict[str, float]
 def vace_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
     """Propagation of true anchors: what the model loses apart from the editor's errors."""
     pipeline = propagation.load(mini)
+    encode = propagation.encoder(mini, pipeline)
     found: dict[str, list[float]] = {}
     rows = []
     for number, shot in enumerate(shots[::3]):
@@ -153,7 +154,7 @@ def vace_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> di
         for kind in ("edges", "depth"):
             anchors = {0: truth[0], 32: truth[32]}
             frames, mask = propagation.control(dataset.repeated(getattr(shot, kind)), anchors, [0, 32])
-            embeds = propagation.embeddings(mini, pipeline, shot.caption, {})
+            embeds = encode(shot.caption)
             output = propagation.run(mini, pipeline, frames, mask, embeds, number)
             found.setdefault(f"psnr_true_anchors_{kind}", []).append(psnr(output, truth))
             found.setdefault(f"sharpness_ratio_{kind}", []).append(sharpness(output) / sharpness(truth))

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from rmkit.kit import video
+from rmkit.kit.depth import disparity_of
 from rmkit.method import structure
 from rmkit.profile import Structure
 
@@ -63,7 +64,7 @@ def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
                     meta["sequence"],
                     render[frames],
                     truth[frames],
-                    structure.disparity_video(structure.disparity_of(metres[frames])),
+                    structure.disparity_video(disparity_of(metres[frames])),
                     structure.edges(render[frames], STRUCTURE),
                     objects[frames],
                     surface[frames],

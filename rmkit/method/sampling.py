@@ -77,12 +77,8 @@ def check(profile: Profile, clips: Iterable[Clip]) -> None:
     wanted = profile.clips
     for clip in clips:
         info = video.probe(path(profile, clip))
-        if (info.frames, info.height, info.width, info.fps) != (
-            wanted.frames,
-            wanted.height,
-            wanted.width,
-            wanted.fps,
-        ):
+        found = (info.frames, info.height, info.width, info.fps)
+        if found != (wanted.frames, wanted.height, wanted.width, wanted.fps):
             raise InputError(
                 f"{path(profile, clip)} has {info.frames} frames of {info.height}x{info.width} at "
                 f"{float(info.fps):g} a second and the profile says {wanted.frames} of "

@@ -84,7 +84,7 @@ def test_the_mask_reaches_the_pipelines_latents_with_the_right_sign(prepared):
     pipeline.prepare_masks = spy_masks
     pictures = {i: np.full((32, 48, 3), 64, np.uint8) for i in (0, 8)}
     frames, mask = propagation.control(np.full((9, 32, 48, 3), 255, np.uint8), pictures, [0, 8])
-    embeds = propagation.embeddings(profile, pipeline, "a street", {})
+    embeds = propagation.encoder(profile, pipeline)("a street")
     out = propagation.run(profile, pipeline, frames, mask, embeds, seed=1)
     assert out.shape == (9, 32, 48, 3) and out.dtype == np.uint8
     # Not resized, anchors kept (0) at 64/255, structure (white) to be generated (1).
@@ -148,9 +148,9 @@ def test_each_prompt_is_encoded_once(prepared):
     calls = []
     original = pipeline.encode_prompt
     pipeline.encode_prompt = lambda prompt, **rest: calls.append(prompt) or original(prompt, **rest)
-    known: dict = {}
+    encode = propagation.encoder(profile, pipeline)
     for prompt in ("a", "b", "a"):
-        embeds = propagation.embeddings(profile, pipeline, prompt, known)
+        embeds = encode(prompt)
     assert calls == ["a", "b"]
     assert embeds["prompt_embeds"].shape[1] == models.text_length(pipeline)
     assert embeds["negative_prompt_embeds"] is None

@@ -5,6 +5,7 @@ import pytest
 
 from rmkit.errors import InputError
 from rmkit.kit import video
+from rmkit.kit.depth import disparity_of
 from rmkit.method import sampling, structure
 from rmkit.profile import Structure
 
@@ -38,7 +39,7 @@ def test_depth_is_near_white_on_one_range_a_clip():
     depth = np.full((2, 4, 4), 10.0, np.float32)
     depth[0, :2], depth[1, :2] = 1.0, 2.0
     depth[1, 3, 3] = np.inf
-    shown = structure.disparity_video(structure.disparity_of(depth))
+    shown = structure.disparity_video(disparity_of(depth))
     assert shown[0, 0, 0, 0] == 255 and shown[1, 3, 3, 0] == 0
     # The second frame's nearest is half as near as the clip's: a range a frame would show it white.
     assert shown[1, 0, 0, 0] == round(0.5 * 255)
@@ -47,7 +48,7 @@ def test_depth_is_near_white_on_one_range_a_clip():
 
 def test_flat_or_empty_depth_does_not_divide_by_zero():
     for value in (5.0, 0.0, np.inf, np.nan, -1.0):
-        shown = structure.disparity_video(structure.disparity_of(np.full((1, 2, 2), value, np.float32)))
+        shown = structure.disparity_video(disparity_of(np.full((1, 2, 2), value, np.float32)))
         assert not shown.any()
 
 
