@@ -198,7 +198,7 @@ class Enhance(Settings):
     negative_prompt: str = Field("", description="used with guidance only (ours)")
 
 
-def _require_plain(address: str, key: str, variable: str) -> None:
+def require_plain(address: str, key: str, variable: str) -> None:
     """ValueError unless an address is http(s) and tells no secret: it is written beside the results."""
     parts = urlsplit(address)
     if parts.username or parts.password or parts.query:
@@ -227,27 +227,7 @@ class Judge(Settings):
 
     @model_validator(mode="after")
     def _address(self) -> "Judge":
-        _require_plain(self.base_url, "judge.base_url", "OPENAI_API_KEY")
-        return self
-
-
-PAPERS_PROMPT = "make the video look photorealistic"  # B.3, of every external method
-
-
-class RunwayAleph(Settings):
-    """A service that charges: nothing is sent beyond the budget, and nothing without RUNWAYML_API_SECRET."""
-
-    model: str = Field("aleph2", description="paper: gen4_aleph, which the service no longer takes")
-    prompt: str = Field(PAPERS_PROMPT, description="paper, B.3")
-    base_url: str = Field("https://api.dev.runwayml.com", description="address of the service")
-    usd_per_second: float = Field(gt=0, description="price of a second of video: see Runway's list")
-    budget_usd: float = Field(20.0, ge=0, description="a dearer run is refused")
-    timeout: float = Field(60.0, gt=0, description="seconds that an answer may keep silent")
-    patience: float = Field(1800.0, gt=0, description="seconds that a task may take")
-
-    @model_validator(mode="after")
-    def _address(self) -> "RunwayAleph":
-        _require_plain(self.base_url, "baselines.runway_aleph.base_url", "RUNWAYML_API_SECRET")
+        require_plain(self.base_url, "judge.base_url", "OPENAI_API_KEY")
         return self
 
 

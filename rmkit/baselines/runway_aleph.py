@@ -1,38 +1,66 @@
 """Runway Aleph: an external method, bought clip by clip from a service (paper, 4.1 and B.3).
 
-Reads validation clips and RUNWAYML_API_SECRET; gives their edited frames and keeps what was paid for in
-enhanced/runway_aleph/paid/: <clip>.task.json, the task's number as soon as there is one, and <clip>.mp4 as it came. So a
-killed run asks for the same task again, and nothing is bought or downloaded twice. A task that fails leaves its clip out
-for good; delete its .task.json to buy it again. The paper used gen4_aleph, which took the first 5 s of a file under
-16 MB and is no longer offered; `aleph2` is. Ours: the clip is sent as H.264 and comes back at Runway's rate and size;
-each frame is the one shown at its time, scaled to cover the clip's size; what is missing at the end, a tenth at most, is
-held.
+Reads validation clips and RUNWAYML_API_SECRET. Keeps what was paid for in enhanced/runway_aleph/paid/: <clip>.task.json,
+the task's id as soon as there is one, and <clip>.mp4 as it came. So a killed run goes on with the same task, and nothing
+is bought or downloaded twice. A failed task leaves its clip out for good; delete its .task.json to buy it again. The
+service's SDK uploads, asks, waits, and repeats requests. The paper used gen4_aleph, which took the first 5 s of a file
+under 16 MB and is no longer offered; `aleph2` is. Ours: the clip is sent as H.264 and comes back at Runway's rate and
+size; each frame is the one shown at its time, scaled to cover the clip's size; what is missing at the end, a tenth at
+most, is held.
 """
 
-import base64
+import json
 import math
 import tempfile
+import time
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from rmkit.baselines import Edit, Made, framing, runway_api
+from rmkit.baselines import PROMPT, Edit, Made, framing
 from rmkit.errors import InputError
-from rmkit.kit import endpoint, store, video
-from rmkit.kit.endpoint import parsed
+from rmkit.kit import keys, store, video
 from rmkit.kit.stage import LeftOut
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
-from rmkit.profile import Profile, RunwayAleph
+from rmkit.profile import Profile, Settings, require_plain
 
-QUALITIES = (16, 20, 24, 28)  # x264's crf, from invisible loss on; the first that is small enough is sent
+if TYPE_CHECKING:
+    import httpx
+    import runwayml
+
+KEY = "RUNWAYML_API_SECRET"
+ATTEMPTS = 6  # at a request, by the SDK, and at an upload or download, which it does not repeat
+PAUSE = 1.0  # seconds before an upload or download is tried again; doubled each time
+WAITING = ("PENDING", "THROTTLED", "RUNNING")
+T = TypeVar("T")
 
 
-class Aleph(Made):
+class RunwayAlephSettings(Settings):
+    """A service that charges: nothing is sent beyond the budget, and nothing without RUNWAYML_API_SECRET."""
+
+    model: str = Field("aleph2", description="paper: gen4_aleph, which the service no longer takes")
+    prompt: str = Field(PROMPT, description="paper, B.3")
+    base_url: str = Field("https://api.dev.runwayml.com", description="address of the service")
+    usd_per_second: float = Field(gt=0, description="price of a second of video: see Runway's list")
+    budget_usd: float = Field(20.0, ge=0, description="a dearer run is refused")
+    timeout: float = Field(60.0, gt=0, description="seconds that an answer may keep silent")
+    patience: float = Field(1800.0, gt=0, description="seconds that a task may take")
+
+    @model_validator(mode="after")
+    def _address(self) -> "RunwayAlephSettings":
+        require_plain(self.base_url, "baselines.runway_aleph.base_url", KEY)
+        return self
+
+
+class RunwayAleph(Made):
     """Runs where the profile has `baselines.runway_aleph`."""
 
     name, label, colour, marker = "runway_aleph", "Runway Aleph", "#6A3D9A", "<"
-    group = RunwayAleph
+    group = RunwayAlephSettings
 
     def usd(self, profile: Profile, count: int) -> float:
         """Counted in whole seconds a clip."""
@@ -40,17 +68,17 @@ class Aleph(Made):
         return count * seconds * self.settings(profile).usd_per_second
 
     def check(self, profile: Profile, count: int) -> None:
-        settings, cost = self.settings(profile), self.usd(profile, count)
-        if not endpoint.has_key(runway_api.KEY):
+        budget, cost = self.settings(profile).budget_usd, self.usd(profile, count)
+        if not keys.present(KEY):
             raise InputError(
-                f"baselines.runway_aleph needs a key in {runway_api.KEY}, and the environment has none: set it, or set "
+                f"baselines.runway_aleph needs a key in {KEY}, and the environment has none: set it, or set "
                 "baselines.runway_aleph to null."
             )
-        endpoint.key(runway_api.KEY)
-        if cost > settings.budget_usd:
+        keys.read(KEY)
+        if cost > budget:
             raise InputError(
                 f"baselines.runway_aleph would cost about {cost:.2f} USD for {count} clips, and its budget_usd is "
-                f"{settings.budget_usd:g}: raise it, or set baselines.runway_aleph to null."
+                f"{budget:g}: raise it, or set baselines.runway_aleph to null."
             )
 
     def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
@@ -65,82 +93,174 @@ class Aleph(Made):
         )
 
     def ready(self, profile: Profile) -> Edit:
-        settings = self.settings(profile)
+        settings, size = self.settings(profile), profile.clips
 
         def edit(clip: Clip, seed: int) -> np.ndarray:
-            with runway_api.connect(settings.base_url, settings.timeout) as runway:
-                path = bought(profile, runway, clip, seed)
+            target, order = self.paid(profile, clip), self.recipe(profile, clip)
+            if not store.is_done(target, order):
+                _buy(settings, sampling.path(profile, clip), order, target)
             try:
-                return fitted(profile, path)
+                shown = framing.at_rate(video.stream(target), video.probe(target).fps, size.frames, size.fps)
+                return np.stack([framing.filling(frame, size.height, size.width) for frame in shown])
             except InputError as error:
                 raise LeftOut(f"Runway's video does not fit: {error}") from None
 
         return edit
 
+    def paid(self, profile: Profile, clip: Clip) -> Path:
+        """Where the service's video of a clip is kept."""
+        return profile.layout.enhanced / self.name / "paid" / f"{clip.id}.mp4"
 
-METHOD = Aleph()
+
+METHODS = (RunwayAleph(),)
 
 
-def bought(profile: Profile, runway: runway_api.Runway, clip: Clip, seed: int) -> Path:
-    """The service's video of a clip as it came; asked for unless it is kept. Raises LeftOut when the task failed."""
-    settings, target = METHOD.settings(profile), answer(profile, clip)
-    order = METHOD.recipe(profile, clip)
-    if store.is_done(target, order):
-        return target
+class _Refused(Exception):
+    """A task that the service has failed, cancelled or forgotten, and why."""
+
+
+class _Broken(Exception):
+    """An upload or download that did not come through."""
+
+
+def _buy(settings: RunwayAlephSettings, clip: Path, order: store.Recipe, target: Path) -> None:
+    """Have a clip edited, and keep its video in `target`; a task that was begun by just this order is continued.
+
+    Raises LeftOut when the task has failed, InputError when the service refuses, or does not answer or finish.
+    """
+    from anyio.from_thread import start_blocking_portal
+
+    why = ""
+    for number in range(ATTEMPTS):
+        try:
+            # Only the SDK's asynchronous wait ends when a task is cancelled; notebooks have an event loop of their own.
+            with start_blocking_portal() as portal:
+                return portal.call(_bought, settings, clip, order, target)
+        except _Broken as error:
+            why = str(error)
+        time.sleep(PAUSE * 2**number)
+    raise InputError(f"{settings.base_url}: {why}: run again later, nothing is paid for twice.")
+
+
+async def _bought(settings: RunwayAlephSettings, clip: Path, order: store.Recipe, target: Path) -> None:
+    import runwayml
+
     ticket = target.with_suffix(".task.json")
-    task = _kept(ticket, order)
-    if task is None:
-        request = {
-            "model": settings.model,
-            "prompt_text": settings.prompt,
-            "video_uri": data_address(video.read(sampling.path(profile, clip)), profile.clips.fps),
-            "seed": seed,
-        }
-        task = {"key": order.key, "id": runway.submit(request), "failure": None}
-        ticket.parent.mkdir(parents=True, exist_ok=True)
-        store.write_json(ticket, task)
+    task = json.loads(ticket.read_text()) if ticket.is_file() else {}
+    async with runwayml.AsyncRunwayML(
+        api_key=keys.read(KEY).get_secret_value(),
+        base_url=settings.base_url,
+        timeout=settings.timeout,
+        max_retries=ATTEMPTS - 1,
+        http_client=runwayml.DefaultAsyncHttpxClient(
+            follow_redirects=False,  # the key is for this host only
+            event_hooks={"response": [_require_content]},
+        ),
+    ) as service:
+        if task.get("key") != order.key:
+            task = {"key": order.key, "id": await _submitted(service, settings, clip, order), "failure": None}
+            ticket.parent.mkdir(parents=True, exist_ok=True)
+            store.write_json(ticket, task)
+        try:
+            if task["failure"]:
+                raise _Refused(task["failure"])
+            link = await _finished(service, settings, task["id"])
+        except _Refused as reason:
+            store.write_json(ticket, task | {"failure": str(reason)})
+            raise LeftOut(f"task {task['id']}: {reason}; delete {ticket} to buy it again.") from None
+    with store.writing(target, order, task=task["id"]) as temporary:
+        await _download(link, temporary, settings.timeout)
+
+
+async def _submitted(
+    service: "runwayml.AsyncRunwayML", settings: RunwayAlephSettings, clip: Path, order: store.Recipe
+) -> str:
+    """Upload a clip and ask for its edit; returns the task's id."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "clip.mp4"
+        video.write_viewing_copy(file, video.stream(clip), video.probe(clip).fps)
+        sent = await _asked(service.uploads.create_ephemeral(file=file), settings)
+    request = {"model": settings.model, "prompt_text": settings.prompt, "video_uri": sent.uri}
+    task = await _asked(service.video_to_video.create(**request, seed=order.seed), settings)
+    return task.id
+
+
+async def _finished(service: "runwayml.AsyncRunwayML", settings: RunwayAlephSettings, task: str) -> str:
+    """The address of a task's video, once it is done; each call gives a fresh one, since they expire."""
+    import runwayml
+
+    found = await _asked(service.tasks.retrieve(task), settings)
     try:
-        if task["failure"]:
-            raise runway_api.Refused(task["failure"])
-        with store.writing(target, order, task=task["id"]) as temporary:
-            runway.download(task["id"], temporary, settings.patience)
-    except runway_api.Refused as reason:
-        store.write_json(ticket, task | {"failure": str(reason)})
-        raise LeftOut(f"task {task['id']}: {reason}; delete {ticket} to buy it again.") from None
-    return target
+        if found.status in WAITING:
+            found = await _asked(found.wait_for_task_output(timeout=settings.patience), settings)
+    except runwayml.TaskFailedError as error:
+        found = error.task_details
+    except runwayml.TaskTimeoutError:
+        raise InputError(
+            f"{settings.base_url} has not finished task {task} after {settings.patience:.0f} s: run again later, it "
+            "is not paid for twice."
+        ) from None
+    if found.status != "SUCCEEDED":
+        raise _Refused(keys.blotted(getattr(found, "failure_code", None) or found.status, keys.read(KEY)))
+    return str(found.output[0])
 
 
-def answer(profile: Profile, clip: Clip) -> Path:
-    """Where the service's video of a clip is kept."""
-    return profile.layout.enhanced / "runway_aleph" / "paid" / f"{clip.id}.mp4"
+async def _download(link: str, target: Path, timeout: float) -> None:
+    """Fetch a video by a client that has no key, since results lie with somebody else."""
+    import httpx
+
+    try:
+        async with httpx.AsyncClient(timeout=timeout, follow_redirects=True) as client:
+            target.write_bytes((await client.get(link)).raise_for_status().content)
+        video.probe(target)
+    except (httpx.HTTPError, httpx.InvalidURL, InputError) as error:
+        raise _Broken(f"a finished task's link leads to no video ({type(error).__name__})") from None
 
 
-def fitted(profile: Profile, path: Path) -> np.ndarray:
-    """The service's video at the clip's length and size: uint8 [F, H, W, 3]; InputError when it cannot be."""
-    size = profile.clips
-    shown = framing.at_rate(video.stream(path), video.probe(path).fps, size.frames, size.fps)
-    return np.stack([framing.filling(frame, size.height, size.width) for frame in shown])
+async def _asked(request: Awaitable[T], settings: RunwayAlephSettings) -> T:
+    """What the SDK gives; its errors become sentences of ours, since the service's may quote the key."""
+    import httpx
+    import runwayml
 
-
-def data_address(frames: np.ndarray, fps: int) -> str:
-    """A clip, uint8 [F, H, W, 3], as H.264 in a data: address; InputError when it is too large even at low quality."""
-    for quality in QUALITIES:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "clip.mp4"
-            video.write_viewing_copy(path, frames, fps, quality=quality)
-            text = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
-        if len(text) <= runway_api.LARGEST:
-            return text
+    answer = None
+    try:
+        return await request
+    except runwayml.APIStatusError as error:
+        answer, why = error.response, f"HTTP {error.status_code}"
+    except runwayml.APIConnectionError as error:
+        why = type(error.__cause__).__name__
+    except httpx.HTTPError as error:
+        raise _Broken(f"an upload fails ({type(error).__name__})") from None
+    if answer is not None and not str(answer.url).startswith(settings.base_url):
+        raise _Broken(f"an upload fails ({why})")
+    status = 503 if answer is None else answer.status_code
+    if status == 404 and answer.request.method == "GET":
+        raise _Refused("the service does not know it any more")
+    if status in (401, 403):
+        raise InputError(f"{settings.base_url} refuses the key in {KEY} ({why}): set another.")
+    if status < 500 and status not in (408, 409, 429):
+        raise InputError(
+            f"{settings.base_url} refuses the request ({why}): check baselines.runway_aleph.model, the size of the "
+            "clips and the credit of the account."
+        )
     raise InputError(
-        f"runway_aleph: {len(frames)} frames of {frames.shape[1]}x{frames.shape[2]} take more than the "
-        f"{runway_api.LARGEST // 10**6} MB that the service accepts: choose shorter or smaller clips."
+        f"{settings.base_url} gave no usable answer in {ATTEMPTS} attempts (the last: {why}): check its address and "
+        "run again; what was bought is kept."
     )
 
 
-def _kept(ticket: Path, order: store.Recipe) -> dict | None:
-    """The task that was submitted for just this order, if one was."""
-    task = parsed(ticket.read_text()) if ticket.is_file() else None
-    return task if isinstance(task, dict) and task.get("key") == order.key else None
+async def _require_content(response: "httpx.Response") -> None:
+    """Raise for a good status without the content that the SDK takes for granted, so that it asks again."""
+    import httpx
 
-
-METHODS = (METHOD,)
+    if response.is_success:
+        found = keys.parsed(await response.aread())
+        is_json = "json" in response.headers.get("Content-Type", "")
+        body = found if is_json and isinstance(found, dict) else {}
+        needed = ["id"]
+        if response.request.method == "GET":
+            needed = ["status", "output"] if body.get("status") == "SUCCEEDED" else ["status"]
+        elif response.url.path.endswith("/uploads"):
+            needed = ["runwayUri", "uploadUrl", "fields"]
+        if not all(isinstance(body.get(name), str | list | dict) and body[name] for name in needed):
+            raise httpx.DecodingError("an answer without what was asked for")
