@@ -103,7 +103,7 @@ def enhance(
     if input and output:
         from rmkit.extras import own_video
 
-        own_video.film(_load(profile), input, output, adapter, prompt)
+        own_video.enhance_video(_load(profile), input, output, adapter, prompt)
     elif input or adapter or prompt:
         raise InputError("a video of your own is enhanced by `rmkit enhance IN OUT`: give both.")
     else:

@@ -5,7 +5,9 @@ copied, and beside each `<name>.preview.mp4`, the input on the left. Frames go t
 rate is not changed, whatever `clips.fps` the adapter was trained at.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ import numpy as np
 
 from rmkit.errors import InputError
 from rmkit.extras import windows
-from rmkit.kit import models, store, video
+from rmkit.kit import models, stage, store, video
 from rmkit.kit.progress import track
 from rmkit.method import encode, enhance, training
 from rmkit.profile import Profile
@@ -27,7 +29,17 @@ ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 QUALITY = 12  # crf of the output: no loss that a person sees
 
 
-def film(
+@dataclass(frozen=True)
+class Job:
+    """A video to enhance, and the windows that it is enhanced in, by their first frames."""
+
+    source: Path
+    info: video.VideoInfo
+    first: tuple[int, ...]
+    prompt: str
+
+
+def enhance_video(
     profile: Profile,
     source: Path,
     target: Path,
@@ -46,38 +58,46 @@ def film(
             f"enhance.overlap is {profile.enhance.overlap} and must be less than clips.frames - 1 "
             f"({profile.clips.frames - 1}): windows of that length would not move on."
         )
-    jobs = _jobs(source, target)
-    infos = {path: video.probe(path) for path, _ in jobs}
+    files = _files(source, target)
+    infos = {path: video.probe(path) for path, _ in files}
     for path, info in infos.items():
         _require_sound_for_mp4(path, info)
     models.check(profile, "wan")
     enhance.check_adapter(profile, folder)
-    prompt = prompt or profile.train.prompt
-    files = enhance.adapter_files(profile, folder)
-    recipes = {path: _recipe(profile, path, files, prompt) for path, _ in jobs}
-    todo = [(path, out) for path, out in jobs if not store.is_done(out, recipes[path])]
-    if todo:
-        pixels = sum(i.frames * i.height * i.width for i in (infos[path] for path, _ in todo))
-        store.require_space(todo[0][1].parent, pixels / 1e9)  # a byte a pixel: several times what H.264 takes
-        pipeline = enhance.load(profile, folder)
-        text = encode.text(pipeline, prompt)
-        negative = enhance.negative(profile, pipeline)
-    for path, out in todo:
+    adapter, items = enhance.adapter_files(profile, folder), []
+    for path, out in files:
         info = infos[path]
         first = windows.starts(_whole(info.frames), profile.clips.frames, profile.enhance.overlap)
+        job = Job(path, info, tuple(first), prompt or profile.train.prompt)
+        items.append(stage.Item(out, _recipe(profile, job, adapter), job))
+    # A byte a pixel: several times what H.264 takes.
+    largest = max(info.frames * info.height * info.width for info in infos.values())
+    ready = functools.partial(_ready, profile, folder)
+    return stage.run("", items, ready, largest, str(models.device(profile)))
+
+
+def _ready(profile: Profile, folder: Path) -> stage.Make[Job]:
+    pipeline = enhance.load(profile, folder)
+    embeddings = functools.cache(functools.partial(encode.text, pipeline))
+    negative = enhance.negative(profile, pipeline)
+
+    def make(item: stage.Item[Job], temporary: Path) -> dict[str, int]:
+        job, out, count = item.subject, item.path, len(item.subject.first)
         print(
-            f"{path.name}: {info.frames} frames of {info.width}x{info.height} at {float(info.fps):g} fps, "
-            f"{len(first)} window{'s' * (len(first) > 1)} x {profile.enhance.steps} steps"
+            f"{job.source.name}: {job.info.frames} frames of {job.info.width}x{job.info.height} at "
+            f"{float(job.info.fps):g} fps, {count} window{'s' * (count > 1)} x {profile.enhance.steps} steps"
         )
-        made = enhanced(profile, pipeline, path, info, first, text, negative, recipes[path].seed)
-        facts = {"windows": len(first), "device": str(models.device(profile))}
-        with store.writing(out, recipes[path], **facts) as temporary:
-            sound = path if info.sound else None
-            video.write_viewing_copy(temporary, made, info.fps, quality=QUALITY, sound=sound)
-        beside = (np.hstack(pair) for pair in zip(video.stream(path), video.stream(out), strict=True))
-        video.write_viewing_copy(out.with_suffix(".preview.mp4"), beside, info.fps)
-        print(f"{out} (beside the input: {out.with_suffix('.preview.mp4').name})")
-    return [out for _, out in jobs]
+        text = embeddings(job.prompt)
+        made = enhanced(profile, pipeline, job.source, job.info, job.first, text, negative, item.recipe.seed)
+        sound = job.source if job.info.sound else None
+        video.write_viewing_copy(temporary, made, job.info.fps, quality=QUALITY, sound=sound)
+        pairs = zip(video.stream(job.source), video.stream(temporary), strict=True)
+        preview = out.with_suffix(".preview.mp4")
+        video.write_viewing_copy(preview, (np.hstack(pair) for pair in pairs), job.info.fps)
+        print(f"{out} (beside the input: {preview.name})")
+        return {"windows": count}
+
+    return make
 
 
 def enhanced(
@@ -169,7 +189,7 @@ def _whole(frames: int) -> int:
     return frames + (1 - frames) % windows.STRIDE
 
 
-def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def _files(source: Path, target: Path) -> list[tuple[Path, Path]]:
     """Pairs of input and output; raises InputError where there is nothing to read or two would be one."""
     if source.is_dir():
         if target.suffix:
@@ -191,19 +211,19 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     return jobs
 
 
-def _recipe(profile: Profile, path: Path, adapter: dict[str, str], prompt: str) -> store.Recipe:
+def _recipe(profile: Profile, job: Job, adapter: dict[str, str]) -> store.Recipe:
     return store.Recipe(
-        stage="film",
+        stage="own video",
         version=VERSION,
         settings={
             **profile.enhance.model_dump(),
             "frames": profile.clips.frames,
-            "prompt": prompt,
+            "prompt": job.prompt,
             "mode": enhance.mode(profile),
             "dtype": profile.models.dtype,
             "quality": QUALITY,
         },
-        inputs={"video": store.fingerprint(path)} | adapter,
-        seed=store.seed_for(profile.seed, "film", path.name),
+        inputs={"video": store.fingerprint(job.source)} | adapter,
+        seed=store.seed_for(profile.seed, "film", job.source.name),
         model=models.fingerprint(profile, "wan"),
     )

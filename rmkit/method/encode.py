@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def latents(pipeline: "WanPipeline", frames: np.ndarray) -> "torch.Tensor":
-    """Clip uint8 [F, H, W, 3] to float32 latents [1, C, (F-1)/4+1, H/8, W/8] of mean 0 and spread 1.
+    """Clip uint8 [F, H, W, 3] to float32 latents [1, C, (F-1)/4+1, H/8, W/8] of mean 0 and standard deviation 1.
 
     The mode of the encoder's distribution: a reference is clean, so no noise is added to it.
     """
@@ -30,7 +30,7 @@ def latents(pipeline: "WanPipeline", frames: np.ndarray) -> "torch.Tensor":
 
 
 def frames(pipeline: "WanPipeline", latents: "torch.Tensor") -> np.ndarray:
-    """Latents [1, C, F, H, W] of mean 0 and spread 1 to a clip, uint8 [F, H, W, 3], as `WanPipeline` decodes them."""
+    """Latents [1, C, F, H, W] of mean 0 and standard deviation 1 to a clip, uint8 [F, H, W, 3], as `WanPipeline` decodes them."""
     import torch
 
     vae = pipeline.vae
@@ -40,15 +40,15 @@ def frames(pipeline: "WanPipeline", latents: "torch.Tensor") -> np.ndarray:
 
 
 def normalised(vae: "ModelMixin", latents: "torch.Tensor") -> "torch.Tensor":
-    """Latents [B, C, F, H, W] of a video or image VAE to float32 of mean 0 and spread 1."""
-    mean, spread = _moments(vae, latents.device)
-    return (latents.float() - mean) / spread
+    """Latents [B, C, F, H, W] of a video or image VAE to float32 of mean 0 and standard deviation 1."""
+    mean, std = _moments(vae, latents.device)
+    return (latents.float() - mean) / std
 
 
 def denormalised(vae: "ModelMixin", latents: "torch.Tensor") -> "torch.Tensor":
     """What `normalised` was given, float32 [B, C, F, H, W], from what it returned."""
-    mean, spread = _moments(vae, latents.device)
-    return latents.float() * spread + mean
+    mean, std = _moments(vae, latents.device)
+    return latents.float() * std + mean
 
 
 def text(pipeline: "WanPipeline", prompt: str) -> "torch.Tensor":
@@ -65,11 +65,11 @@ def text(pipeline: "WanPipeline", prompt: str) -> "torch.Tensor":
 
 
 def _moments(vae: "ModelMixin", device: "torch.device") -> "tuple[torch.Tensor, torch.Tensor]":
-    """Mean and spread of a VAE's latents by channel: float32 [1, C, 1, 1, 1] each."""
+    """Mean and standard deviation of a VAE's latents by channel: float32 [1, C, 1, 1, 1] each."""
     import torch
 
-    mean, spread = (
+    mean, std = (
         torch.tensor(values, device=device).view(1, -1, 1, 1, 1)
         for values in (vae.config.latents_mean, vae.config.latents_std)
     )
-    return mean, spread
+    return mean, std

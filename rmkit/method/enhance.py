@@ -4,6 +4,7 @@ Reads `clips/` and `adapters/<name>/`; writes `enhanced/<name>/<clip_id>.mp4`. N
 render's own latents are all the model sees besides the prompt.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,7 @@ import numpy as np
 
 from rmkit.attention.key_value_cache import Placement, placement
 from rmkit.attention.one_way import CACHED
-from rmkit.kit import models, progress, store, video
+from rmkit.kit import models, stage, store, video
 from rmkit.method import encode, lora, sampling, training
 from rmkit.method.incontext import Reference, in_context, training_mode
 from rmkit.method.sampling import Clip
@@ -37,31 +38,14 @@ def enhance(profile: Profile, clips: Sequence[Clip], name: str = training.NAME) 
     models.check(profile, "wan")
     folder = profile.layout.adapters / name
     check_adapter(profile, folder)
-    targets = {clip: profile.layout.enhanced / name / f"{clip.id}.mp4" for clip in clips}
     files = adapter_files(profile, folder)
-    recipes = {clip: _recipe(profile, clip, files) for clip in clips}
-    todo = [clip for clip in clips if not store.is_done(targets[clip], recipes[clip])]
-    if not todo:
-        return list(targets.values())
-    bytes_ = profile.clips.frames * profile.clips.height * profile.clips.width * 3
-    store.require_space(profile.layout.enhanced, len(todo) * bytes_ / 1e9)
-    pipeline = load(profile, folder)
-    texts = {text: encode.text(pipeline, text) for text in {_prompt(profile, clip) for clip in todo}}
-    negative_text = negative(profile, pipeline)
-    if mode(profile) == CACHED:
-        print(f"in context: {_placement(profile, pipeline)}")
-    for clip in progress.track(todo, "enhance"):
-        frames = run(
-            profile,
-            pipeline,
-            video.read(sampling.path(profile, clip)),
-            texts[_prompt(profile, clip)],
-            negative_text,
-            recipes[clip].seed,
-        )
-        with store.writing(targets[clip], recipes[clip], device=str(models.device(profile))) as temporary:
-            video.write(temporary, frames, profile.clips.fps)
-    return list(targets.values())
+    paths = [profile.layout.enhanced / name / f"{clip.id}.mp4" for clip in clips]
+    items = [
+        stage.Item(path, _recipe(profile, clip, files), clip) for path, clip in zip(paths, clips, strict=True)
+    ]
+    size = profile.clips.frames * profile.clips.height * profile.clips.width * 3
+    device = str(models.device(profile))
+    return stage.run("enhance", items, functools.partial(_ready, profile, folder), size, device)
 
 
 def check_adapter(profile: Profile, folder: Path) -> None:
@@ -132,21 +116,6 @@ def sample(
     ).frames
 
 
-def _placement(profile: Profile, pipeline: "WanPipeline") -> Placement:
-    """Where the keys and values of a clip's render will be cached: said before the first clip."""
-    import torch
-
-    size, spatial = profile.clips, pipeline.vae_scale_factor_spatial
-    shape = (size.frames // 4 + 1, size.height // spatial, size.width // spatial)
-    transformer = transformers(pipeline)[0]
-    noisy = torch.empty(
-        (1, transformer.config.in_channels, *shape),
-        dtype=transformer.dtype,
-        device=pipeline._execution_device,
-    )
-    return placement(transformer, noisy, profile.enhance.cache)
-
-
 def transformers(pipeline: "WanPipeline") -> "list[WanTransformer3DModel]":
     """The experts a pipeline has: two, or one."""
     return [expert for expert in (pipeline.transformer, pipeline.transformer_2) if expert is not None]
@@ -192,7 +161,36 @@ def _prompt(profile: Profile, clip: Clip) -> str:
     return clip.caption.strip() or profile.train.prompt
 
 
-def _recipe(profile: Profile, clip: Clip, adapter_: dict[str, str]) -> store.Recipe:
+def _ready(profile: Profile, folder: Path) -> stage.Make[Clip]:
+    """What enhances one clip; the embeddings of prompts are kept, as many clips may share one."""
+    pipeline = load(profile, folder)
+    text = functools.cache(functools.partial(encode.text, pipeline))
+    unwanted = negative(profile, pipeline)
+    if mode(profile) == CACHED:
+        print(f"in context: {_placement(profile, pipeline)}")
+
+    def make(item: stage.Item[Clip], temporary: Path) -> None:
+        clip = item.subject
+        render = video.read(sampling.path(profile, clip))
+        frames = run(profile, pipeline, render, text(_prompt(profile, clip)), unwanted, item.recipe.seed)
+        video.write(temporary, frames, profile.clips.fps)
+
+    return make
+
+
+def _placement(profile: Profile, pipeline: "WanPipeline") -> Placement:
+    """Where the keys and values of a clip's render will be cached: said before the first clip."""
+    import torch
+
+    size, spatial = profile.clips, pipeline.vae_scale_factor_spatial
+    transformer = transformers(pipeline)[0]
+    channels = transformer.config.in_channels
+    shape = (1, channels, size.frames // 4 + 1, size.height // spatial, size.width // spatial)
+    noisy = torch.empty(shape, dtype=transformer.dtype, device=pipeline._execution_device)
+    return placement(transformer, noisy, profile.enhance.cache)
+
+
+def _recipe(profile: Profile, clip: Clip, files: dict[str, str]) -> store.Recipe:
     return store.Recipe(
         stage="enhance",
         version=VERSION,
@@ -203,7 +201,7 @@ def _recipe(profile: Profile, clip: Clip, adapter_: dict[str, str]) -> store.Rec
             "fps": profile.clips.fps,
             "dtype": profile.models.dtype,
         },
-        inputs={"clip": store.fingerprint(sampling.path(profile, clip))} | adapter_,
+        inputs={"clip": store.fingerprint(sampling.path(profile, clip))} | files,
         seed=store.seed_for(profile.seed, "enhance", clip.id),
         model=models.fingerprint(profile, "wan"),
     )

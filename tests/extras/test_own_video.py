@@ -62,15 +62,15 @@ def test_length_size_and_rate_are_the_inputs(adapted, tmp_path, frames, height, 
     """Three windows of 9 frames; fewer frames than a window; odd sides and a last window moved back."""
     source, target = tmp_path / "game.mp4", tmp_path / "out" / "real.mp4"
     video.write(source, moving(frames, height, width), fps)
-    assert own_video.film(adapted, source, target) == [target]
+    assert own_video.enhance_video(adapted, source, target) == [target]
     found = video.probe(target)
     assert (found.frames, found.height, found.width, found.fps) == (frames, height, width, fps)
     preview = video.probe(target.with_suffix(".preview.mp4"))
     assert (preview.frames, preview.height, preview.width) == (frames, height, 2 * width)
     before = target.stat().st_mtime_ns
-    own_video.film(adapted, source, target)
+    own_video.enhance_video(adapted, source, target)
     assert target.stat().st_mtime_ns == before
-    own_video.film(adapted, source, target, prompt="a street in the rain")
+    own_video.enhance_video(adapted, source, target, prompt="a street in the rain")
     assert target.stat().st_mtime_ns != before
     assert store.read_sidecar(target)["settings"]["prompt"] == "a street in the rain"
 
@@ -134,7 +134,7 @@ def test_keys_and_values_kept_give_the_same_film(adapted, tmp_path):
 def test_sound_is_copied_as_it_is(adapted, tmp_path):
     source, target = tmp_path / "talk.mp4", tmp_path / "real.mp4"
     with_sound(source, moving(9), 16)
-    own_video.film(adapted, source, target)
+    own_video.enhance_video(adapted, source, target)
     assert packets(target) == packets(source) and packets(source)
 
 
@@ -142,7 +142,7 @@ def test_a_folder_becomes_a_folder(adapted, tmp_path):
     for name, count in (("a.mp4", 5), ("b.mov", 9)):
         video.write(tmp_path / "in" / name, moving(count), Fraction(30_000, 1001))
     (tmp_path / "in" / "notes.txt").write_text("no video")
-    paths = own_video.film(adapted, tmp_path / "in", tmp_path / "out")
+    paths = own_video.enhance_video(adapted, tmp_path / "in", tmp_path / "out")
     assert [path.name for path in paths] == ["a.mp4", "b.mp4"]
     assert video.probe(paths[1]).fps == Fraction(30_000, 1001)
 
@@ -162,21 +162,21 @@ def test_what_does_not_fit_is_refused_before_a_model_is_loaded(adapted, tmp_path
     (tmp_path / "empty").mkdir()
     for given, out, folder, said in cases:
         with pytest.raises(InputError, match=said):
-            own_video.film(adapted, given, out, folder)
+            own_video.enhance_video(adapted, given, out, folder)
     raw = tmp_path / "raw.mkv"
     with_sound(raw, moving(5), 16, "pcm_s16le")
     with pytest.raises(InputError, match=r"pcm_s16le.*mp4 does not hold"):
-        own_video.film(adapted, raw, tmp_path / "o.mp4")
+        own_video.enhance_video(adapted, raw, tmp_path / "o.mp4")
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(source.read_bytes()[:200])
     with pytest.raises(InputError, match="truncated or not a video"):
-        own_video.film(adapted, broken, tmp_path / "o.mp4")
+        own_video.enhance_video(adapted, broken, tmp_path / "o.mp4")
     assert not (tmp_path / "o.mp4").exists()
 
 
 def test_an_overlap_as_long_as_a_window_is_a_sentence(tiny_profile, tmp_path):
     with pytest.raises(InputError, match=r"overlap is 16 and must be less than clips.frames - 1 \(8\)"):
-        own_video.film(tiny_profile, tmp_path / "any.mp4", tmp_path / "o.mp4")
+        own_video.enhance_video(tiny_profile, tmp_path / "any.mp4", tmp_path / "o.mp4")
 
 
 def test_command_wants_both_in_and_out(capsys):
