@@ -12,12 +12,15 @@ from types import ModuleType
 
 import numpy as np
 
+from rmkit.errors import InputError
 from rmkit.profile import Profile
+
+NO_DEPTH = "has no depth maps: set structure.depth to an estimator."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sequence:
-    """One recorded video, maybe with hard cuts in it; each source has a subclass that reads its frames.
+    """One recorded video, maybe with hard cuts in it; a source has a subclass that says how to read it.
 
     fps: frames a second. captions: {first_frame, caption, subsets} of each shot, in order; may be empty. truth: what a
     camera would have seen, a video of the same length and rate at results/<profile>/truth/<id>.mp4, where `prepare`
@@ -38,21 +41,21 @@ class Sequence:
         """The pictures at `indices`, uint8 [F, H, W, 3]; raises InputError when one cannot be read."""
         raise NotImplementedError
 
+    def fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
+        """Content hash of each picture, by its index, for recipes."""
+        raise NotImplementedError
+
     def stream(self) -> Iterator[np.ndarray]:
         """All pictures one by one, uint8 [H, W, 3], in constant memory."""
         return (self.frames([index])[0] for index in range(len(self)))
 
     def depth(self, indices: Iterable[int]) -> np.ndarray:
-        """The engine's depth in metres along the camera's axis, float32 [F, H, W]; raises InputError without depth."""
-        raise NotImplementedError
-
-    def fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
-        """Content hash of each picture, by its index, for recipes."""
-        raise NotImplementedError
+        """The engine's depth in metres along the camera's axis, float32 [F, H, W]; raises InputError without one."""
+        raise InputError(f"{self.id} {NO_DEPTH}")
 
     def depth_fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
-        """The same of the depth; raises InputError where there is none, before anything is computed."""
-        raise NotImplementedError
+        """Content hash of the depth of each picture; raises InputError where there is none."""
+        raise InputError(f"{self.id} {NO_DEPTH}")
 
 
 def prepare(profile: Profile) -> None:
