@@ -259,6 +259,37 @@ def noise_levels(profile: Profile, sampler: str | None = None, draws: int = 20_0
     return figure
 
 
+def attention(tokens: int = 6) -> "Figure":
+    """Who attends to whom in joint and one-way attention, with so many tokens of the reference and of the noisy clip."""
+    from matplotlib.colors import ListedColormap
+
+    # Blocks of queries times keys: 0 not attended, 1 attended, 2 attended and the same in every step.
+    panels = {"joint": [[1, 1], [1, 1]], "one-way": [[2, 0], [1, 1]]}
+    said = ("not attended", "attended", "attended, and\nthe same in every step")
+    colours = ("#FFFFFF", COLOURS["depth"], COLOURS["colour_transfer"])
+    figure, axes = _subplots(len(panels), columns=len(panels), width=8.4, height=4.1)
+    for ax, (mode, blocks) in zip(axes, panels.items(), strict=True):
+        grid = np.kron(blocks, np.ones((tokens, tokens)))
+        ax.pcolormesh(grid, cmap=ListedColormap(colours), vmin=0, vmax=2, edgecolors="#DDDDDD", linewidth=0.5)
+        ax.axhline(tokens, color="black", linewidth=1.2)
+        ax.axvline(tokens, color="black", linewidth=1.2)
+        middles = [tokens / 2, 1.5 * tokens]
+        for y, row in zip(middles, blocks, strict=True):
+            for x, block in zip(middles, row, strict=True):
+                ax.text(x, y, said[block], ha="center", va="center", fontsize=8)
+        ax.set_xticks(middles, ["reference", "noisy"])
+        ax.set_yticks(middles, ["reference", "noisy"], rotation=90, va="center")
+        ax.set(
+            title=mode,
+            xlabel="keys: tokens that are read",
+            ylabel="queries: tokens that read",
+            aspect="equal",
+        )
+        ax.tick_params(length=0)
+        ax.invert_yaxis()  # the reference first, as in the sequence
+    return figure
+
+
 def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure":
     """One panel a metric: a row a method, mean and interval."""
     frame = statistics.to_show(profile)

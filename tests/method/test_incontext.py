@@ -7,6 +7,7 @@ from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from small_wan import adapted, expert, inputs, reference
 
+from rmkit.evaluation import figures
 from rmkit.method import incontext
 from rmkit.method.incontext import in_context
 
@@ -127,3 +128,22 @@ def test_wrong_use_is_refused():
             model(**inputs())
         with pytest.raises(ValueError, match="already"), in_context(model):
             pass
+
+
+def test_the_figure_shows_who_attends_to_whom():
+    model = expert(0)
+    layer, rotary = model.blocks[0].attn1, model.rope(reference(1))
+    rows = torch.randn(2, 18, 24, generator=torch.Generator().manual_seed(1))  # [reference; noisy]
+    for ax, mode in zip(figures.attention().axes, incontext.MODES, strict=True):
+        processor = incontext.PROCESSORS[mode](layer.processor)
+        with torch.no_grad():
+            before = processor(layer, rows, rotary_emb=rotary)
+            reads = torch.zeros(2, 2, dtype=torch.bool)  # [queries, keys]
+            for keys in (0, 1):
+                changed = rows.clone()
+                changed[keys, 0] += 1  # one token, of which all others are told by attention alone
+                after = processor(layer, changed, rotary_emb=rotary)
+                reads[:, keys] = (after - before)[:, 1:].abs().amax(dim=(1, 2)) > 1e-4
+        assert ax.get_title() == mode
+        drawn = [text.get_text() != "not attended" for text in ax.texts]
+        assert drawn == reads.flatten().tolist()
