@@ -266,7 +266,7 @@ def attention(tokens: int = 6) -> "Figure":
     # Blocks of queries times keys: 0 not attended, 1 attended, 2 attended and the same in every step.
     panels = {"joint": [[1, 1], [1, 1]], "one-way": [[2, 0], [1, 1]]}
     said = ("not attended", "attended", "attended, and\nthe same in every step")
-    colours = ("#FFFFFF", COLOURS["depth"], COLOURS["colour_transfer"])
+    colours = ("#FFFFFF", SKY, ORANGE)
     figure, axes = _subplots(len(panels), columns=len(panels), width=8.4, height=4.1)
     for ax, (mode, blocks) in zip(axes, panels.items(), strict=True):
         grid = np.kron(blocks, np.ones((tokens, tokens)))
