@@ -9,7 +9,6 @@ import csv
 import functools
 import io
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from rmkit.kit.progress import track
 from rmkit.method import faces, sampling
 from rmkit.method.incontext import MODES
 from rmkit.method.sampling import Clip
-from rmkit.metrics import arcface, features, gpt_rs
+from rmkit.metrics import Subject, arcface, features, gpt_rs
 from rmkit.metrics import listed as metrics
 from rmkit.metrics.motion_smoothness_amt import Amt
 from rmkit.metrics.offline_judge import VERSION as OFFLINE_VERSION
@@ -97,17 +96,12 @@ def why_no_offline(profile: Profile) -> str:
 
 def why_no_ratings(profile: Profile) -> str | None:
     """Why metrics.csv has no row of the judge ('not run', a colon, and the reason); None when it can."""
-    return gpt_rs.why_not(profile, most(profile))
+    return gpt_rs.METRIC.why_not(profile)
 
 
 def judging(profile: Profile) -> str:
     """Who judges and at what cost while no answer is kept yet, or why nobody does."""
-    return why_no_ratings(profile) or f"{profile.judge.model}, at most about {most(profile)}"
-
-
-def most(profile: Profile) -> gpt_rs.Cost:
-    """What it costs at most to have all videos judged."""
-    return gpt_rs.forecast(profile, baselines.videos(profile))
+    return gpt_rs.judging(profile)
 
 
 def unlisted(profile: Profile) -> list[str]:
@@ -230,21 +224,25 @@ def judged(profile: Profile, jobs: Sequence[tuple[str, Clip]]) -> list[dict]:
 
     None when it does not run.
     """
+    metric = gpt_rs.METRIC
     subjects = [_subject(profile, method, clip) for method, clip in jobs]
-    shared = [_common(profile, *job, subject.video) for job, subject in zip(jobs, subjects, strict=True)]
-    for path in real.files(profile) if profile.judge.enabled else []:
-        subjects.append(gpt_rs.real_subject(profile, path))
-        named = {"profile": profile.name, "method": gpt_rs.REAL, "clip": path.stem, "sequence": path.stem}
-        shared.append(named | {"subsets": "", "artefact": subjects[-1].video})
-    rows, options = [], gpt_rs.options(profile)
-    for common, ratings in zip(shared, gpt_rs.rate(profile, subjects), strict=True):
-        for rating in ratings:
-            values = {rating.metric: rating.value, f"{rating.metric}_spread": rating.spread}
-            rows += [
-                common | entry(name, value, options) | {"commit": rating.commit}
-                for name, value in values.items()
-                if not math.isnan(value)
-            ]
+    subjects += [_footage(profile, path) for path in real.files(profile)]
+    if reason := metric.why_not(profile, subjects):
+        print(f"judge: {reason}", flush=True)
+        return []
+    measure, options, rows = metric.ready(profile, subjects), metric.options(profile), []
+    for subject in subjects:
+        common = {
+            "profile": profile.name,
+            "method": subject.method,
+            "clip": subject.clip,
+            "sequence": subject.sequence,
+            "subsets": ";".join(subject.subsets),
+            "artefact": subject.inputs["output"],
+            "commit": store.commit(),
+        }
+        values = measure(subject, metric.columns)
+        rows += [common | entry(name, value, options) for name, value in values.items()]
     return rows
 
 
@@ -298,13 +296,40 @@ def _stream(profile: Profile, method: str, clip: Clip) -> Iterator[np.ndarray]:
     return baselines.every(profile)[method].stream(profile, clip)
 
 
-def _subject(profile: Profile, method: str, clip: Clip) -> gpt_rs.Subject:
-    return gpt_rs.Subject(
-        video=store.fingerprint(_path(profile, method, clip)),
-        render=store.fingerprint(_path(profile, "render", clip)),
+def _subject(profile: Profile, method: str, clip: Clip) -> Subject:
+    sides = {"output": method, "render": "render"}
+    size = profile.clips
+    return Subject(
+        method=method,
+        clip=clip.id,
+        frames={side: partial(_stream, profile, of, clip) for side, of in sides.items()},
+        inputs={side: store.fingerprint(_path(profile, of, clip)) for side, of in sides.items()},
         source_frames=clip.source_frames,
-        frames=partial(_stream, profile, method, clip),
-        render_frames=partial(_stream, profile, "render", clip),
+        count=size.frames,
+        times=sampling.repeats(clip, size.frames),
+        height=size.height,
+        width=size.width,
+        sequence=clip.sequence,
+        subsets=clip.subsets,
+        folder=profile.layout.root,
+    )
+
+
+def _footage(profile: Profile, path: Path) -> Subject:
+    """A file of real footage, shown at the clips' size, so that size is not what is rated."""
+    return Subject(
+        method="real",
+        clip=path.stem,
+        frames={"output": partial(real.stream, profile, path)},
+        inputs={"output": store.fingerprint(path)},
+        source_frames=(),
+        count=video.probe(path).frames,
+        times=1,
+        height=profile.clips.height,
+        width=profile.clips.width,
+        sequence=path.stem,
+        subsets=(),
+        folder=profile.layout.root,
     )
 
 

@@ -1,8 +1,7 @@
-"""The judge: a vision-language model rates frames for realism from 1 to 10, GPT-RS (paper, 4.1 and C.1).
+"""GPT-RS: a vision-language model rates frames for realism from 1 to 10, the judge (paper, 4.1 and C.1).
 
-Reads data/paper/gpt_rs.yaml, the frames that evaluate.py hands it and the real footage of `judge.real`, which shows what
-reality gets; writes judge/<video's fingerprint>/*.json under results/<profile>/, a raw answer each, so that nothing is
-paid for twice.
+Each frame is rated alone and beside the render's. Reads data/paper/gpt_rs.yaml and OPENAI_API_KEY; writes
+judge/<video's fingerprint>/*.json under results/<profile>/, a raw answer each, so that nothing is paid for twice.
 """
 
 import base64
@@ -13,9 +12,10 @@ import json
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,23 +24,23 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from rmkit import baselines
 from rmkit.baselines import real
 from rmkit.errors import InputError
 from rmkit.kit import keys, store, video
-from rmkit.kit.progress import track
-from rmkit.metrics import Column, Metric
+from rmkit.metrics import Column, Measure, Metric, Subject, options_of
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Judge, Profile
 
 if TYPE_CHECKING:
     import httpx2
-    import openai
+    import pandas as pd
 
 VERSION = 1
 KEY = "OPENAI_API_KEY"
 PROMPTS = REPOSITORY / "data" / "paper" / "gpt_rs.yaml"
 NO_REF, WITH_REF = "gpt_rs", "gpt_rs_ref"
-REAL = "real"  # the method's name
+REAL = real.Real.name
 DETAIL = "high"  # the frame itself, not a thumbnail of it (ours)
 # An enumeration and no bounds: endpoints that enforce a schema do not all know `minimum`.
 SCHEMA = {
@@ -56,26 +56,93 @@ ATTEMPTS = 6  # requests for one rating, those that the SDK repeats included
 PAUSE = 1.0  # seconds before an unusable answer is asked for again; doubled each time
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A clip of one method, and the render that the rating with reference shows beside it; real footage has none."""
-
-    video: str  # fingerprints of the files
-    render: str | None
-    source_frames: tuple[int, ...]  # the file of a truth is the whole sequence's
-    frames: Callable[[], Iterator[np.ndarray]]
-    render_frames: Callable[[], Iterator[np.ndarray]] | None
-    length: int | None = None  # frames, where not as many as the profile's clips have
+_RATING = {"unit": "1-10", "better": 1, "digits": 2, "floor": 0.01, "shown": "always"}
+_SPREAD = {"unit": "", "better": 0, "floor": 0.01, "shown": "never"}
+_BESIDE = {"against": "render", "with_itself": True}
 
 
-@dataclass(frozen=True)
-class Rating:
-    """What a clip got by one of the two prompts."""
+class GptRs(Metric):
+    """The judge's ratings by two prompts; how far repeats differ stands in metrics.csv only."""
 
-    metric: str
-    value: float  # 1..10: mean over repeats of the mean over frames
-    spread: float  # standard deviation of the repeats; nan when there is one
-    commit: str
+    columns = (
+        Column(NO_REF, "GPT-RS no-ref", **_RATING),
+        Column(WITH_REF, "GPT-RS with-ref", **_RATING, **_BESIDE),
+        Column(f"{NO_REF}_spread", "GPT-RS no-ref", **_SPREAD),
+        Column(f"{WITH_REF}_spread", "GPT-RS with-ref", **_SPREAD, **_BESIDE),
+    )
+    version = VERSION
+    own_clips, last, rates_real = False, True, True
+
+    def why_not(self, profile: Profile, missing: Sequence[Subject] | None = None) -> str | None:
+        if not profile.judge.enabled:
+            return "not run: judge.enabled is false in this profile."
+        expected = forecast(profile) if missing is None else estimate(profile, _unanswered(profile, missing))
+        if not expected.answers:
+            return None
+        if not keys.present(KEY):
+            return f"not run: the environment has no {KEY}."
+        if expected.usd is not None and expected.usd > profile.judge.budget_usd:
+            budget = f"judge.budget_usd is {profile.judge.budget_usd:g}"
+            return f"not run: it would cost about {expected.usd:.0f} USD, and {budget}."
+        return None
+
+    def check(self, profile: Profile, height: int, width: int) -> None:
+        """Raise InputError unless the key can be one, and the folder of real footage holds videos."""
+        keys.read(KEY)
+        real.check(profile)
+
+    def settings(self, profile: Profile) -> Mapping[str, object]:
+        judge = profile.judge
+        return {
+            **self.options(profile),
+            "host": urlsplit(judge.base_url).netloc,
+            "prompts": [_fingerprint(name) for name in (NO_REF, WITH_REF)],
+            "clips": profile.clips,
+        }
+
+    def options(self, profile: Profile) -> dict[str, str]:
+        """Who was asked, and how."""
+        judge = profile.judge
+        asked = {"repeats": judge.repeats, "frames": judge.frames, "sampling": judge.sampling}
+        return {"model": judge.model} | {name: str(value) for name, value in asked.items()}
+
+    def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
+        """Say what asking for the answers that are not kept will cost; `measure` then asks for a subject's.
+
+        `measure` raises InputError when the endpoint refuses the key or the request, or has no usable answer after all
+        attempts; what was answered by then is kept.
+        """
+        left, judge = _unanswered(profile, subjects), profile.judge
+        endpoint = Endpoint(judge) if left else None
+        if endpoint:
+            print(
+                f"judge: {judge.model} at {endpoint.host}, about {estimate(profile, left)} to come",
+                flush=True,
+            )
+
+        def measure(subject: Subject, columns: Sequence[Column]) -> Mapping[str, float]:
+            asked = _questions(profile, subject)
+            new = [question for question in asked if left.pop(question.path, None)]
+            if endpoint and new:
+                _ask(endpoint, judge.concurrency, subject, new)
+                if not left:
+                    print(f"judge: {spent(profile)} in all", flush=True)
+            return _ratings(asked)
+
+        return measure
+
+    def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
+        """Who gave the ratings and how far repeats differ, or why there are none."""
+        if rows.empty:
+            return f"GPT-RS: {self.why_no_row(profile)}"
+        parts = [f"GPT-RS, 1 to 10 (C.1): {options_of(rows)}"]
+        for column in self.columns[2:]:
+            values = rows[rows.metric == column.name].value
+            if len(values):
+                parts.append(
+                    f"{column.label}: repeats of a clip differ by {values.mean():.2f} (standard deviation)"
+                )
+        return "; ".join(parts) + "."
 
 
 @dataclass(frozen=True)
@@ -102,75 +169,35 @@ class Question:
     metric: str
     frame: int
     repeat: int
-    path: Path
+    path: Path  # of the answer
     recipe: store.Recipe
 
 
-def rate(profile: Profile, subjects: Sequence[Subject]) -> list[list[Rating]]:
-    """Ratings of every subject, in order, asking only for what is not kept; empty when the judge does not run.
-
-    Raises InputError when the endpoint refuses the key or the request, or has no usable answer after all attempts; what
-    was answered by then is kept.
-    """
-    nothing: list[list[Rating]] = [[] for _ in subjects]
-    if not profile.judge.enabled:
-        return nothing
-    asked = [_questions(profile, subject) for subject in subjects]
-    missing = _missing(subjects, asked)
-    if missing:
-        expected = estimate(profile, Counter(q.metric for _, questions in missing for q in questions))
-        if reason := why_not(profile, expected):
-            print(f"judge: {reason}", flush=True)
-            return nothing
-        endpoint = Endpoint(profile.judge)
-        print(f"judge: {profile.judge.model} at {endpoint.host}, about {expected} to come", flush=True)
-        for _ in track(_ask(profile, endpoint, missing), "judge", expected.answers):
-            pass
-        print(f"judge: {spent(profile)} in all", flush=True)
-    return [_ratings(questions) for questions in asked]
+def judging(profile: Profile) -> str:
+    """Who judges and at what cost while no answer is kept yet, or why nobody does."""
+    return METRIC.why_not(profile) or f"{profile.judge.model}, at most about {forecast(profile)}"
 
 
-def why_not(profile: Profile, expected: Cost) -> str | None:
-    """Why the judge asks nothing ('not run', a colon, and the reason), or None when it does."""
-    budget = profile.judge.budget_usd
-    if not profile.judge.enabled:
-        return "not run: judge.enabled is false in this profile."
-    if not keys.present(KEY):
-        return f"not run: the environment has no {KEY}."
-    if expected.usd is not None and expected.usd > budget:
-        return f"not run: it would cost about {expected.usd:.0f} USD, and judge.budget_usd is {budget:g}."
-    return None
-
-
-def options(profile: Profile) -> dict[str, str]:
-    """What is written beside every value: who was asked, and how."""
-    judge = profile.judge
-    asked = {"repeats": judge.repeats, "frames": judge.frames, "sampling": judge.sampling}
-    return {"model": judge.model} | {name: str(value) for name, value in asked.items()}
-
-
-def forecast(profile: Profile, videos: int) -> Cost:
-    """What rating so many videos, and the real footage, costs when no answer is kept yet."""
+def forecast(profile: Profile, videos: int | None = None) -> Cost:
+    """What rating so many videos (None: all), and the real footage, costs when no answer is kept yet."""
+    videos = baselines.videos(profile) if videos is None else videos
     each = len(indices(profile)) * profile.judge.repeats
-    return estimate(profile, {NO_REF: (videos + len(real.files(profile))) * each, WITH_REF: videos * each})
+    return _cost(profile, {NO_REF: (videos + len(real.files(profile))) * each, WITH_REF: videos * each})
 
 
-def real_subject(profile: Profile, path: Path) -> Subject:
-    """A file of real footage, shown at the clips' size, so that size is not what is rated."""
-    frames = functools.partial(real.stream, profile, path)
-    return Subject(store.fingerprint(path), None, (), frames, None, video.probe(path).frames)
+def estimate(profile: Profile, asked: Mapping[Path, Question]) -> Cost:
+    """What the answers to these questions will cost."""
+    return _cost(profile, Counter(question.metric for question in asked.values()))
 
 
-def estimate(profile: Profile, answers: Mapping[str, int]) -> Cost:
-    """Cost of so many answers by metric, counted as OpenAI says it counts for GPT-4o; others count otherwise."""
-    read = 0
+def _cost(profile: Profile, answers: Mapping[str, int]) -> Cost:
+    """Cost of so many answers by column, counted as OpenAI says it counts for GPT-4o; others count otherwise."""
+    read, written = 0, sum(answers.values()) * ANSWER_TOKENS
     for metric, count in answers.items():
-        prompt = _prompts()[metric]
+        prompt, images = _prompts()[metric], 2 if metric == WITH_REF else 1
         text = (len(prompt["system"]) + len(prompt["user"])) // LETTERS + SCHEMA_TOKENS
-        images = 2 if metric == WITH_REF else 1
         read += count * (text + images * image_tokens(profile.clips.height, profile.clips.width))
-    total = sum(answers.values())
-    return Cost(total, read, total * ANSWER_TOKENS, _usd(profile.judge, read, total * ANSWER_TOKENS))
+    return Cost(sum(answers.values()), read, written, _usd(profile.judge, read, written))
 
 
 def image_tokens(height: int, width: int) -> int:
@@ -192,50 +219,40 @@ def spent(profile: Profile) -> Cost:
     return Cost(count, read, written, _usd(profile.judge, read, written))
 
 
-def indices(profile: Profile, of: int | None = None) -> list[int]:
-    """The frames that are shown, spread evenly over a clip, or a video of `of` frames."""
-    of = of or profile.clips.frames
-    count = min(profile.judge.frames, of)
-    if profile.judge.sampling == "midpoints":
-        return video.midpoints(count, of)
-    return video.evenly(count, of)
+def indices(profile: Profile, count: int | None = None) -> list[int]:
+    """The frames that are shown, spread evenly over a clip, or over a video of `count` frames."""
+    count = count or profile.clips.frames
+    spread = video.midpoints if profile.judge.sampling == "midpoints" else video.evenly
+    return spread(min(profile.judge.frames, count), count)
 
 
 def _questions(profile: Profile, subject: Subject) -> list[Question]:
-    """Every question about a subject, named by all that the answer hangs on."""
-    made = []
-    for metric in (NO_REF, WITH_REF) if subject.render else (NO_REF,):
-        inputs = {"video": subject.video} | ({"render": subject.render} if metric == WITH_REF else {})
-        for frame in indices(profile, subject.length):
-            for repeat in range(1, profile.judge.repeats + 1):
-                settings = {
-                    "prompt": _fingerprint(metric),
-                    "host": urlsplit(profile.judge.base_url).netloc,
-                    "frame": frame,
-                    "repeat": repeat,
-                    "source_frames": subject.source_frames,
-                    "clips": profile.clips,
-                }
-                recipe = store.Recipe("judge", VERSION, settings, inputs, model=profile.judge.model)
-                # The key is in the name, so that who goes back to an earlier model finds its answers.
-                name = f"{metric}_f{frame:03d}_r{repeat}_{recipe.key[:12]}.json"
-                path = profile.layout.judge / subject.video[:16] / name
-                made.append(Question(metric, frame, repeat, path, recipe))
+    """One request for each prompt, frame and repeat; a file's name and recipe hash all that its answer depends on."""
+    made, judge, output = [], profile.judge, subject.inputs["output"]
+    for metric in (NO_REF, WITH_REF) if "render" in subject.inputs else (NO_REF,):
+        inputs = {"video": output} | ({"render": subject.inputs["render"]} if metric == WITH_REF else {})
+        for frame, repeat in product(indices(profile, subject.count), range(1, judge.repeats + 1)):
+            settings = {
+                "prompt": _fingerprint(metric),
+                "host": urlsplit(judge.base_url).netloc,
+                "frame": frame,
+                "repeat": repeat,
+                "source_frames": subject.source_frames,
+                "clips": profile.clips,
+            }
+            recipe = store.Recipe("judge", VERSION, settings, inputs, model=judge.model)
+            # The key is in the name, so that who goes back to an earlier model finds its answers.
+            name = f"{metric}_f{frame:03d}_r{repeat}_{recipe.key[:12]}.json"
+            made.append(Question(metric, frame, repeat, profile.layout.judge / output[:16] / name, recipe))
     return made
 
 
-def _missing(
-    subjects: Sequence[Subject], asked: Sequence[Sequence[Question]]
-) -> list[tuple[Subject, list[Question]]]:
+def _unanswered(profile: Profile, subjects: Sequence[Subject]) -> dict[Path, Question]:
     """The questions without an answer, each once, though two methods may have the very same video."""
-    seen: set[Path] = set()
-    left = []
-    for subject, questions in zip(subjects, asked, strict=True):
-        new = [q for q in questions if q.path not in seen and not store.is_done(q.path, q.recipe)]
-        seen |= {question.path for question in new}
-        if new:
-            left.append((subject, new))
-    return left
+    every = (question for subject in subjects for question in _questions(profile, subject))
+    return {
+        question.path: question for question in every if not store.is_done(question.path, question.recipe)
+    }
 
 
 class Stopped(Exception):
@@ -264,30 +281,16 @@ class Endpoint:
         """The rating in the answer (None: declined), and every body received, with the key blotted out.
 
         Raises InputError when the endpoint refuses the request, asks for too long a wait, or has given no rating after
-        all attempts; from then on every request still to be sent raises Stopped.
+        all attempts; Stopped once `stopped` is set.
         """
-        try:
-            return self._ask(request)
-        except InputError:
-            self.stopped.set()
-            raise
-
-    def _ask(self, request: Mapping[str, Any]) -> tuple[int | None, list[dict]]:
-        import openai
-
         bodies: list[dict] = []
         made, why = 0, ""
         while made < ATTEMPTS:
-            # The SDK repeats what got no answer, 408, 409, 429 and 5xx, and waits as Retry-After says, up to 120 s.
-            client = self._client.with_options(max_retries=ATTEMPTS - made - 1)
-            try:
-                answer = client.chat.completions.with_raw_response.create(**request)
-            except openai.APIError as error:
-                made += 1 + int(error.request.headers["x-stainless-retry-count"])
-                why = _reason(error)
-                break  # and raise below, since this error may quote the key
-            made += 1 + answer.retries_taken
-            body = keys.blotted(keys.parsed(answer.text), self.key)
+            text, requests, why = self._send(request, ATTEMPTS - made - 1)
+            made += requests
+            if text is None:
+                break
+            body = keys.blotted(keys.parsed(text), self.key)
             bodies += [body] if isinstance(body, dict) else []
             try:
                 return _rating(body), bodies
@@ -297,12 +300,32 @@ class Endpoint:
                 raise Stopped
         if made < ATTEMPTS:
             raise InputError(
-                f"{self.host} asks for a longer wait ({keys.blotted(why, self.key)}): run again then; what was answered is kept."
+                f"{self.host} asks for a longer wait ({why}): run again then; what was answered is kept."
             )
         raise InputError(
             f"{self.host} gave no usable answer in {made} attempts (the last: {why}): check its address and model "
             f"('{self.model}') and run again; what was answered is kept."
         )
+
+    def _send(self, request: Mapping[str, Any], repeats: int) -> tuple[str | None, int, str]:
+        """The text of an answer, or None; how many requests were made; and why there is no answer.
+
+        The SDK repeats a request without an answer, and 408, 409, 429 and 5xx, after the wait that Retry-After asks for;
+        it gives up where that is longer than two minutes. Its errors are not passed on: they may quote the key.
+        """
+        import openai
+
+        client = self._client.with_options(max_retries=repeats)
+        try:
+            answer = client.chat.completions.with_raw_response.create(**request)
+            return answer.text, 1 + answer.retries_taken, ""
+        except openai.APIStatusError as error:
+            sent, why = error.request, f"HTTP {error.status_code}"
+            if after := error.response.headers.get("Retry-After"):
+                why += f", Retry-After: {keys.blotted(after, self.key)}"
+        except openai.APIConnectionError as error:
+            sent, why = error.request, type(error.__cause__).__name__
+        return None, 1 + int(sent.headers["x-stainless-retry-count"]), why
 
     def _unless_stopped(self, _: "httpx2.Request") -> None:
         if self.stopped.is_set():
@@ -322,63 +345,55 @@ class Endpoint:
             )
 
 
-def _reason(error: "openai.APIError") -> str:
-    """Why the SDK got no answer: the status and the wait asked for, or what broke the connection."""
-    status = getattr(error, "status_code", None)
-    if status is None:
-        return type(error.__cause__).__name__
-    after = error.response.headers.get("Retry-After")
-    return f"HTTP {status}" + (f", Retry-After: {after}" if after else "")
-
-
-def _ask(
-    profile: Profile, endpoint: Endpoint, missing: Sequence[tuple[Subject, Sequence[Question]]]
-) -> Iterator[Path]:
-    """Ask, at most judge.concurrency at a time; yields the path of each answer once it is kept."""
-    pool = ThreadPoolExecutor(profile.judge.concurrency, thread_name_prefix="judge")
-    try:
-        for subject, questions in missing:
-            shown = _pictures(subject, questions)
-            jobs = [pool.submit(_keep, endpoint, question, shown) for question in questions]
+def _ask(endpoint: Endpoint, concurrency: int, subject: Subject, questions: Sequence[Question]) -> None:
+    """Ask about a subject, so many requests at a time, and keep each answer as it comes."""
+    shown = _pictures(subject, questions)
+    with ThreadPoolExecutor(concurrency, thread_name_prefix="judge") as pool:
+        jobs = [pool.submit(_keep, endpoint, question, shown) for question in questions]
+        try:
             for job in as_completed(jobs):
                 if not isinstance(job.exception(), Stopped):  # the refusal itself is still to come
-                    yield job.result()
-    finally:
-        endpoint.stopped.set()  # requests under way are paid for, so they are waited for and kept
-        pool.shutdown(cancel_futures=True)
+                    job.result()
+        except BaseException:
+            endpoint.stopped.set()  # requests under way are paid for, so they are waited for and kept
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _pictures(subject: Subject, questions: Sequence[Question]) -> dict[tuple[str, int], str]:
-    """The frames asked about, as data addresses, by (video or render, index)."""
-    sides = {
-        "video": (subject.frames, {q.frame for q in questions}),
-        "render": (subject.render_frames, {q.frame for q in questions if q.metric == WITH_REF}),
+    """The frames asked about, as data addresses, by (output or render, index)."""
+    wanted = {
+        "output": {question.frame for question in questions},
+        "render": {question.frame for question in questions if question.metric == WITH_REF},
     }
     return {
         (side, i): _data_address(frame)
-        for side, (frames, wanted) in sides.items()
-        if wanted
-        for i, frame in enumerate(frames())
-        if i in wanted
+        for side, indices in wanted.items()
+        if indices
+        for i, frame in enumerate(subject.frames[side]())
+        if i in indices
     }
 
 
-def _keep(endpoint: Endpoint, question: Question, shown: Mapping[tuple[str, int], str]) -> Path:
-    """One question asked, and the answer stored with the unusable ones before it."""
+def _keep(endpoint: Endpoint, question: Question, shown: Mapping[tuple[str, int], str]) -> None:
+    """One question asked, and the answer stored with the unusable ones before it; a refusal stops all others."""
     facts: dict[str, Any] = {}
-    with store.writing(question.path, question.recipe, facts=facts) as temporary:
-        rating, answers = endpoint.ask(_request(endpoint.model, question, shown))
-        read, written = (_tokens(answers, name) for name in ("prompt_tokens", "completion_tokens"))
-        facts |= {"answered_by": answers[-1].get("model"), "answers": len(answers)}
-        facts |= {"read": None if written is None else read, "written": written}
-        store.write_json(temporary, {"rating": rating, "answers": answers})
-    return question.path
+    try:
+        with store.writing(question.path, question.recipe, facts=facts) as temporary:
+            rating, answers = endpoint.ask(_request(endpoint.model, question, shown))
+            read, written = (_tokens(answers, name) for name in ("prompt_tokens", "completion_tokens"))
+            facts |= {"answered_by": answers[-1].get("model"), "answers": len(answers)}
+            facts |= {"read": None if written is None else read, "written": written}
+            store.write_json(temporary, {"rating": rating, "answers": answers})
+    except InputError:
+        endpoint.stopped.set()
+        raise
 
 
 def _request(model: str, question: Question, shown: Mapping[tuple[str, int], str]) -> dict[str, Any]:
     """The body of a request; with reference, image 1 is the render and image 2 the clip's frame."""
     prompt = _prompts()[question.metric]
-    sides = ("render", "video") if question.metric == WITH_REF else ("video",)
+    sides = ("render", "output") if question.metric == WITH_REF else ("output",)
     pictures = [
         {"type": "image_url", "image_url": {"url": shown[side, question.frame], "detail": DETAIL}}
         for side in sides
@@ -414,21 +429,23 @@ def _tokens(answers: Sequence[dict], name: str) -> int | None:
     return sum(counts) if all(type(count) is int for count in counts) else None
 
 
-def _ratings(questions: Sequence[Question]) -> list[Rating]:
-    """Ratings of one subject from its kept answers; a metric whose answers were all declined has none."""
-    found = []
+def _ratings(questions: Sequence[Question]) -> dict[str, float]:
+    """Values by column from the kept answers; a prompt whose answers were all declined has none.
+
+    A rating is the mean over repeats of the mean over frames; the spread is the repeats' standard deviation.
+    """
+    found = {}
     for metric in (NO_REF, WITH_REF):
-        asked = [question for question in questions if question.metric == metric]
         by_repeat: dict[int, list[int]] = {}
-        for question in asked:
-            rating = json.loads(question.path.read_text())["rating"]
+        for question in questions:
+            rating = json.loads(question.path.read_text())["rating"] if question.metric == metric else None
             if rating is not None:
                 by_repeat.setdefault(question.repeat, []).append(rating)
         means = [float(np.mean(ratings)) for ratings in by_repeat.values()]
         if means:
-            spread = float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
-            commit = store.read_sidecar(asked[0].path).get("commit", "unknown")
-            found.append(Rating(metric, float(np.mean(means)), spread, commit))
+            found[metric] = float(np.mean(means))
+        if len(means) > 1:
+            found[f"{metric}_spread"] = float(np.std(means, ddof=1))
     return found
 
 
@@ -455,32 +472,6 @@ def _fingerprint(metric: str) -> str:
     """Hash of all that is said to the judge beside the pictures."""
     text = json.dumps([_prompts()[metric], FORMAT, DETAIL], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-class GptRs(Metric):
-    """The judge's ratings; their spread over repeats stands in metrics.csv only."""
-
-    columns = (
-        Column(NO_REF, "GPT-RS no-ref", "1-10", 1, digits=2, floor=0.01, shown="always"),
-        Column(
-            *(WITH_REF, "GPT-RS with-ref", "1-10", 1),
-            digits=2,
-            floor=0.01,
-            against="render",
-            with_itself=True,
-            shown="always",
-        ),
-        Column(f"{NO_REF}_spread", "GPT-RS no-ref", "", 0, floor=0.01, shown="never"),
-        Column(
-            *(f"{WITH_REF}_spread", "GPT-RS with-ref", "", 0),
-            floor=0.01,
-            against="render",
-            with_itself=True,
-            shown="never",
-        ),
-    )
-    version = VERSION
-    own_clips, last, rates_real = False, True, True
 
 
 METRIC = GptRs()

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import logging
-import math
 import os
 import subprocess
 import sys
@@ -21,14 +20,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from rmkit import baselines, profile
+from rmkit import baselines, metrics, profile
 from rmkit.baselines import real, truth
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, statistics, tables
 from rmkit.kit import keys, store, video
 from rmkit.method import propagation, sampling
-from rmkit.metrics import gpt_rs
-from rmkit.metrics import listed as metrics
+from rmkit.metrics import gpt_rs, listed
 from rmkit.pipeline import doctor, notebooks
 
 SECRET = "sk-test-4f1c9a7be2d05836"
@@ -179,15 +177,35 @@ def settings(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def subject(
     name: str = "clip", level: int = 120, frames: tuple[int, ...] = (0, 1, 2, 3, 4)
-) -> gpt_rs.Subject:
+) -> metrics.Subject:
     """Grey frames that differ: the i-th of the video has the level plus i, of the render i alone."""
 
     def stream(level: int) -> Iterator[np.ndarray]:
         return (np.full((HEIGHT, WIDTH, 3), level + i, np.uint8) for i in range(FRAMES))
 
-    return gpt_rs.Subject(
-        f"{name:0<32}", f"{'render':0<32}", frames, lambda: stream(level), lambda: stream(0)
+    return metrics.Subject(
+        method="realmaster",
+        clip=name,
+        frames={"output": lambda: stream(level), "render": lambda: stream(0)},
+        inputs={"output": f"{name:0<32}", "render": f"{'render':0<32}"},
+        source_frames=frames,
+        count=FRAMES,
+        times=1,
+        height=HEIGHT,
+        width=WIDTH,
+        sequence=name,
+        subsets=(),
+        folder=Path(),
     )
+
+
+def rate(settings: profile.Profile, subjects: list[metrics.Subject]) -> list[dict[str, float]]:
+    """Values of each subject by column, none where the judge does not run: as evaluate.py asks for them."""
+    metric = gpt_rs.METRIC
+    if metric.why_not(settings, subjects):
+        return [{} for _ in subjects]
+    measure = metric.ready(settings, subjects)
+    return [dict(measure(each, metric.columns)) for each in subjects]
 
 
 def levels(body: dict) -> list[int]:
@@ -209,9 +227,8 @@ def written(folder: Path) -> str:
 
 
 def test_a_request_holds_the_papers_words_and_the_frames(server: Server, settings: profile.Profile) -> None:
-    ((no_ref, with_ref),) = gpt_rs.rate(settings, [subject()])
-    assert (no_ref.metric, with_ref.metric) == ("gpt_rs", "gpt_rs_ref")
-    assert (no_ref.value, no_ref.spread) == (7.0, 0.0)
+    (found,) = rate(settings, [subject()])
+    assert found == {"gpt_rs": 7.0, "gpt_rs_ref": 7.0, "gpt_rs_spread": 0.0, "gpt_rs_ref_spread": 0.0}
     prompts = yaml.safe_load(gpt_rs.PROMPTS.read_text())
     shown = {"gpt_rs": [], "gpt_rs_ref": []}
     for path, headers, body in server.requests:
@@ -280,8 +297,8 @@ def test_what_may_pass_is_asked_again(server: Server, settings: profile.Profile,
     server.script = [bad, bad]
     timeout = SILENCE / 2 if bad is is_silent else 60
     one = asking(settings, frames=1, repeats=1, concurrency=1, timeout=timeout)
-    ((no_ref, with_ref),) = gpt_rs.rate(one, [subject()])
-    assert (no_ref.value, with_ref.value) == (7.0, 7.0) and math.isnan(no_ref.spread)
+    (found,) = rate(one, [subject()])
+    assert found == {"gpt_rs": 7.0, "gpt_rs_ref": 7.0}  # one repeat has no spread
     assert len(server.requests) == 4
 
 
@@ -291,7 +308,7 @@ def test_what_does_not_pass_is_one_sentence(
 ) -> None:
     server.otherwise = bad
     with pytest.raises(InputError, match=r"gave no usable answer in 4 attempts \(the last: .*run again"):
-        gpt_rs.rate(asking(settings, concurrency=1), [subject()])
+        rate(asking(settings, concurrency=1), [subject()])
     assert len(server.requests) == 4
     assert not list(settings.layout.judge.rglob("*.json"))
 
@@ -302,14 +319,14 @@ def test_a_refused_key_is_one_sentence_and_no_retry(
 ) -> None:
     server.otherwise = says(status, {"error": {"message": f"Incorrect API key provided: {SECRET}"}})
     with pytest.raises(InputError) as error:
-        gpt_rs.rate(asking(settings, concurrency=1), [subject()])
+        rate(asking(settings, concurrency=1), [subject()])
     host = f"127.0.0.1:{server.server_port}"
     assert (
         str(error.value) == f"{host} refuses the key in OPENAI_API_KEY (HTTP {status}): set another, or none."
     )
     assert len(server.requests) == 1
     with pytest.raises(InputError, match="refuses the key"):  # also when eight are refused at once
-        gpt_rs.rate(settings, [subject("a"), subject("b")])
+        rate(settings, [subject("a"), subject("b")])
     assert len(server.requests) <= 9
 
 
@@ -331,7 +348,7 @@ def test_what_will_not_pass_is_not_asked_again(
 ) -> None:
     server.otherwise = bad
     with pytest.raises(InputError, match=said):
-        gpt_rs.rate(asking(settings, concurrency=1), [subject()])
+        rate(asking(settings, concurrency=1), [subject()])
     assert len(server.requests) == 1
 
 
@@ -340,69 +357,69 @@ def test_a_request_that_waits_is_not_repeated_once_another_is_refused(
 ) -> None:
     server.script = [says(429, Retry_After="0.3"), says(401)]
     with pytest.raises(InputError, match="refuses the key"):
-        gpt_rs.rate(asking(settings, frames=1, repeats=1, concurrency=2), [subject()])
+        rate(asking(settings, frames=1, repeats=1, concurrency=2), [subject()])
     assert len(server.requests) == 2
 
 
 def test_nobody_there(settings: profile.Profile) -> None:
     with pytest.raises(InputError, match=r"the last: ConnectError"):
-        gpt_rs.rate(asking(settings, base_url="http://127.0.0.1:9/v1"), [subject()])
+        rate(asking(settings, base_url="http://127.0.0.1:9/v1"), [subject()])
 
 
 def test_a_declined_rating_is_an_answer(server: Server, settings: profile.Profile) -> None:
     refusal = says(200, answer("", refusal="I cannot rate this."))
     server.script = [refusal, rates(4)]
     one = asking(settings, frames=1, repeats=2, concurrency=1)
-    ((no_ref, with_ref),) = gpt_rs.rate(one, [subject()])
-    assert no_ref.value == 4.0 and math.isnan(no_ref.spread) and with_ref.value == 7.0
+    (found,) = rate(one, [subject()])
+    assert (found["gpt_rs"], found["gpt_rs_ref"]) == (4.0, 7.0) and "gpt_rs_spread" not in found
     server.otherwise = refusal
-    assert gpt_rs.rate(one, [subject("other")]) == [[]]
+    assert rate(one, [subject("other")]) == [{}]
     assert len(server.requests) == 8
 
 
 def test_repeats_have_a_spread(server: Server, settings: profile.Profile) -> None:
     # Asked one after the other: frame 0 twice, frame 8 twice; then the same with reference.
     server.script = [rates(r) for r in (4, 8, 5, 9, 1, 1, 1, 2)]
-    ((no_ref, with_ref),) = gpt_rs.rate(asking(settings, concurrency=1), [subject()])
-    assert no_ref.value == 6.5 and no_ref.spread == pytest.approx(np.std([4.5, 8.5], ddof=1))
-    assert with_ref.value == 1.25 and with_ref.spread == pytest.approx(np.std([1.0, 1.5], ddof=1))
+    (found,) = rate(asking(settings, concurrency=1), [subject()])
+    assert found["gpt_rs"] == 6.5 and found["gpt_rs_spread"] == pytest.approx(np.std([4.5, 8.5], ddof=1))
+    assert found["gpt_rs_ref"] == 1.25
+    assert found["gpt_rs_ref_spread"] == pytest.approx(np.std([1.0, 1.5], ddof=1))
 
 
 def test_nothing_is_paid_for_twice(server: Server, settings: profile.Profile, monkeypatch) -> None:
     both = [subject("one"), subject("two")]
-    first = gpt_rs.rate(settings, both)
+    first = rate(settings, both)
     assert len(server.requests) == 16
-    assert gpt_rs.rate(settings, both) == first and len(server.requests) == 16
+    assert rate(settings, both) == first and len(server.requests) == 16
     # What is kept needs no key, whatever else has changed.
     monkeypatch.delenv(gpt_rs.KEY)
-    assert gpt_rs.rate(asking(settings, concurrency=3, budget_usd=0), both) == first
+    assert rate(asking(settings, concurrency=3, budget_usd=0), both) == first
     monkeypatch.setenv(gpt_rs.KEY, SECRET)
     # Another model, prompt, clip, endpoint or repeat is another question; going back finds the old answers.
-    gpt_rs.rate(asking(settings, model="other"), both)
+    rate(asking(settings, model="other"), both)
     assert len(server.requests) == 32
-    assert gpt_rs.rate(settings, both) == first and len(server.requests) == 32
-    gpt_rs.rate(asking(settings, repeats=3), both)
+    assert rate(settings, both) == first and len(server.requests) == 32
+    rate(asking(settings, repeats=3), both)
     assert len(server.requests) == 40
-    gpt_rs.rate(settings, [subject("one", frames=(5, 6, 7, 8, 9))])
+    rate(settings, [subject("one", frames=(5, 6, 7, 8, 9))])
     assert len(server.requests) == 48
     changed = json.loads(json.dumps(gpt_rs._prompts()))
     changed["gpt_rs"]["user"] += "!"
     monkeypatch.setattr(gpt_rs, "_prompts", lambda: changed)
-    gpt_rs.rate(settings, both)
+    rate(settings, both)
     assert len(server.requests) == 56
 
 
 def test_the_same_video_under_two_names_is_rated_once(server: Server, settings: profile.Profile) -> None:
-    a, b = gpt_rs.rate(settings, [subject(), subject()])
+    a, b = rate(settings, [subject(), subject()])
     assert a == b and len(server.requests) == 8
 
 
 def test_a_killed_run_goes_on(server: Server, settings: profile.Profile, tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, test_gpt_rs; from rmkit import profile\n"
-        "from rmkit.metrics import gpt_rs\n"
         "profile.REPOSITORY = pathlib.Path(sys.argv[1])\n"
-        "gpt_rs.rate(profile.Profile.model_validate_json(sys.argv[2]), [test_gpt_rs.subject()])\n"
+        "test_gpt_rs.rate(profile.Profile.model_validate_json(sys.argv[2]), [test_gpt_rs.subject()])\n"
     )
     one, killed = asking(settings, concurrency=1), threading.Event()
     server.script = [rates(3), rates(5), rates(7)]
@@ -415,8 +432,8 @@ def test_a_killed_run_goes_on(server: Server, settings: profile.Profile, tmp_pat
         process.kill()
     killed.set()
     server.otherwise = rates(9)
-    ((no_ref, with_ref),) = gpt_rs.rate(one, [subject()])
-    assert (no_ref.value, with_ref.value) == (6.0, 9.0)  # three ratings of before, and what was left
+    (found,) = rate(one, [subject()])
+    assert (found["gpt_rs"], found["gpt_rs_ref"]) == (6.0, 9.0)  # three ratings of before, and what was left
     assert len(server.requests) == 4 + 5
 
 
@@ -424,7 +441,7 @@ def test_a_run_that_stopped_goes_on(server: Server, settings: profile.Profile) -
     one = asking(settings, concurrency=1)
     server.script = [rates(7)] * 5 + [says(400)]
     with pytest.raises(InputError):
-        gpt_rs.rate(one, [subject()])
+        rate(one, [subject()])
     kept = len([p for p in one.layout.judge.rglob("*.json") if store.sidecar_of(p).exists()])
     assert kept == 5
     # A kill between artefact and sidecar leaves an answer that counts as none.
@@ -432,7 +449,7 @@ def test_a_run_that_stopped_goes_on(server: Server, settings: profile.Profile) -
         next(p for p in one.layout.judge.rglob("*.json") if store.sidecar_of(p).exists())
     ).unlink()
     before = len(server.requests)
-    assert gpt_rs.rate(one, [subject()])[0][0].value == 7.0
+    assert rate(one, [subject()])[0]["gpt_rs"] == 7.0
     assert len(server.requests) - before == 8 - kept + 1
     assert not [p for p in one.layout.judge.rglob("*") if ".tmp" in p.name]
 
@@ -448,13 +465,13 @@ def test_no_more_requests_at_once_than_allowed(server: Server, settings: profile
         rates(5)(handler)
 
     server.otherwise = slowly
-    gpt_rs.rate(asking(settings, concurrency=bound), [subject("a"), subject("b")])
+    rate(asking(settings, concurrency=bound), [subject("a"), subject("b")])
     assert server.most_open == bound and len(server.requests) == 16
 
 
 def test_cost_before_and_after(server: Server, settings: profile.Profile, capsys) -> None:
     server.script = [rates(11), rates(3)]  # an unusable answer is paid for, too
-    gpt_rs.rate(asking(settings, concurrency=1), [subject()])
+    rate(asking(settings, concurrency=1), [subject()])
     out = capsys.readouterr().out
     expected = gpt_rs.forecast(settings, 1)
     assert expected.answers == 8
@@ -466,7 +483,7 @@ def test_cost_before_and_after(server: Server, settings: profile.Profile, capsys
     free = gpt_rs.spent(asking(settings, usd_per_million_input=None))
     assert free.usd is None and str(free) == "9 answers, 900 tokens read, 45 written, cost n/a"
     server.otherwise = says(200, answer({"rating": 5}, usage={}))
-    gpt_rs.rate(settings, [subject("other")])
+    rate(settings, [subject("other")])
     assert str(gpt_rs.spent(settings)) == "17 answers, tokens not told, cost n/a"
 
 
@@ -517,11 +534,12 @@ def test_the_estimate_counts_as_openai_does() -> None:
     assert paper.answers == 3000 and 5 < paper.usd < 25
 
 
-def test_beyond_the_budget_nothing_is_asked(server: Server, settings: profile.Profile, capsys) -> None:
-    assert gpt_rs.rate(asking(settings, budget_usd=1e-4), [subject()]) == [[]]
-    assert "not run: it would cost about" in capsys.readouterr().out
+def test_beyond_the_budget_nothing_is_asked(server: Server, settings: profile.Profile) -> None:
+    assert rate(asking(settings, budget_usd=1e-4), [subject()]) == [{}]
+    poor = asking(settings, budget_usd=1e-4)
+    assert gpt_rs.METRIC.why_not(poor, [subject()]).startswith("not run: it would cost about")
     assert not server.requests
-    gpt_rs.rate(asking(settings, budget_usd=1e-4, usd_per_million_input=None), [subject()])
+    rate(asking(settings, budget_usd=1e-4, usd_per_million_input=None), [subject()])
     assert len(server.requests) == 8  # a price that is not known cannot be too high
 
 
@@ -530,17 +548,17 @@ def test_without_a_key_nothing_is_asked(
     server: Server, settings: profile.Profile, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
     monkeypatch.delenv(gpt_rs.KEY) if value is None else monkeypatch.setenv(gpt_rs.KEY, value)
-    assert gpt_rs.rate(settings, [subject("a"), subject("b")]) == [[], []]
-    assert evaluate.why_no_ratings(settings) == "not run: the environment has no OPENAI_API_KEY."
-    assert evaluate.judging(settings).startswith("not run")
+    assert rate(settings, [subject("a"), subject("b")]) == [{}, {}]
+    assert gpt_rs.METRIC.why_no_row(settings) == "not run: the environment has no OPENAI_API_KEY."
+    assert gpt_rs.judging(settings).startswith("not run")
     assert doctor._judge(settings).needed is False
     assert not server.requests and not settings.layout.judge.exists()
 
 
 def test_a_profile_switches_it_off(server: Server, settings: profile.Profile) -> None:
     off = asking(settings, enabled=False)
-    assert gpt_rs.rate(off, [subject()]) == [[]] and not server.requests
-    assert evaluate.why_no_ratings(off) == "not run: judge.enabled is false in this profile."
+    assert rate(off, [subject()]) == [{}] and not server.requests
+    assert gpt_rs.METRIC.why_no_row(off) == "not run: judge.enabled is false in this profile."
     assert not profile.load("smoke").judge.enabled
 
 
@@ -555,7 +573,7 @@ def test_the_key_goes_nowhere_but_into_the_header(
     server.otherwise = says(500, {"error": SECRET})
     said = []
     try:
-        gpt_rs.rate(asking(settings, concurrency=1), [subject()])
+        rate(asking(settings, concurrency=1), [subject()])
     except InputError as error:
         link: BaseException | None = error
         while link:
@@ -572,7 +590,7 @@ def test_the_key_goes_nowhere_but_into_the_header(
 def test_what_cannot_be_a_key_is_not_quoted(settings: profile.Profile, monkeypatch, value: str) -> None:
     monkeypatch.setattr(keys.os, "environ", {gpt_rs.KEY: value})
     with pytest.raises(InputError, match="OPENAI_API_KEY holds something that is no key") as error:
-        gpt_rs.rate(settings, [subject()])
+        rate(settings, [subject()])
     assert "cret" not in str(error.value)
     assert doctor._judge(settings).needed and not doctor._judge(settings).ok
 
@@ -582,7 +600,7 @@ def test_a_short_key_of_a_local_server_leaves_answers_alone(
 ) -> None:
     monkeypatch.setenv(gpt_rs.KEY, "1")
     server.otherwise = rates(10)
-    assert gpt_rs.rate(settings, [subject()])[0][0].value == 10.0
+    assert rate(settings, [subject()])[0]["gpt_rs"] == 10.0
 
 
 @pytest.mark.parametrize(
@@ -631,11 +649,12 @@ def test_through_to_the_tables(
     assert "GPT-RS: not run: the environment has no OPENAI_API_KEY." in before["table2"].notes
     columns = [i for i, name in enumerate(before["table2"].header) if "GPT-RS" in name]
     assert {row[i] for row in before["table2"].cells for i in columns} == {"not run"} and len(columns) == 2
-    without_key = notebooks._recipe(finished, 5).key
+    *_, last = notebooks.series()
+    without_key = notebooks._recipe(finished, last, ()).key
 
     # With one: every method is rated, render and truth among them, and what was there stays.
     monkeypatch.setenv(gpt_rs.KEY, SECRET)
-    assert notebooks._recipe(finished, 5).key != without_key
+    assert notebooks._recipe(finished, last, ()).key != without_key
     assert "run 05_evaluation again" in " ".join(tables.build(finished)[0].notes)
     server.otherwise = rates(6)
     text = evaluate.evaluate(finished).read_text()
@@ -649,8 +668,8 @@ def test_through_to_the_tables(
         "edges",
     }
     assert set(rated.options) == {"model=test-model;repeats=2;frames=2;sampling=linspace"}
-    assert set(frame.metric) == set(metrics.BY_NAME) - {
-        metric.name for metric in metrics.AMT + metrics.FACES + metrics.FEATURES + metrics.OFFLINE
+    assert set(frame.metric) == set(listed.BY_NAME) - {
+        metric.name for metric in listed.AMT + listed.FACES + listed.FEATURES + listed.OFFLINE
     }
     asked = len(server.requests)
     assert asked == 2 * rated.method.nunique() * 8
