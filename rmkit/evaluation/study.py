@@ -6,9 +6,9 @@ tables/study.* with figures/study.*. The page needs no server and sends nothing 
 participant hands over the file it saves. A participant can stop and go on.
 """
 
-import csv
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +23,6 @@ from rmkit.evaluation.typeset import Table
 from rmkit.kit import store, video
 from rmkit.kit.progress import track
 from rmkit.method import sampling
-from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
 
 OURS = statistics.REFERENCE
@@ -43,20 +42,25 @@ def make(profile: Profile, against: Sequence[str] = (), trials: int = TRIALS) ->
     `against` names the methods beside RealMaster (default: the paper's baselines that have clips). A trial is a clip and a
     method; its sides are drawn by the profile's seed. Raises InputError where there is nothing to compare.
     """
-    against = against or [name for name in baselines.EXTERNAL if any(_paths(profile, name))]
+    methods, enhanced = baselines.every(profile), profile.layout.enhanced
+    against = against or [name for name in baselines.EXTERNAL if any((enhanced / name).glob("*.mp4"))]
     if not against:
         raise InputError(
             "no clips of the paper's baselines to compare with: make them, or name other methods with --against "
-            f"({', '.join(sorted(baselines.every(profile)))})."
+            f"({', '.join(sorted(methods))})."
         )
-    if unknown := [
-        name for name in against if name not in baselines.every(profile) or name in (OURS, "render")
-    ]:
+    if unknown := [name for name in against if name not in methods or name in (OURS, "render")]:
         raise InputError(f"--against: '{unknown[0]}' is no method to compare with.")
-    pairs = [(clip, name) for name in against for clip in _with_clips(profile, name)]
+    pairs = [
+        (clip, name)
+        for name in against
+        for clip in sampling.load(profile, "validation")
+        if all(methods[each].path(profile, clip).is_file() for each in (OURS, name))
+    ]
     if not pairs:
         raise InputError(f"no validation clip has both {OURS} and {', '.join(against)}: enhance them first.")
     page, key, shown = profile.layout.study / "page", {}, []
+    scale = 4 if profile.clips.width <= 240 else 1
     shutil.rmtree(page, ignore_errors=True)
     (page / "videos").mkdir(parents=True)
     for clip, name in track(pairs, "study"):
@@ -64,8 +68,13 @@ def make(profile: Profile, against: Sequence[str] = (), trials: int = TRIALS) ->
         # By the pair alone, so that a study made again with other pairs still understands earlier answers.
         side = int(_hash(profile, clip.id, name, "side"), 16) % 2
         sides = [OURS, name] if side else [name, OURS]
-        files = [_viewing_copy(profile, page, clip, method) for method in ("render", *sides)]
-        shown.append({"id": trial, **dict(zip(("render", "a", "b"), files, strict=True))})
+        shown.append({"id": trial})
+        for place, method in zip(("render", "a", "b"), ("render", *sides), strict=True):
+            copy = f"videos/{_hash(profile, clip.id, method, 'video')}.mp4"
+            shown[-1][place] = copy
+            if not (page / copy).exists():
+                frames = methods[method].stream(profile, clip)
+                video.write_viewing_copy(page / copy, frames, profile.clips.fps, scale)
         key[trial] = {"clip": clip.id, "against": name, "ours": "a" if side else "b"}
     shown.sort(key=lambda trial: trial["id"])
     content = json.dumps({"questions": QUESTIONS, "trials": shown, "count": min(trials, len(shown))})
@@ -94,8 +103,8 @@ def read(profile: Profile, answers: Sequence[Path]) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path} does not exist: make the study first (`rmkit study`).")
     key, seen, rows = json.loads(path.read_text()), set(), []
-    for file, line, row in _lines(answers):
-        where, trial = f"{file}, line {line}", key.get(row["trial"])
+    for where, row in _rows(answers):
+        trial = key.get(row["trial"])
         if trial is None or row["question"] not in QUESTIONS or row["choice"] not in ("a", "b"):
             raise InputError(f"{where} is no answer to this study: {', '.join(row.values())}.")
         if (given := (row["participant"], row["trial"], row["question"])) in seen:
@@ -119,13 +128,9 @@ def preferences(profile: Profile, answers: pd.DataFrame) -> Table:
             rows.ours.to_numpy(float), np.ones(len(rows)), rows.participant.to_numpy()
         )
         people = rows.participant.nunique()
-        share = (
-            f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}]"
-            if found.low == found.low
-            else f"{found.value:.0%}"
-        )
+        interval = "" if math.isnan(found.low) else f" [{found.low:.0%}, {found.high:.0%}]"
         label = methods[against].label if against in methods else against
-        cells.append([label, question, share, str(len(rows)), str(people)])
+        cells.append([label, question, f"{found.value:.0%}{interval}", str(len(rows)), str(people)])
         bounds = {"preferred": found.value, "low": found.low, "high": found.high}
         data.append(
             {"against": against, "question": question, **bounds, "trials": len(rows), "participants": people}
@@ -135,41 +140,17 @@ def preferences(profile: Profile, answers: pd.DataFrame) -> Table:
     return Table("study", "User study", header, cells, pd.DataFrame(data), notes)
 
 
-def _lines(answers: Sequence[Path]) -> Iterator[tuple[Path, int, dict[str, str]]]:
+def _rows(answers: Sequence[Path]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Every answer of the files, and where it stands."""
     for file in answers:
         try:
-            with file.open(newline="", encoding="utf-8") as content:
-                reader = csv.DictReader(content)
-                if tuple(reader.fieldnames or ()) != COLUMNS:
-                    raise InputError(
-                        f"{file} must have the columns {', '.join(COLUMNS)}: it is not of this study."
-                    )
-                for line, row in enumerate(reader, start=2):
-                    yield file, line, {name: row.get(name) or "" for name in COLUMNS}
-        except (OSError, UnicodeDecodeError) as error:
+            frame = pd.read_csv(file, dtype=str, index_col=False).fillna("")
+        except (OSError, ValueError) as error:  # pandas' own are of this kind
             raise InputError(f"{file} cannot be read: {error}") from None
-
-
-def _paths(profile: Profile, method: str) -> Iterator[Path]:
-    return (profile.layout.enhanced / method).glob("*.mp4")
-
-
-def _with_clips(profile: Profile, method: str) -> list[Clip]:
-    """Validation clips that RealMaster and the method have both made."""
-    found = sampling.load(profile, "validation")
-    wanted = (OURS, method)
-    methods = baselines.every(profile)
-    return [clip for clip in found if all(methods[name].path(profile, clip).is_file() for name in wanted)]
-
-
-def _viewing_copy(profile: Profile, page: Path, clip: Clip, method: str) -> str:
-    """A copy that browsers show, made once; returns its path from the page."""
-    path = page / "videos" / f"{_hash(profile, clip.id, method, 'video')}.mp4"
-    if not path.exists():
-        scale = 4 if profile.clips.width <= 240 else 1
-        frames = video.stream(baselines.every(profile)[method].path(profile, clip))
-        video.write_viewing_copy(path, frames, profile.clips.fps, scale)
-    return path.relative_to(page).as_posix()
+        if tuple(frame.columns) != COLUMNS:
+            raise InputError(f"{file} must have the columns {', '.join(COLUMNS)}: it is not of this study.")
+        for line, row in enumerate(frame.to_dict("records"), start=2):
+            yield f"{file}, line {line}", row
 
 
 def _hash(profile: Profile, *parts: str) -> str:
