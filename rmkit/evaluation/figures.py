@@ -17,7 +17,7 @@ from rmkit.baselines import Method
 from rmkit.errors import InputError
 from rmkit.evaluation import statistics
 from rmkit.kit import face_pack, store, video
-from rmkit.method import identity, lora, objective, record, sampling, training
+from rmkit.method import identity, objective, record, sampling, training, wan
 from rmkit.metrics import listed as metrics
 from rmkit.profile import Profile
 
@@ -240,7 +240,7 @@ def noise_levels(profile: Profile, sampler: str | None = None, draws: int = 20_0
     settings = profile.train if sampler is None else profile.train.model_copy(update={"sampler": sampler})
     figure, ax = _subplots(1, width=6.5, height=2.8)
     uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0))
-    for expert, colour in zip(lora.experts(profile), (SKY, VERMILION), strict=False):
+    for expert, colour in zip(wan.experts(profile), (SKY, VERMILION), strict=False):
         ax.hist(
             objective.sample_sigma(uniform, *expert.sigma, settings).numpy(),
             np.linspace(0, 1, 81).tolist(),

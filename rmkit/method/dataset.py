@@ -14,7 +14,7 @@ import numpy as np
 
 from rmkit.errors import InputError
 from rmkit.kit import models, stage, store, video
-from rmkit.method import encode, identity, lora
+from rmkit.method import encode, identity, wan
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _copy(pair: Pair) -> InputError:
 def _latents_item(profile: Profile, pair: Pair) -> stage.Item[Pair]:
     path = profile.layout.pairs / "latents" / f"{pair.id}.safetensors"
     inputs = {"render": store.fingerprint(pair.render), "target": store.fingerprint(pair.target)}
-    model = lora.base(profile, "vae")
+    model = wan.fingerprint(profile, "vae")
     return stage.Item(path, store.Recipe("latents", VERSION, {}, inputs, model=model), pair)
 
 
@@ -155,7 +155,7 @@ def _text_item(profile: Profile, pipeline: "WanPipeline", prompt: str) -> stage.
         version=VERSION,
         settings={"prompt": prompt, "tokens": models.text_length(pipeline), "dtype": profile.models.dtype},
         inputs={},
-        model=lora.base(profile, "text_encoder") + lora.base(profile, "tokenizer"),
+        model=wan.fingerprint(profile, "text_encoder") + wan.fingerprint(profile, "tokenizer"),
     )
     return stage.Item(profile.layout.pairs / "text" / f"{digest}.safetensors", recipe, prompt)
 

@@ -16,7 +16,7 @@ import numpy as np
 from rmkit.attention.key_value_cache import Placement, placement
 from rmkit.attention.one_way import CACHED
 from rmkit.kit import models, stage, store, video
-from rmkit.method import encode, lora, sampling, training
+from rmkit.method import encode, lora, sampling, training, wan
 from rmkit.method.incontext import Reference, in_context, training_mode
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
@@ -50,14 +50,14 @@ def enhance(profile: Profile, clips: Sequence[Clip], name: str = training.NAME) 
 
 def check_adapter(profile: Profile, folder: Path) -> None:
     """Raise InputError unless `folder` holds an adapter for each expert that fits the profile and its mode."""
-    for expert in lora.experts(profile):
+    for expert in wan.experts(profile):
         lora.check(profile, folder / expert.name, expert, training_mode(mode(profile)))
 
 
 def load(profile: Profile, folder: Path) -> "WanPipeline":
     """The Wan pipeline with the adapter of `folder` in every expert and the profile's flow shift."""
     pipeline = models.load_wan(profile)
-    for expert in lora.experts(profile):
+    for expert in wan.experts(profile):
         lora.load(pipeline, folder / expert.name, expert, folder.name)
     models.set_flow_shift(pipeline, profile.enhance.shift)
     return pipeline
@@ -148,8 +148,7 @@ def negative(profile: Profile, pipeline: "WanPipeline") -> "torch.Tensor | None"
 def adapter_files(profile: Profile, folder: Path) -> dict[str, str]:
     """Fingerprint of the adapter's file of each expert."""
     return {
-        expert.name: store.fingerprint(folder / expert.name / lora.WEIGHTS)
-        for expert in lora.experts(profile)
+        expert.name: store.fingerprint(folder / expert.name / lora.WEIGHTS) for expert in wan.experts(profile)
     }
 
 

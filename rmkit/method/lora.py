@@ -1,4 +1,4 @@
-"""In-context LoRA files, one an expert: saved with the facts that loading checks (paper, 3.3).
+"""In-context LoRA of an expert: put on, saved with the facts that loading checks, and loaded again (paper, 3.3).
 
 Reads and writes `adapters/<name>/<expert>/pytorch_lora_weights.safetensors`, diffusers' own LoRA format, with our facts
 in the file's header and, for people, in `adapter.json` beside it and in the model card `adapters/<name>/README.md`.
@@ -6,13 +6,13 @@ in the file's header and, for people, in `adapter.json` beside it and in the mod
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmkit.errors import InputError
-from rmkit.kit import models, store, weights
-from rmkit.paths import resolve
+from rmkit.kit import models, store
+from rmkit.method import wan
+from rmkit.method.wan import Expert
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -56,52 +56,6 @@ The licence is that of the base model. Limits: it has seen the pairs' kind of sc
 """
 
 
-@dataclass(frozen=True)
-class Expert:
-    """One transformer of the pipeline: what we call it, where it sits, and how it is trained on which noise levels."""
-
-    name: str
-    part: str
-    sigma: tuple[float, float]
-    steps: int
-    learning_rate: float
-
-    @property
-    def is_second(self) -> bool:
-        return self.part == "transformer_2"
-
-
-def experts(profile: Profile) -> list[Expert]:
-    """The experts of the profile's Wan model, with their share of the training.
-
-    Wan2.2's `transformer` takes sigma from boundary_ratio up, its `transformer_2` the rest. Wan2.1 has
-    one transformer for all sigmas; it takes the steps of both, at the low one's rate. Raises InputError
-    when a range of the profile reaches into the other expert's.
-    """
-    index = json.loads((_root(profile) / "model_index.json").read_text())
-    low, high = profile.train.low, profile.train.high
-    if not (index.get("transformer_2") or [None])[0]:
-        both = (low.sigma[0], high.sigma[1])
-        return [Expert("single", "transformer", both, low.steps + high.steps, low.learning_rate)]
-    boundary = index["boundary_ratio"]
-    if low.sigma[1] > boundary or high.sigma[0] < boundary:
-        raise InputError(
-            f"train.low.sigma {list(low.sigma)} and train.high.sigma {list(high.sigma)} must lie below and "
-            f"above {boundary}, where {profile.models.wan} hands over between its experts."
-        )
-    return [
-        Expert("high", "transformer", high.sigma, high.steps, high.learning_rate),
-        Expert("low", "transformer_2", low.sigma, low.steps, low.learning_rate),
-    ]
-
-
-def base(profile: Profile, part: str) -> str:
-    """Fingerprint of one part of the profile's Wan model: content of its folder, or the hub's commit."""
-    if weights.is_hub_name(profile.models.wan):
-        return f"{profile.models.wan}@{_root(profile).name}/{part}"
-    return store.fingerprint(_root(profile) / part)
-
-
 def add(profile: Profile, transformer: "WanTransformer3DModel", seed: int) -> "dict[str, torch.Tensor]":
     """Put a fresh LoRA on the frozen transformer; returns its parameters, in float32, by name."""
     import torch
@@ -134,7 +88,7 @@ def facts(profile: Profile, expert: Expert, recipe: store.Recipe, pairs: int) ->
         "sigma": list(expert.sigma),
         "steps": expert.steps,
         "learning_rate": expert.learning_rate,
-        "base": base(profile, expert.part),
+        "base": wan.fingerprint(profile, expert.part),
         "base_name": profile.models.wan,
         "profile": profile.name,
         "pairs": pairs,
@@ -177,7 +131,7 @@ def save(
 def write_card(profile: Profile, folder: Path) -> None:
     """Write the model card of the adapters in `folder`: what they are, of what, how to load them, how they were trained."""
     rows, facts = [], {}
-    for expert in experts(profile):
+    for expert in wan.experts(profile):
         facts = json.loads((folder / expert.name / "adapter.json").read_text())
         low, high = facts["sigma"]
         rows.append(
@@ -186,7 +140,7 @@ def write_card(profile: Profile, folder: Path) -> None:
         )
     loads = "".join(
         f'pipeline.load_lora_weights("{expert.name}"{", load_into_transformer_2=True" * expert.is_second})\n'
-        for expert in experts(profile)
+        for expert in wan.experts(profile)
     )
     store.write_text(
         folder / "README.md",
@@ -221,7 +175,7 @@ def check(profile: Profile, folder: Path, expert: Expert, mode: str) -> dict[str
             "trained; use an adapter of this kit."
         )
     facts = json.loads(header[HEADER])
-    expected = {"mode": mode, "expert": expert.name, "base": base(profile, expert.part)}
+    expected = {"mode": mode, "expert": expert.name, "base": wan.fingerprint(profile, expert.part)}
     for key, value in expected.items():
         if facts.get(key) != value:
             raise InputError(
@@ -252,9 +206,3 @@ def load(pipeline: "WanPipeline", folder: Path, expert: Expert, name: str) -> in
             f"find no place or are missing (first: {strange[0]}); it was made for another model."
         )
     return len(wanted) // 2
-
-
-def _root(profile: Profile) -> Path:
-    if weights.is_hub_name(profile.models.wan):
-        return weights.hub_snapshot(profile.models.wan, "model_index.json")[0]
-    return resolve(profile.models.wan)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from rmkit.errors import InputError
-from rmkit.method import lora
+from rmkit.method import wan
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def write(folder: Path, tables: Sequence[pd.DataFrame]) -> None:
 def read(profile: Profile, name: str, table: str = "curve") -> pd.DataFrame:
     """A table of all experts of the adapter `name`: the expert, then the columns of TABLES; `pair` is the pair's id."""
     frames = []
-    for expert in lora.experts(profile):
+    for expert in wan.experts(profile):
         path = profile.layout.adapters / name / expert.name / f"{table}.csv"
         if not path.is_file():
             raise InputError(f"{path} does not exist: train the adapter first (04_iclora_training).")

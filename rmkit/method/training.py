@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from rmkit.errors import InputError
 from rmkit.kit import models, progress, store, video
-from rmkit.method import checkpoint, dataset, devices, encode, lora
+from rmkit.method import checkpoint, dataset, devices, encode, lora, wan
 from rmkit.method.dataset import Encoded, Pair
 from rmkit.method.incontext import Reference, in_context
-from rmkit.method.lora import Expert
 from rmkit.method.objective import Inputs, prepare_inputs, sample_sigma, velocity_loss
 from rmkit.method.record import Record
 from rmkit.method.record import write as write_tables
+from rmkit.method.wan import Expert
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def train(profile: Profile, name: str = NAME, watch: Watch | None = None) -> Pat
     devices.require(profile)
     pairs, held_out = dataset.split(profile, dataset.pairs(profile))
     folder = profile.layout.adapters / name
-    recipes = {expert: _recipe(profile, expert, pairs, held_out) for expert in lora.experts(profile)}
+    recipes = {expert: _recipe(profile, expert, pairs, held_out) for expert in wan.experts(profile)}
     todo = [e for e in recipes if not store.is_done(folder / e.name, recipes[e])]
     if not todo:
         return folder
@@ -101,7 +101,7 @@ def _recipe(profile: Profile, expert: Expert, pairs: list[Pair], held_out: list[
         },
         inputs=inputs,
         seed=store.seed_for(profile.seed, "train", expert.name),
-        model="+".join(lora.base(profile, part) for part in (expert.part, *ENCODERS)),
+        model="+".join(wan.fingerprint(profile, part) for part in (expert.part, *ENCODERS)),
     )
 
 

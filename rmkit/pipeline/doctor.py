@@ -14,7 +14,7 @@ from rmkit.baselines import Made, real
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate
 from rmkit.kit import face_pack, keys, machine, models
-from rmkit.method import devices, lora
+from rmkit.method import devices, wan
 from rmkit.metrics import gpt_rs
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
@@ -190,7 +190,7 @@ def _model(profile: Profile, which: models.Which) -> Finding:
 def _training(profile: Profile) -> Finding:
     try:
         devices.require(profile)
-        names = ", ".join(f"{expert.name}: {expert.steps} steps" for expert in lora.experts(profile))
+        names = ", ".join(f"{expert.name}: {expert.steps} steps" for expert in wan.experts(profile))
     except (InputError, OSError) as error:  # a model that is not there has a line of its own
         return Finding("training", str(error), not isinstance(error, InputError))
     return Finding("training", names, True)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from rmkit.errors import InputError
 from rmkit.kit import models, store, video
-from rmkit.method import encode, enhance, incontext, lora, sampling, training
+from rmkit.method import encode, enhance, incontext, lora, sampling, training, wan
 
 
 @pytest.fixture
@@ -23,13 +23,13 @@ def adapted(tiny_profile, tiny_clips):
 
 def save_adapters(profile, name=training.NAME, **facts):
     pipeline = models.load_wan(profile)
-    for expert in lora.experts(profile):
+    for expert in wan.experts(profile):
         transformer = getattr(pipeline, expert.part)
         parameters = lora.add(profile, transformer, seed=1)
         for key, parameter in parameters.items():
             if "lora_B" in key:
                 torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(2))
-        known = {"mode": "joint", "expert": expert.name, "base": lora.base(profile, expert.part)}
+        known = {"mode": "joint", "expert": expert.name, "base": wan.fingerprint(profile, expert.part)}
         folder = profile.layout.adapters / name / expert.name
         folder.mkdir(parents=True, exist_ok=True)
         lora.save(folder, transformer, parameters, {**known, **facts})
@@ -199,14 +199,14 @@ def test_every_module_must_load(adapted, change):
 
 
 def test_one_expert_models_are_enhanced_too(tiny_profile, tiny_clips, tmp_path):
-    wan = tmp_path / "wan21"
-    shutil.copytree(tiny_profile.models.wan, wan)
-    shutil.rmtree(wan / "transformer_2")
-    index = json.loads((wan / "model_index.json").read_text())
+    folder = tmp_path / "wan21"
+    shutil.copytree(tiny_profile.models.wan, folder)
+    shutil.rmtree(folder / "transformer_2")
+    index = json.loads((folder / "model_index.json").read_text())
     index.update(transformer_2=[None, None], boundary_ratio=None)
-    (wan / "model_index.json").write_text(json.dumps(index))
+    (folder / "model_index.json").write_text(json.dumps(index))
     profile = tiny_profile.model_copy(
-        update={"models": tiny_profile.models.model_copy(update={"wan": str(wan)})}
+        update={"models": tiny_profile.models.model_copy(update={"wan": str(folder)})}
     )
     profile = with_enhance(profile, guidance_low=2.0)
     save_adapters(profile)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from rmkit.errors import InputError
 from rmkit.evaluation import figures
 from rmkit.kit import store, video
-from rmkit.method import dataset, devices, lora, objective, record, training
+from rmkit.method import dataset, devices, lora, objective, record, training, wan
 from rmkit.paths import REPOSITORY
 from rmkit.pipeline import doctor
 
@@ -350,7 +350,9 @@ def test_adapter_has_the_facts_and_loads_by_diffusers_alone(pairs_profile):
     folder = training.train(profile)
     facts = json.loads((folder / "low" / "adapter.json").read_text())
     assert facts["mode"] == "joint" and facts["rank"] == 4 and facts["frames"] == profile.clips.frames
-    assert facts["base"] == lora.base(profile, "transformer_2") != lora.base(profile, "transformer")
+    assert (
+        facts["base"] == wan.fingerprint(profile, "transformer_2") != wan.fingerprint(profile, "transformer")
+    )
     assert {"dataset", "commit", "height", "width"} <= facts.keys()
     card = (folder / "README.md").read_text()
     assert f"base_model: {profile.models.wan}" in card and "Rank 4, alpha 2" in card
@@ -400,15 +402,15 @@ def test_one_way_is_trained_and_recorded(pairs_profile):
 
 
 def test_one_expert_models_train_one_adapter(pairs_profile, tmp_path):
-    wan = tmp_path / "wan21"
-    shutil.copytree(pairs_profile.models.wan, wan)
-    shutil.rmtree(wan / "transformer_2")
-    index = json.loads((wan / "model_index.json").read_text())
+    folder = tmp_path / "wan21"
+    shutil.copytree(pairs_profile.models.wan, folder)
+    shutil.rmtree(folder / "transformer_2")
+    index = json.loads((folder / "model_index.json").read_text())
     index.update(transformer_2=[None, None], boundary_ratio=None)
-    (wan / "model_index.json").write_text(json.dumps(index))
-    models = pairs_profile.models.model_copy(update={"wan": str(wan)})
+    (folder / "model_index.json").write_text(json.dumps(index))
+    models = pairs_profile.models.model_copy(update={"wan": str(folder)})
     profile = pairs_profile.model_copy(update={"models": models})
-    (expert,) = lora.experts(profile)
+    (expert,) = wan.experts(profile)
     assert (expert.name, expert.sigma, expert.steps) == ("single", (0.0, 1.0), 4)
     training.train(profile)
     assert len(record.read(profile, training.NAME)) == 4
