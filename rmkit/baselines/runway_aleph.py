@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -132,13 +133,14 @@ def _buy(settings: RunwayAlephSettings, clip: Path, order: store.Recipe, target:
 
     why = ""
     for number in range(ATTEMPTS):
+        if why:
+            time.sleep(PAUSE * 2 ** (number - 1))
         try:
             # Only the SDK's asynchronous wait ends when a task is cancelled; notebooks have an event loop of their own.
             with start_blocking_portal() as portal:
                 return portal.call(_bought, settings, clip, order, target)
         except _Broken as error:
             why = str(error)
-        time.sleep(PAUSE * 2**number)
     raise InputError(f"{settings.base_url}: {why}: run again later, nothing is paid for twice.")
 
 
@@ -231,7 +233,7 @@ async def _asked(request: Awaitable[T], settings: RunwayAlephSettings) -> T:
         why = type(error.__cause__).__name__
     except httpx.HTTPError as error:
         raise _Broken(f"an upload fails ({type(error).__name__})") from None
-    if answer is not None and not str(answer.url).startswith(settings.base_url):
+    if answer is not None and answer.url.host != urlsplit(settings.base_url).hostname:
         raise _Broken(f"an upload fails ({why})")
     status = 503 if answer is None else answer.status_code
     if status == 404 and answer.request.method == "GET":

@@ -299,6 +299,7 @@ def test_what_will_not_pass_is_not_asked_again(server, settings, held, bad: Beha
     assert said in str(error.value) and [server.count(route) for route in ROUTES] == [1, 1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("before", [[], [is_at("RUNNING", progress=0.5)]])
 @pytest.mark.parametrize(
     "fails",
     [
@@ -309,15 +310,15 @@ def test_what_will_not_pass_is_not_asked_again(server, settings, held, bad: Beha
     ],
 )
 def test_a_failed_task_leaves_its_clip_out_and_is_not_bought_again(
-    server, settings, held, capsys, fails: Behaviour
+    server, settings, held, capsys, fails: Behaviour, before: list[Behaviour]
 ) -> None:
-    server.scripts["poll"] = [fails]
+    server.scripts["poll"] = [*before, fails]
     make(settings, held)
     assert not made(settings, held[0]).exists() and is_negative(settings, held[1])
     out = capsys.readouterr().out
     assert f"runway_aleph: {held[0].id} is left out: task task-0: " in out and "to buy it again" in out
     make(settings, held)
-    assert server.count("submit") == 2 and server.count("poll") == 2
+    assert server.count("submit") == 2 and server.count("poll") == 2 + len(before)
     assert baselines.every(settings)["runway_aleph"].having(settings, held) == [held[1]]
     (made(settings, held[0]).parent / "paid" / f"{held[0].id}.task.json").unlink()
     make(settings, held)
