@@ -20,7 +20,8 @@ TEXTS = 2  # whose keys and values are cached: under guidance, the prompt and th
 class OneWayAttention:
     """Processor of self-attention over rows [reference; noisy]: projects and rotates as WanAttnProcessor does.
 
-    It cannot call the stock processor, which takes as many queries as keys: here the noisy rows' L queries meet 2L keys.
+    It cannot call the stock processor, which rotates queries and keys by one set of positions: here the noisy rows' L
+    queries meet 2L keys.
     """
 
     def __init__(self, stock: Any):

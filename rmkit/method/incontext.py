@@ -65,12 +65,8 @@ class JointAttention:
 
 MODES = ("joint", "one-way")  # who attends to whom: what an adapter is trained in
 PROCESSORS = {"joint": JointAttention, "one-way": OneWayAttention, CACHED: CachedOneWayAttention}
-ROWS = (
-    "hidden_states",
-    "timestep",
-    "encoder_hidden_states",
-    "encoder_hidden_states_image",
-)  # of a call, a row a clip
+# Arguments of a call that have a row a clip.
+ROWS = ("hidden_states", "timestep", "encoder_hidden_states", "encoder_hidden_states_image")
 
 
 class Reference:
