@@ -11,6 +11,7 @@ import numpy as np
 
 from rmkit import profile
 from rmkit.extras import own_video, windows
+from rmkit.extras.own_video import Job
 from rmkit.kit import video
 from rmkit.method import encode, enhance, sampling, training
 from rmkit.profile import Profile
@@ -23,7 +24,7 @@ def measure(settings: Profile, count: int = CLIPS) -> list[tuple[str, float, flo
     whole = settings.clips.frames
     length = whole // 2 - whole // 2 % windows.STRIDE + 1
     overlap = max(windows.STRIDE, length // 2 - length // 2 % windows.STRIDE)
-    first = windows.starts(whole, length, overlap)
+    first = tuple(windows.starts(whole, length, overlap))
     in_windows = settings.model_copy(
         update={
             "clips": settings.clips.model_copy(update={"frames": length}),
@@ -31,18 +32,20 @@ def measure(settings: Profile, count: int = CLIPS) -> list[tuple[str, float, flo
         }
     )
     pipeline = enhance.load(settings, settings.layout.adapters / training.NAME)
-    text, negative = encode.text(pipeline, settings.train.prompt), enhance.negative(settings, pipeline)
+    prompt = settings.train.prompt
+    text, negative = encode.text(pipeline, prompt), enhance.negative(settings, pipeline)
     rows = []
     for clip in sampling.load(settings, "train")[:count]:
         path, moments = sampling.path(settings, clip), range(0, whole, sampling.repeats(clip, whole))
+        info = video.probe(path)
         one, several = (
             _changes(
                 list(
-                    own_video.enhanced(chosen, pipeline, path, video.probe(path), starts, text, negative, 0)
+                    own_video.enhanced(chosen, pipeline, Job(path, info, starts, prompt), text, negative, 0)
                 ),
                 moments,
             )
-            for chosen, starts in ((settings, [0]), (in_windows, first))
+            for chosen, starts in ((settings, (0,)), (in_windows, first))
         )
         shared = [(at, before + length) for before, at in pairwise(first)]
         joins = np.array([any(low <= moment <= high for low, high in shared) for moment in moments[1:]])

@@ -105,10 +105,10 @@ def test_a_jump_where_windows_join_is_seen_there(monkeypatch, capsys):
         monkeypatch.setattr(module, name, lambda *_: None)
     for jump, at_join in ((12, True), (4, False)):
 
-        def made(chosen, pipeline, path, info, first, *rest, jump=jump):
+        def made(chosen, pipeline, job, *rest, jump=jump):
             ramp = [np.full((2, 2, 3), i, np.uint8) for i in range(33)]
-            if len(first) > 1:
-                assert first == [0, 8, 16] and chosen.clips.frames == 17
+            if len(job.first) > 1:
+                assert job.first == (0, 8, 16) and chosen.clips.frames == 17
                 ramp[jump:] = [frame + 10 for frame in ramp[jump:]]
             return ramp
 

@@ -1,8 +1,8 @@
 """A video of the user's own made realistic, whatever its length, size and frame rate: `rmkit enhance IN OUT`.
 
-Reads a video or a folder of them, and an adapter; writes mp4 files as long, as large and as fast, with the sound
-copied, and beside each `<name>.preview.mp4`, the input on the left. Frames go through one by one: the input's own
-rate is not changed, whatever `clips.fps` the adapter was trained at.
+Reads a video or a folder of them, and an adapter. Writes mp4 files of the same length, size and frame rate with the
+sound copied, and beside each `<name>.preview.mp4`, which shows the input on the left. No frame is added or dropped,
+whatever `clips.fps` the adapter was trained at.
 """
 
 import functools
@@ -31,7 +31,7 @@ QUALITY = 12  # crf of the output: no loss that a person sees
 
 @dataclass(frozen=True)
 class Job:
-    """A video to enhance, and the windows that it is enhanced in, by their first frames."""
+    """A video to enhance, the first frames of the windows it is enhanced in, and the prompt."""
 
     source: Path
     info: video.VideoInfo
@@ -49,8 +49,8 @@ def enhance_video(
     """Enhance a video into `target`, or all videos of a folder into a folder; returns the paths, in order.
 
     folder: the adapter's, with one subfolder an expert (default: the profile's own run). Finished videos are left
-    alone. Raises InputError before a model is loaded: no video, sound that mp4 does not hold, an adapter that is
-    missing, foreign or unfit, a disk without room.
+    alone. Raises InputError, before a model is loaded, when there is no video, when its sound does not fit into mp4,
+    when the adapter is missing, foreign or unfit, and when the disk has no room.
     """
     folder = folder or profile.layout.adapters / training.NAME
     if profile.enhance.overlap >= profile.clips.frames - 1:
@@ -66,9 +66,8 @@ def enhance_video(
     enhance.check_adapter(profile, folder)
     adapter, items = enhance.adapter_files(profile, folder), []
     for path, out in files:
-        info = infos[path]
-        first = windows.starts(_whole(info.frames), profile.clips.frames, profile.enhance.overlap)
-        job = Job(path, info, tuple(first), prompt or profile.train.prompt)
+        first = windows.starts(_whole(infos[path].frames), profile.clips.frames, profile.enhance.overlap)
+        job = Job(path, infos[path], tuple(first), prompt or profile.train.prompt)
         items.append(stage.Item(out, _recipe(profile, job, adapter), job))
     # A byte a pixel: several times what H.264 takes.
     largest = max(info.frames * info.height * info.width for info in infos.values())
@@ -88,7 +87,7 @@ def _ready(profile: Profile, folder: Path) -> stage.Make[Job]:
             f"{float(job.info.fps):g} fps, {count} window{'s' * (count > 1)} x {profile.enhance.steps} steps"
         )
         text = embeddings(job.prompt)
-        made = enhanced(profile, pipeline, job.source, job.info, job.first, text, negative, item.recipe.seed)
+        made = enhanced(profile, pipeline, job, text, negative, item.recipe.seed)
         sound = job.source if job.info.sound else None
         video.write_viewing_copy(temporary, made, job.info.fps, quality=QUALITY, sound=sound)
         pairs = zip(video.stream(job.source), video.stream(temporary), strict=True)
@@ -103,45 +102,35 @@ def _ready(profile: Profile, folder: Path) -> stage.Make[Job]:
 def enhanced(
     profile: Profile,
     pipeline: "WanPipeline",
-    path: Path,
-    info: video.VideoInfo,
-    first: Sequence[int],
+    job: Job,
     text: "torch.Tensor",
     negative: "torch.Tensor | None",
     seed: int,
 ) -> Iterator[np.ndarray]:
-    """Frames of the enhanced video, uint8 [H, W, 3], window by window."""
-    length = min(profile.clips.frames, _whole(info.frames))
-    made = _windows(
-        profile,
-        pipeline,
-        _stretches(video.stream(path), first, length),
-        first,
-        (text, negative),
-        models.generator(seed),
-    )
-    whole = windows.joined(made, first, profile.enhance.overlap)
-    for number, frame in enumerate(whole):
-        if number < info.frames:  # the rest repeats the last
-            yield frame[: info.height, : info.width]
+    """Frames of the enhanced video, uint8 [H, W, 3], window by window; text and negative [1, T, D]."""
+    made = _windows(profile, pipeline, job, text, negative, models.generator(seed))
+    for number, frame in enumerate(windows.joined(made, job.first, profile.enhance.overlap)):
+        if number < job.info.frames:  # the rest repeats the last
+            yield frame[: job.info.height, : job.info.width]
 
 
 def _windows(
     profile: Profile,
     pipeline: "WanPipeline",
-    stretches: Iterator[np.ndarray],
-    first: Sequence[int],
-    texts: "tuple[torch.Tensor, torch.Tensor | None]",
+    job: Job,
+    text: "torch.Tensor",
+    negative: "torch.Tensor | None",
     generator: "torch.Generator",
 ) -> Iterator[np.ndarray]:
-    """Enhanced windows, uint8 [F, H, W, 3] each, of the render's."""
+    """Enhanced windows, uint8 [F, H, W, 3] each, sides padded as the model needs."""
     import torch
 
-    experts, noise, passes = enhance.transformers(pipeline), None, []
-    calls = profile.enhance.steps * (1 if texts[1] is None else 2) * len(first)
+    experts, first, noise, passes = enhance.transformers(pipeline), job.first, None, []
+    length = min(profile.clips.frames, _whole(job.info.frames))
+    calls = profile.enhance.steps * (1 if negative is None else 2) * len(first)
     ticks = track(range(calls), "enhance")
     next(ticks)
-    for number, frames in enumerate(stretches):
+    for number, frames in enumerate(_stretches(video.stream(job.source), first, length)):
         frames = padded(frames, models.cell(pipeline))
         after = None if number + 1 == len(first) else first[number + 1] - first[number]
         with (
@@ -151,11 +140,11 @@ def _windows(
             shape = list(reference.shape)  # [1, C, F, H, W]
             step = 0 if noise is None else (first[number] - first[number - 1]) // windows.STRIDE
             # A frame has one noise, in whichever window it is seen.
-            kept = [] if noise is None else [noise[:, :, step:]]
+            shared = [] if noise is None else [noise[:, :, step:]]
             shape[2] = step or shape[2]
-            noise = torch.cat([*kept, torch.randn(shape, generator=generator)], dim=2)
+            noise = torch.cat([*shared, torch.randn(shape, generator=generator)], dim=2)
             latents = enhance.sample(
-                profile, pipeline, frames.shape[:3], *texts, latents=noise, output_type="latent"
+                profile, pipeline, frames.shape[:3], text, negative, latents=noise, output_type="latent"
             )
         yield encode.frames(pipeline, latents)
 
@@ -176,16 +165,16 @@ def padded(frames: np.ndarray, multiple: int) -> np.ndarray:
 
 def _stretches(frames: Iterator[np.ndarray], first: Sequence[int], length: int) -> Iterator[np.ndarray]:
     """Windows of a video, uint8 [length, H, W, 3] each, read once; its last frame is repeated as needed."""
-    kept: list[np.ndarray] = []
+    held: list[np.ndarray] = []
     for at, after in zip(first, [*first[1:], None], strict=True):
-        while len(kept) < length:
-            kept.append(next(frames, kept[-1] if kept else None))
-        yield np.stack(kept)
-        kept = kept[after - at :] if after is not None else []
+        while len(held) < length:
+            held.append(next(frames, held[-1] if held else None))
+        yield np.stack(held)
+        held = held[after - at :] if after is not None else []
 
 
 def _whole(frames: int) -> int:
-    """The next length of 4k+1."""
+    """The length of 4k+1 frames that so many are filled up to."""
     return frames + (1 - frames) % windows.STRIDE
 
 

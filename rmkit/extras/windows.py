@@ -1,9 +1,9 @@
-"""Windows of a long video: overlapping stretches as long as the model was trained on, one after another (ours).
+"""Windows of a long video: overlapping stretches of the length that the model was trained on (ours).
 
-Every window is encoded and decoded by itself and so begins, as in training, with a latent of one frame. That one is the
-window's own; the others cover the same four frames in both windows they lie in, and there each prediction of the later
-one is blended with what the earlier one predicted in the same pass. So memory is a window's, whatever the video's length.
-Reads and writes nothing.
+Each window is encoded and decoded by itself, so its first latent covers one frame, as in training. Every other latent
+covers four frames, the same four in both of two windows that overlap. There the prediction of the later window is
+blended with that of the earlier window in the same pass of the model. Windows are made one after another, so memory
+does not grow with the video's length. Reads and writes nothing.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from diffusers import WanTransformer3DModel
 
 STRIDE = 4  # frames of a latent after the first
-LATE = 4  # power of a fade in pixels: 1 is linear; chosen by the flicker at the joins on the diorama
+LATE = 4  # power of the fade between windows: 1 is linear; chosen by the flicker at the joins on the diorama
 
 
 def starts(frames: int, length: int, overlap: int) -> list[int]:
-    """First frames of windows of `length` that cover `frames`; all are 4k+1, `overlap` and the result multiples of 4.
+    """First frames of the windows of `length` frames that cover a video of `frames`; multiples of 4.
 
-    The last window is moved back to end with the video. Raises ValueError on lengths that are not so.
+    Both lengths must be 4k+1, and `overlap` a multiple of 4 below length - 1; raises ValueError otherwise. The last
+    window is moved back to end with the video.
     """
     if frames % STRIDE != 1 or length % STRIDE != 1 or overlap % STRIDE or not 0 < overlap < length - 1:
         raise ValueError(f"windows of {length} frames with {overlap} shared do not fit {frames} frames")
@@ -40,12 +41,12 @@ def blended(
     after: int | None,
     done: Callable[[], object] = lambda: None,
 ) -> "Iterator[list[torch.Tensor]]":
-    """Blend what a window predicts with what the window before it predicted, in every call of a transformer inside.
+    """Inside, blend each prediction of the transformers with that of the window before in the same pass.
 
-    `before`: predictions [B, C, F, H, W] of the window before, one a pass, from this window's first latent on; empty for
-    the first window. `after`: frame of this window at which the next one begins, None for the last. Yields the list that
-    is the next window's `before`, filled pass by pass and kept in CPU memory; `done` is called after each pass. Belongs
-    inside of `in_context`, whose reference is dropped from a prediction first.
+    before: predictions [B, C, F, H, W] of the window before, one a pass, from this window's first latent on; empty for
+    the first window. after: the frame of this window at which the next one begins, None for the last. Yields the list
+    to give the next window as `before`: one prediction is added to it a pass, in CPU memory. done: called after each
+    pass. Enter it inside `in_context`, which removes the reference from a prediction first.
     """
     import torch
 
@@ -75,9 +76,10 @@ def blended(
 
 
 def joined(decoded: Iterable[np.ndarray], first: Sequence[int], overlap: int) -> Iterator[np.ndarray]:
-    """Frames of a video, uint8 [H, W, 3], from its windows' uint8 [F, H, W, 3], faded over the frames they share.
+    """Join windows, uint8 [F, H, W, 3] each, into the frames of a video, uint8 [H, W, 3].
 
-    A window takes over late: its own first frames are its worst, as it has seen none before them.
+    Two windows are faded over the last `overlap` frames that they share. The later one takes over late: its first
+    frames are its worst, since it has seen none before them.
     """
     share = (np.arange(1, overlap + 1, dtype=np.float32) / (overlap + 1)) ** LATE
     tail: np.ndarray | None = None  # of the window before, from this one's first frame on

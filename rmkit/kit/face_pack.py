@@ -41,7 +41,7 @@ class Faces:
 
 
 def check(profile: Profile) -> None:
-    """Raise InputError unless the profile's pack is there, whole, and has a detector with landmarks and a recogniser."""
+    """Raise InputError unless the pack is there and whole, with a detector of landmarks and a recogniser."""
     load(profile)
 
 
@@ -64,9 +64,9 @@ def load(profile: Profile) -> "FaceAnalysis":
 
 
 def find(analysis: "FaceAnalysis", frames: Iterator[np.ndarray], numbers: Sequence[int]) -> Faces:
-    """Faces in the frames of these numbers, ascending, of a stream uint8 [H, W, 3] RGB, one of which is held at a time.
+    """Faces in the frames of these numbers, ascending, of a stream uint8 [H, W, 3] RGB.
 
-    Raises InputError when the stream ends before the last of them.
+    One frame is held at a time. Raises InputError when the stream ends before the last number.
     """
     wanted, rows = set(numbers), []
     before, here, seen = None, [], -1
@@ -98,7 +98,7 @@ def _load(
     threshold: float,
     on_cpu: bool,
 ) -> "FaceAnalysis":
-    """`files`, their names and times, makes that a pack that was mended is loaded again."""
+    """The pack of `folder`; `files`, names and times, are only there so that a mended pack is loaded again."""
     from insightface.app import FaceAnalysis
 
     # scikit-image announces a change to a call of insightface's, once for every process.
@@ -109,11 +109,13 @@ def _load(
             allowed_modules=["detection", "recognition"],
             providers=["CPUExecutionProvider"] if on_cpu else None,  # None: what onnxruntime was built for
         )
-    except AssertionError:  # insightface's own, for want of a detector
-        raise _lacking(folder, "detector (five landmarks a face)") from None
-    except Exception as error:  # onnx, onnxruntime and protobuf share no base
+    except Exception as error:  # those of onnx, onnxruntime, protobuf and insightface share no base
+        file = _unloadable(folder)
+        if file is None and isinstance(error, AssertionError):  # insightface's own, for want of a detector
+            raise _lacking(folder, "detector (five landmarks a face)") from None
         raise InputError(
-            f"identity.model_pack: a file of {folder} is damaged or no ONNX model ({type(error).__name__}); copy it again."
+            f"identity.model_pack: {file or folder} is damaged or no face model ({type(error).__name__}); "
+            "copy it again."
         ) from None
     if not analysis.models["detection"].use_kps:
         raise _lacking(folder, "detector (five landmarks a face)")
@@ -123,6 +125,18 @@ def _load(
         print(f"{folder.name}: {terms}.")
     analysis.prepare(ctx_id=-1 if on_cpu else 0, det_thresh=threshold, det_size=(size, size))
     return analysis
+
+
+def _unloadable(folder: Path) -> Path | None:
+    """The first file of a pack that insightface cannot load by itself, None where it can load each."""
+    from insightface.model_zoo import get_model
+
+    for file in sorted(folder.glob("*.onnx")):
+        try:
+            get_model(str(file), providers=["CPUExecutionProvider"])
+        except Exception:
+            return file
+    return None
 
 
 def _lacking(folder: Path, what: str) -> InputError:

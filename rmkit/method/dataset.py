@@ -5,10 +5,11 @@ and `pairs/text/<hash>.safetensors` (one a distinct prompt).
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from diffusers import WanPipeline
 
 VERSION = 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,14 @@ def encode_pairs(profile: Profile, pipeline: "WanPipeline", pairs: list[Pair]) -
     prompts = {pair.prompt: _text_item(profile, pipeline, pair.prompt) for pair in pairs}
     latents = [_latents_item(profile, pair) for pair in pairs]
     device = str(pipeline._execution_device)
-    stage.run("encode prompts", list(prompts.values()), partial(_ready_text, pipeline), device=device)
-    stage.run("encode pairs", latents, partial(_ready_latents, pipeline), device=device)
+    text_ready = partial(_ready, partial(_text, pipeline))
+    stage.run("encode prompts", list(prompts.values()), text_ready, device=device)
+    stage.run("encode pairs", latents, partial(_ready, partial(_latents, pipeline)), device=device)
     return [Encoded(item.path, prompts[item.subject.prompt].path) for item in latents]
 
 
 def batch(encoded: list[Encoded]) -> dict[str, "torch.Tensor"]:
-    """Rows together: `render`, `target` float32 [B, C, F, H, W] and `text` [B, T, D]."""
+    """Stack pairs into a batch: `render`, `target` float32 [B, C, F, H, W] and `text` [B, T, D]."""
     import torch
     from safetensors.torch import load_file
 
@@ -100,9 +103,9 @@ def batch_indices(count: int, size: int, step: int, seed: int) -> list[int]:
     """Indices of the pairs of a step: every pair comes once an epoch, in an order of that epoch's own."""
     chosen = []
     for position in range(step * size, (step + 1) * size):
-        epoch, place = divmod(position, count)
+        epoch, number = divmod(position, count)
         order = np.random.default_rng([seed, epoch]).permutation(count)
-        chosen.append(int(order[place]))
+        chosen.append(int(order[number]))
     return chosen
 
 
@@ -134,18 +137,12 @@ def _latents_item(profile: Profile, pair: Pair) -> stage.Item[Pair]:
     return stage.Item(path, store.Recipe("latents", VERSION, {}, inputs, model=model), pair)
 
 
-def _ready_latents(pipeline: "WanPipeline") -> stage.Make[Pair]:
-    from safetensors.torch import save_file
-
-    def make(item: stage.Item[Pair], temporary: Path) -> None:
-        pair = item.subject
-        frames = {"render": video.read(pair.render), "target": video.read(pair.target)}  # [F, H, W, 3] each
-        if np.array_equal(frames["render"], frames["target"]):
-            raise _copy(pair)  # the same pictures in files that differ
-        encoded = {side: encode.latents(pipeline, clip)[0].cpu() for side, clip in frames.items()}
-        save_file({side: latents.contiguous() for side, latents in encoded.items()}, temporary)
-
-    return make
+def _latents(pipeline: "WanPipeline", pair: Pair) -> "dict[str, torch.Tensor]":
+    """Latents of both sides of a pair, float32 [C, F, H, W] each."""
+    frames = {"render": video.read(pair.render), "target": video.read(pair.target)}  # [F, H, W, 3] each
+    if np.array_equal(frames["render"], frames["target"]):
+        raise _copy(pair)  # the same pictures in files that differ
+    return {side: encode.latents(pipeline, clip)[0].cpu() for side, clip in frames.items()}
 
 
 def _text_item(profile: Profile, pipeline: "WanPipeline", prompt: str) -> stage.Item[str]:
@@ -160,10 +157,16 @@ def _text_item(profile: Profile, pipeline: "WanPipeline", prompt: str) -> stage.
     return stage.Item(profile.layout.pairs / "text" / f"{digest}.safetensors", recipe, prompt)
 
 
-def _ready_text(pipeline: "WanPipeline") -> stage.Make[str]:
+def _text(pipeline: "WanPipeline", prompt: str) -> "dict[str, torch.Tensor]":
+    """Embeddings of a prompt, [T, D]."""
+    return {"text": encode.text(pipeline, prompt)[0].cpu()}
+
+
+def _ready(encoded: "Callable[[T], dict[str, torch.Tensor]]") -> stage.Make[T]:
     from safetensors.torch import save_file
 
-    def make(item: stage.Item[str], temporary: Path) -> None:
-        save_file({"text": encode.text(pipeline, item.subject)[0].cpu()}, temporary)
+    def make(item: stage.Item[T], temporary: Path) -> None:
+        tensors = encoded(item.subject)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
 
     return make

@@ -1,7 +1,7 @@
-"""Faces of a render and of what was made of it, matched by place and compared: the paper's measure of identity (3.3, 4.1, B.1).
+"""The paper's measure of identity (3.3, 4.1, B.1): faces of a render and of an output, matched by place, compared.
 
-Reads videos and the face pack (`kit.face_pack`); writes what was found in the frames asked for as <folder>/<method>/<clip>.npz
-(faces/ under results/<profile>/), once for the filter of the pairs and for the metric.
+Reads videos and the face pack (`kit.face_pack`); writes the faces found in a video's frames, as an npz file where the
+caller says (faces/ under results/<profile>/), once for the filter of the pairs and for the metric.
 """
 
 import functools
@@ -58,8 +58,8 @@ def of_video(
 ) -> Faces:
     """Faces in the `wanted` frames of the video at `path`, from `kept` when they have been found before.
 
-    frames: opens the stream, uint8 [H, W, 3] RGB; source_frames: of the clip, where the file holds a whole sequence. Raises
-    InputError when the pack cannot be used or the video is too short.
+    frames: opens the stream, uint8 [H, W, 3] RGB; source_frames: of the clip, where the file holds a whole sequence.
+    Raises InputError when the pack cannot be used or the video is too short.
     """
     numbers = sorted(set(wanted))
     identity = profile.identity

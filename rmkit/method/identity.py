@@ -1,13 +1,14 @@
 """Identity filter: pairs of render and propagated clip that training may use (paper, 3.3 and B.1).
 
-Reads `clips/` and `propagated/edges/`; writes `pairs/pairs.json` and, by `rmkit.method.faces`, the faces it compared. Without a
-face model every pair passes, and each says that the filter was not applied.
+Reads `clips/` and `propagated/edges/`; writes `pairs/pairs.json` and, by `rmkit.method.faces`, the faces it compared.
+Without a face model every pair passes, and each says that the filter was not applied.
 """
 
 import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -57,7 +58,7 @@ def filter_pairs(profile: Profile, clips: Sequence[Clip]) -> list[dict[str, Any]
         model=face_pack.fingerprint(profile) if measured else None,
     )
     item = stage.Item(profile.layout.pairs / "pairs.json", recipe, pairs)
-    stage.run("", [item], lambda: lambda item, temporary: store.write_json(temporary, item.subject))
+    stage.run("", [item], _ready)
     print(f"pairs: {len(kept)} of {len(pairs)} kept ({_summary(pairs) if measured else NOT_APPLIED}).")
     return pairs
 
@@ -120,6 +121,13 @@ def _pair(profile: Profile, clip: Clip) -> dict[str, Any]:
         "similarity": None,
         "coverage": None,
     }
+
+
+def _ready() -> stage.Make[list[dict[str, Any]]]:
+    def make(item: stage.Item[list[dict[str, Any]]], temporary: Path) -> None:
+        store.write_json(temporary, item.subject)
+
+    return make
 
 
 def _require(profile: Profile, pairs: list[dict[str, Any]], kept: int) -> None:

@@ -50,6 +50,11 @@ def with_sound(path, frames, fps, codec="aac"):
         container.mux(tone.encode())
 
 
+def job(source, *first):
+    """The video in windows that begin at these frames."""
+    return own_video.Job(source, video.probe(source), first, "a prompt")
+
+
 def packets(path):
     with av.open(str(path)) as container:
         return [bytes(p) for p in container.demux(container.streams.audio[0]) if p.size]
@@ -83,7 +88,7 @@ def test_a_video_of_one_window_is_what_the_stage_makes(adapted):
     source = adapted.layout.root / "one.mp4"
     video.write(source, moving(9), 16)
     expected = enhance.run(adapted, pipeline, moving(9), text, negative, 5)
-    found = list(own_video.enhanced(adapted, pipeline, source, video.probe(source), [0], text, negative, 5))
+    found = list(own_video.enhanced(adapted, pipeline, job(source, 0), text, negative, 5))
     assert np.array_equal(np.stack(found), expected)
 
 
@@ -96,7 +101,7 @@ def test_latents_come_back_as_the_pipeline_decodes_them(tiny_profile):
     inputs |= {"num_inference_steps": 2, "guidance_scale": 1.0, "latents": noise}
     frames = video.to_uint8(pipeline(**inputs, output_type="np").frames[0])
     found = encode.frames(pipeline, pipeline(**inputs, output_type="latent").frames)
-    # The pipeline divides by one over the spread, which may round to the other side.
+    # The pipeline divides by one over the standard deviation, which may round to the other side.
     assert np.abs(found.astype(int) - frames).max() <= 1 and (found != frames).mean() < 1e-3
 
 
@@ -108,12 +113,12 @@ def test_a_window_is_made_before_the_next_is_read(adapted, tmp_path, monkeypatch
     pipeline = enhance.load(adapted, adapted.layout.adapters / training.NAME)
     text = encode.text(pipeline, "a prompt")
     first = [0, 4, 8, 12, 16, 20, 24, 28]
-    frames = own_video.enhanced(adapted, pipeline, source, video.probe(source), first, text, None, 0)
+    frames = own_video.enhanced(adapted, pipeline, job(source, *first), text, None, 0)
     counts = [len(seen) for _ in frames]
     assert len(counts) == 37 and counts[0] == 9 and counts[4] == 13 and counts[-1] == 37
 
 
-def test_keys_and_values_kept_give_the_same_film(adapted, tmp_path):
+def test_cached_keys_and_values_give_the_same_video(adapted, tmp_path):
     """Frames as they leave the model: an encoder makes much of the least difference."""
     save_adapters(adapted, "oneway", mode="one-way")
     one_way = adapted.model_copy(update={"train": adapted.train.model_copy(update={"mode": "one-way"})})
@@ -125,7 +130,7 @@ def test_keys_and_values_kept_give_the_same_film(adapted, tmp_path):
         profile = one_way.model_copy(update={"enhance": settings})
         pipeline = enhance.load(profile, folder)
         text = encode.text(pipeline, "a prompt")
-        frames = own_video.enhanced(profile, pipeline, source, video.probe(source), [0, 4], text, None, 0)
+        frames = own_video.enhanced(profile, pipeline, job(source, 0, 4), text, None, 0)
         made.append(np.stack(list(frames)).astype(int))
     difference = np.abs(made[0] - made[1])
     assert difference.max() <= 2 and (difference > 0).mean() < 1e-2
@@ -138,13 +143,15 @@ def test_sound_is_copied_as_it_is(adapted, tmp_path):
     assert packets(target) == packets(source) and packets(source)
 
 
-def test_a_folder_becomes_a_folder(adapted, tmp_path):
+def test_a_folder_becomes_a_folder(adapted, tmp_path, capsys):
     for name, count in (("a.mp4", 5), ("b.mov", 9)):
         video.write(tmp_path / "in" / name, moving(count), Fraction(30_000, 1001))
     (tmp_path / "in" / "notes.txt").write_text("no video")
     paths = own_video.enhance_video(adapted, tmp_path / "in", tmp_path / "out")
     assert [path.name for path in paths] == ["a.mp4", "b.mp4"]
     assert video.probe(paths[1]).fps == Fraction(30_000, 1001)
+    said = capsys.readouterr().out
+    assert "a.mp4: 5 frames of 48x32" in said and "b.mov: 9 frames of 48x32" in said
 
 
 def test_what_does_not_fit_is_refused_before_a_model_is_loaded(adapted, tmp_path, monkeypatch):

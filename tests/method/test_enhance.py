@@ -65,7 +65,7 @@ def test_enhances_every_clip_once(adapted, monkeypatch):
 
 
 def test_latents_are_those_the_pipeline_decodes(tiny_profile, tiny_clips):
-    """With a mean and a spread of its own for each channel, as trained VAEs have."""
+    """With a mean and a standard deviation of its own for each channel, as trained VAEs have."""
     pipeline = models.load_wan(tiny_profile)
     channels = pipeline.vae.config.z_dim
     pipeline.vae.register_to_config(
@@ -78,8 +78,8 @@ def test_latents_are_those_the_pipeline_decodes(tiny_profile, tiny_clips):
     with torch.no_grad():
         raw = pipeline.vae.encode(pixels).latent_dist.mode()
     means = torch.tensor(pipeline.vae.config.latents_mean).view(1, -1, 1, 1, 1)
-    spreads = torch.tensor(pipeline.vae.config.latents_std).view(1, -1, 1, 1, 1)
-    assert torch.allclose(latents * spreads + means, raw, atol=1e-5)
+    stds = torch.tensor(pipeline.vae.config.latents_std).view(1, -1, 1, 1, 1)
+    assert torch.allclose(latents * stds + means, raw, atol=1e-5)
 
 
 def test_embeddings_are_those_of_the_pipeline(tiny_profile):

@@ -117,7 +117,7 @@ def test_a_pack_of_the_real_architecture_is_loaded_by_insightface(tmp_path: Path
         assert np.allclose(output, tensor[0].numpy(), atol=1e-4)
 
 
-def test_faces_are_found_once_and_survive_a_kill(with_faces, tiny_clips, tmp_path: Path):
+def test_faces_are_found_once_and_survive_a_kill(with_faces, tiny_clips, tmp_path: Path, capsys):
     clip = tiny_clips[0]
     path = sampling.path(with_faces, clip)
     opened: list[int] = []
@@ -145,6 +145,7 @@ def test_faces_are_found_once_and_survive_a_kill(with_faces, tiny_clips, tmp_pat
     find = partial(faces.of_video, set_identity(with_faces, det_thresh=0.6), path, kept=kept)
     find(frames, [0])
     assert len(opened) == 4
+    assert capsys.readouterr() == ("", "")  # one video is no stage: no line of progress for it
 
 
 def test_a_video_without_faces_gives_none(with_faces, tiny_clips, tmp_path: Path):
@@ -208,8 +209,61 @@ def test_a_pack_that_lacks_a_model_or_is_damaged(tiny_profile, face_pack: Path, 
     with pytest.raises(InputError, match="no recogniser"):
         packs.check(settings)
     (tmp_path / face_models.RECOGNISER).write_bytes((face_pack / face_models.RECOGNISER).read_bytes()[:-40])
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match=f"{tmp_path / face_models.RECOGNISER} is damaged"):
         packs.check(settings)
+    # Mended, it is read again.
+    (tmp_path / face_models.RECOGNISER).write_bytes((face_pack / face_models.RECOGNISER).read_bytes())
+    packs.check(settings)
+
+
+class Several(torch.nn.Module):
+    """An ONNX model that knows nothing of faces: so many means of its input."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(x.mean(-1) + i for i in range(self.outputs))
+
+
+def foreign(file: Path, outputs: int, *shape: int) -> None:
+    torch.onnx.export(Several(outputs), (torch.zeros(shape),), str(file), dynamo=False)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: file.write_text("no model"),
+        lambda file: file.write_bytes(b""),
+        lambda file: foreign(file, 1, 1, 8),  # takes no pictures
+        lambda file: foreign(file, 2, 1, 3, 112, 112),  # takes pictures of a recogniser's size
+    ],
+    ids=["text", "empty", "vectors", "two outputs"],
+)
+def test_a_foreign_file_in_a_whole_pack_is_named(tiny_profile, face_pack: Path, tmp_path: Path, write):
+    for name in (face_models.DETECTOR, face_models.RECOGNISER):
+        (tmp_path / name).write_bytes((face_pack / name).read_bytes())
+    file = tmp_path / "another.onnx"
+    write(file)
+    with pytest.raises(InputError, match=f"{file} is damaged or no face model") as raised:
+        packs.check(set_identity(tiny_profile, model_pack=str(tmp_path)))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_detector_without_landmarks_is_no_detector_here(tiny_profile, face_pack: Path, tmp_path: Path):
+    foreign(tmp_path / face_models.DETECTOR, 6, 1, 3, 64, 64)  # scores and boxes at three strides
+    recogniser = (face_pack / face_models.RECOGNISER).read_bytes()
+    (tmp_path / face_models.RECOGNISER).write_bytes(recogniser)
+    with pytest.raises(InputError, match="no detector"):
+        packs.check(set_identity(tiny_profile, model_pack=str(tmp_path)))
+
+
+def test_a_model_of_another_task_beside_them_is_left_alone(tiny_profile, face_pack: Path, tmp_path: Path):
+    for name in (face_models.DETECTOR, face_models.RECOGNISER):
+        (tmp_path / name).write_bytes((face_pack / name).read_bytes())
+    foreign(tmp_path / "another.onnx", 1, 1, 3, 64, 64)
+    packs.check(set_identity(tiny_profile, model_pack=str(tmp_path)))
 
 
 def test_the_licence_is_said_of_insightfaces_own_packs(tiny_profile, face_pack, tmp_path, tiny_clips, capsys):
