@@ -63,8 +63,7 @@ def enhance_video(
     for path, info in infos.items():
         _require_sound_for_mp4(path, info)
     models.check(profile, "wan")
-    enhance.check_adapter(profile, folder)
-    adapter, items = enhance.adapter_files(profile, folder), []
+    adapter, items = enhance.check_adapter(profile, folder), []
     for path, out in files:
         first = windows.starts(_whole(infos[path].frames), profile.clips.frames, profile.enhance.overlap)
         job = Job(path, infos[path], tuple(first), prompt or profile.train.prompt)

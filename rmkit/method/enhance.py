@@ -37,21 +37,23 @@ def enhance(profile: Profile, clips: Sequence[Clip], name: str = training.NAME) 
     sampling.check(profile, clips)
     models.check(profile, "wan")
     folder = profile.layout.adapters / name
-    check_adapter(profile, folder)
-    files = adapter_files(profile, folder)
-    paths = [profile.layout.enhanced / name / f"{clip.id}.mp4" for clip in clips]
-    items = [
-        stage.Item(path, _recipe(profile, clip, files), clip) for path, clip in zip(paths, clips, strict=True)
-    ]
+    files = check_adapter(profile, folder)
+    target = profile.layout.enhanced / name
+    items = [stage.Item(target / f"{clip.id}.mp4", _recipe(profile, clip, files), clip) for clip in clips]
     size = profile.clips.frames * profile.clips.height * profile.clips.width * 3
     device = str(models.device(profile))
     return stage.run("enhance", items, functools.partial(_ready, profile, folder), size, device)
 
 
-def check_adapter(profile: Profile, folder: Path) -> None:
-    """Raise InputError unless `folder` holds an adapter for each expert that fits the profile and its mode."""
-    for expert in wan.experts(profile):
+def check_adapter(profile: Profile, folder: Path) -> dict[str, str]:
+    """Fingerprint of the adapter's file of each expert; loads nothing.
+
+    Raises InputError unless `folder` holds an adapter for each expert that fits the profile and its mode.
+    """
+    experts = wan.experts(profile)
+    for expert in experts:
         lora.check(profile, folder / expert.name, expert, training_mode(mode(profile)))
+    return {expert.name: store.fingerprint(folder / expert.name / lora.WEIGHTS) for expert in experts}
 
 
 def load(profile: Profile, folder: Path) -> "WanPipeline":
@@ -83,7 +85,7 @@ def run(
 @contextmanager
 def seeing(profile: Profile, pipeline: "WanPipeline", render: np.ndarray) -> Iterator["torch.Tensor"]:
     """Let every expert see a render, uint8 [F, H, W, 3], inside; yields its latents [1, C, F, H, W]."""
-    # One for both experts: what is cached of the first is dropped when the second takes over.
+    # One reference for both experts: the first one's cache is dropped when the second takes over.
     reference = Reference(encode.latents(pipeline, render))
     with ExitStack() as contexts:
         for transformer in transformers(pipeline):
@@ -145,13 +147,6 @@ def negative(profile: Profile, pipeline: "WanPipeline") -> "torch.Tensor | None"
     return encode.text(pipeline, profile.enhance.negative_prompt) if _is_guided(profile) else None
 
 
-def adapter_files(profile: Profile, folder: Path) -> dict[str, str]:
-    """Fingerprint of the adapter's file of each expert."""
-    return {
-        expert.name: store.fingerprint(folder / expert.name / lora.WEIGHTS) for expert in wan.experts(profile)
-    }
-
-
 def _is_guided(profile: Profile) -> bool:
     return max(profile.enhance.guidance_low, profile.enhance.guidance_high) > 1
 
@@ -161,7 +156,7 @@ def _prompt(profile: Profile, clip: Clip) -> str:
 
 
 def _ready(profile: Profile, folder: Path) -> stage.Make[Clip]:
-    """What enhances one clip; the embeddings of prompts are kept, as many clips may share one."""
+    """What enhances one clip; each prompt is embedded once, since many clips may share it."""
     pipeline = load(profile, folder)
     text = functools.cache(functools.partial(encode.text, pipeline))
     unwanted = negative(profile, pipeline)
