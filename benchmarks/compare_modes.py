@@ -19,10 +19,11 @@ from rmkit.kit import video
 from rmkit.kit.progress import track
 from rmkit.method import encode, enhance, sampling, training
 from rmkit.method.incontext import MODES, training_mode
-from rmkit.metrics import listed as metrics
+from rmkit.metrics.psnr import psnr
+from rmkit.metrics.ssim import ssim
 from rmkit.profile import Profile
 
-METRICS = ("psnr_truth", "ssim_truth")
+METRICS = {"psnr_truth": psnr, "ssim_truth": ssim}
 TURNS = 3  # of which the fastest counts: whatever else the machine does only slows a clip down
 
 
@@ -38,8 +39,8 @@ def compare(settings: Profile) -> Table:
         paths = enhance.enhance(here, chosen, name(settings, mode))
         for clip, path in zip(track(chosen, f"{mode}: metrics"), paths, strict=True):
             row = {"method": mode, "clip": clip.id, "sequence": clip.sequence}
-            for metric in METRICS:
-                value = metrics.BY_NAME[metric].of(video.stream(path), truth.stream(settings, clip), 1)
+            for metric, compute in METRICS.items():
+                value = compute(video.stream(path), truth.stream(settings, clip))
                 rows.append(row | {"metric": metric, "value": value})
     frame = pd.DataFrame(rows).assign(options="")
     seconds = timed(settings, chosen[0])

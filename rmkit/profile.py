@@ -72,14 +72,6 @@ class Models(Settings):
     wan: str = Field(description="folder or hub name of the text-to-video pipeline")
     vace: str = Field(description="folder or hub name of the VACE pipeline")
     editor: str = Field(description="folder or hub name of the image editing pipeline")
-    features: str | None = Field(None, description="folder or hub name of DINO's ViT; null: no DINO metrics")
-    amt: str | None = Field(
-        None,
-        description="AMT-S exported as ONNX: two frames float32 [1,3,H,W] in 0..1 in, the middle one out; null: not run",
-    )
-    judge: str | None = Field(
-        None, description="folder or hub name of the offline judge; null: not measured (ours)"
-    )
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="compute type (ours)")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA when present")
     offload: bool = Field(False, description="move models to the GPU one by one (ours)")
@@ -269,9 +261,17 @@ class Profile(Settings):
     identity: Identity = Identity()
     train: Train
     enhance: Enhance = Enhance()
-    metrics: dict[str, str] = Field({}, description="models of metrics, by the metric's name: folder or file")
+    metrics: dict[str, str] = Field(
+        {},
+        description="the model of each metric that has one, by the metric's name: folder, file or hub name",
+    )
     judge: Judge = Judge()
     baselines: Baselines = Baselines()
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics(cls, value: dict[str, str]) -> dict[str, str]:
+        return {_require_file("metrics", name): model for name, model in value.items()}
 
     @property
     def layout(self) -> Layout:

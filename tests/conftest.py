@@ -109,10 +109,10 @@ def set_identity(settings: profile.Profile, **changes: object) -> profile.Profil
     return profile.Profile.model_validate(content)
 
 
-def set_model(settings: profile.Profile, which: str, folder: Path | str | None) -> profile.Profile:
-    """A profile whose model of this name is another, or none."""
-    named = settings.models.model_copy(update={which: None if folder is None else str(folder)})
-    return settings.model_copy(update={"models": named})
+def set_model(settings: profile.Profile, metric: str, folder: Path | str | None) -> profile.Profile:
+    """A profile whose model of this metric is another, or none."""
+    named = {name: model for name, model in settings.metrics.items() if name != metric}
+    return settings.model_copy(update={"metrics": named | ({metric: str(folder)} if folder else {})})
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pandas as pd
 import yaml
 from pydantic import model_validator
 
+from rmkit import metrics
 from rmkit.evaluation import statistics
 from rmkit.evaluation.statistics import Estimate
-from rmkit.metrics import listed as metrics
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Settings
 
@@ -126,7 +126,7 @@ def not_measured(frame: pd.DataFrame) -> str:
 def observed_order(frame: pd.DataFrame, metric: str = "psnr_truth") -> list[tuple[str, float]]:
     """The ablation's methods from best to worst on a metric, with their means."""
     means = [(method, statistics.mean(frame, method, metric)) for method in ORDER]
-    better = metrics.BY_NAME[metric].better
+    better = metrics.columns()[metric].better
     known = [(method, found.value) for method, found in means if found.known]
     return sorted(known, key=lambda entry: -better * entry[1])
 

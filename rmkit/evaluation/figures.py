@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from rmkit import baselines
+from rmkit import baselines, metrics
 from rmkit.baselines import Method
 from rmkit.errors import InputError
 from rmkit.evaluation import statistics
 from rmkit.kit import face_pack, store, video
 from rmkit.method import identity, objective, record, sampling, training, wan
-from rmkit.metrics import listed as metrics
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -77,7 +76,11 @@ def fidelity(profile: Profile) -> "Figure":
 
 def temporal(profile: Profile) -> "Figure":
     """Temporal metrics at 16 fps (the paper's) and on the source's distinct frames."""
-    names = [m.name for m in metrics.ALL if m.name.startswith(("temporal", "motion"))]
+    names = [
+        name
+        for name, column in metrics.columns().items()
+        if column.shown == "always" and name.startswith(("temporal", "motion"))
+    ]
     return _intervals(profile, names, columns=2)
 
 
@@ -297,7 +300,7 @@ def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure"
     known, measured = baselines.every(profile), set(frame[frame.metric.isin(names)].method)
     shown = [method for method in known if method in measured]
     for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
-        metric = metrics.BY_NAME[name]
+        metric = metrics.columns()[name]
         for y, method in enumerate(reversed(shown)):
             found = statistics.mean(frame, method, name)
             if found.known:

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from rmkit import baselines
+from rmkit import baselines, metrics
 from rmkit.errors import InputError
 from rmkit.evaluation import claims, figures, sheets, statistics, tables, typeset
 from rmkit.evaluation.typeset import Table
 from rmkit.kit import machine, store
 from rmkit.method import identity, sampling
 from rmkit.method.sampling import Clip
-from rmkit.metrics import listed as metrics
 from rmkit.profile import Profile, ours
 
 SHEETS = 8  # clips shown
@@ -124,7 +123,7 @@ def _outcome(profile: Profile, frame: pd.DataFrame, table: Table) -> str:
     lines = [typeset.markdown(table)]
     labels = {name: method.label for name, method in baselines.every(profile).items()}
     for metric in ("psnr_truth", "ssim_truth", "dino"):
-        label, order = metrics.BY_NAME[metric].label, claims.observed_order(frame, metric)
+        label, order = metrics.columns()[metric].label, claims.observed_order(frame, metric)
         if not order and metric == "dino":
             continue  # the note under the table says why
         if not order:

@@ -11,15 +11,12 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from rmkit import baselines
-from rmkit.baselines import Method
+from rmkit import baselines, metrics
 from rmkit.errors import InputError
-from rmkit.evaluation import claims, evaluate, statistics
+from rmkit.evaluation import claims, statistics
 from rmkit.evaluation.statistics import Estimate
 from rmkit.evaluation.typeset import Table, cell, latex, markdown
-from rmkit.metrics import gpt_rs
-from rmkit.metrics import listed as metrics
-from rmkit.metrics.listed import Metric
+from rmkit.metrics import Column
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
 
@@ -81,16 +78,7 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, names
         "Mean over clips [95 % interval, resampled by sequence]; bold: better than every other method's by more than "
         "the interval of their difference (input, ceiling and truth do not compete); "
         f"{measured(frame).sequence.nunique()} sequences. Sharpness is to be near the truth's, not high.",
-        "Motion Smoothness (flow interpolator): VBench's arithmetic with an optical-flow interpolator (DIS) in place of AMT-S; "
-        "not comparable with VBench's own numbers. `distinct`: on the source's frames, without the repetition "
-        "from 8 to 16 fps; the others at 16 fps, as in the paper.",
-        ""
-        if PAPERS_METRICS["motion_smoothness"] in set(frame.metric)
-        else f"Motion Smoothness (AMT-S), the paper's: {evaluate.why_no_amt(profile)}",
-        _compared(profile, frame),
-        _judged(profile, frame),
-        _judged_offline(profile, frame),
-        _recognised(profile, frame),
+        *_notes(profile, frame),
     ]
     if "per_frame" in names:
         notes.append("Per-frame editing: on some of the clips only; compare by the paired differences.")
@@ -101,7 +89,7 @@ def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, names
     return Table(name, title, header, rows, pd.DataFrame(data), notes, bold)
 
 
-def _best(frame: pd.DataFrame, metric: Metric, names: Sequence[str], bounds: set[str]) -> str | None:
+def _best(frame: pd.DataFrame, metric: Column, names: Sequence[str], bounds: set[str]) -> str | None:
     """The method that is better than every other one by more than chance, or None where there is none.
 
     Input, ceiling and truth stand in a table to be compared with; they do not compete.
@@ -217,7 +205,7 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
         if value is not None
     ]
     for number, method, metric, value in known:
-        if method not in baselines.every(profile) or metric not in metrics.BY_NAME:
+        if method not in baselines.every(profile) or metric not in metrics.columns():
             raise InputError(f"{PAPER}: {number} has {method}, {metric}, and one of them is not known here.")
         if not isinstance(value, int | float):
             raise InputError(f"{PAPER}: {number}, {method}, {metric} is {value!r} and must be a number.")
@@ -226,9 +214,9 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
     rows, data = [], []
     for number, method, named, value in known:
         metric = PAPERS_METRICS.get(named, named)
-        found, label = statistics.mean(frame, method, metric), metrics.BY_NAME[metric].label
+        found, label = statistics.mean(frame, method, metric), metrics.columns()[metric].label
         gap = f"{found.value - value:+.4g}".replace("-", "−") if found.known else "n/a"
-        ours = cell(found, metric, _missing(profile, frame, method, metrics.BY_NAME[metric]))
+        ours = cell(found, metric, _missing(profile, frame, method, metrics.columns()[metric]))
         rows.append([number, baselines.every(profile)[method].label, label, f"{value:g}", ours, gap])
         ids = {"profile": profile.name, "table": number, "method": method, "metric": metric, "paper": value}
         data.append(ids | _columns({"ours": found}))
@@ -253,34 +241,20 @@ def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-def _missing(profile: Profile, frame: pd.DataFrame, method: str, metric: Metric | None = None) -> str:
+def _missing(profile: Profile, frame: pd.DataFrame, method: str, metric: Column | None = None) -> str:
     """What stands in an empty cell: a metric that does not apply, or a method or metric that was not run."""
     if not frame.method.eq(method).any():
         return why_no_row(profile, method).split(":")[0]
     if metric is None or frame.metric.eq(metric.name).any():
         return "n/a"
-    return _unmeasured(profile, metric).split(":")[0]
-
-
-def _unmeasured(profile: Profile, metric: Metric) -> str:
-    """Why metrics.csv has no row of a metric: 'not run' or 'n/a', a colon, and the reason."""
-    if metric in metrics.JUDGED + metrics.SPREADS:
-        return evaluate.why_no_ratings(profile) or Method.no_row
-    if metric in metrics.FEATURES:
-        return evaluate.why_no_features(profile)
-    if metric in metrics.OFFLINE:
-        return evaluate.why_no_offline(profile)
-    if metric in metrics.FACES:
-        nothing = "n/a: no face was found in any render, or 05_evaluation has not run since the face model was named."
-        return evaluate.why_no_faces(profile) or nothing
-    return "n/a: this data has no truth."
+    return metrics.metric_of(metric.name).why_no_row(profile).split(":")[0]
 
 
 def why_no_row(profile: Profile, method: str) -> str:
     """Why a method has no row in metrics.csv: 'not run' or 'n/a', a colon, and the reason."""
     found = baselines.every(profile)[method]
     if method == "real":
-        return evaluate.why_no_ratings(profile) or found.no_row
+        return metrics.metric_of("gpt_rs").why_not(profile) or found.no_row
     return found.why_not(profile) or found.no_row
 
 
@@ -290,61 +264,13 @@ def _reasons(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> lis
     return [f"{baselines.every(profile)[method].label}: {why_no_row(profile, method)}" for method in empty]
 
 
-def _compared(profile: Profile, frame: pd.DataFrame) -> str:
-    """Which model's features DINO compares and how, or why there are none."""
-    asked = frame[frame.metric.isin([metric.name for metric in metrics.FEATURES])]
-    if asked.empty:
-        return f"DINO: {_unmeasured(profile, metrics.FEATURES[0])}"
-    return (
-        f"DINO (4.1), {_options(asked)}: l2 between the CLS tokens, mean over all frames; `patches`: between patch tokens, mean "
-        "over places; `keys`: between the cosines of the last layer's keys with one another (root mean square)."
-    )
-
-
-def _options(rows: pd.DataFrame) -> str:
-    """What the values of these rows depend on beside the clip."""
-    return "; ".join(text.replace(";", ", ") for text in rows.options.unique())
-
-
-def _recognised(profile: Profile, frame: pd.DataFrame) -> str:
-    """What ArcFace was measured with and on how many clips, or why it was not."""
-    asked = frame[frame.metric == "arcface_coverage"]
-    if asked.empty:
-        return f"ArcFace: {_unmeasured(profile, metrics.FACES[0])}"
-    identity = profile.identity
-    count, of = asked["clip"].nunique(), measured(frame)["clip"].nunique()
-    return (
-        f"ArcFace by {asked.options.iloc[0].replace(';', ', ')}, against the render, on the {count} of {of} clips whose "
-        f"render has a face; faces matched by overlap (IoU of {identity.iou_gate:g} or more), detector at "
-        f"{identity.det_size} pixels. `midpoints`: five frames without the ends, which are anchors. Of an unmatched "
-        "face nothing is known but that it lowers `Faces matched`: read the two together."
-    )
-
-
-def _judged(profile: Profile, frame: pd.DataFrame) -> str:
-    """Who gave the ratings and how far repeats differ, or why there are none."""
-    asked = frame[frame.metric.isin([metric.name for metric in metrics.JUDGED])]
-    if asked.empty:
-        return f"GPT-RS: {_unmeasured(profile, metrics.JUDGED[0])}"
-    parts = [f"GPT-RS, 1 to 10 (C.1): {text.replace(';', ', ')}" for text in asked.options.unique()]
-    for metric in metrics.SPREADS:
-        values = frame[frame.metric == metric.name].value
-        if len(values):
-            parts.append(
-                f"{metric.label}: repeats of a clip differ by {values.mean():.2f} (standard deviation)"
-            )
-    return "; ".join(parts) + "."
-
-
-def _judged_offline(profile: Profile, frame: pd.DataFrame) -> str:
-    """What the offline judge is and is not, or why there is none."""
-    asked = frame[frame.metric.isin([metric.name for metric in metrics.OFFLINE])]
-    if asked.empty:
-        return f"Offline judge: {_unmeasured(profile, metrics.OFFLINE[0])}"
-    return (
-        f"Offline judge (ours, not GPT-RS and not comparable with it), {_options(asked)}: 1 + 9 x the probability, by a small "
-        "classifier trained on other scenes of the diorama, that a frame is of its truth rather than of its render."
-    )
+def _notes(profile: Profile, frame: pd.DataFrame) -> list[str]:
+    """What each metric says of its values, or why there are none."""
+    notes = []
+    for metric in metrics.every():
+        names = [column.name for column in metric.columns]
+        notes.append(metric.note(profile, measured(frame)[measured(frame).metric.isin(names)]))
+    return [note for note in notes if note]
 
 
 def _columns(estimates: dict[str, Estimate]) -> dict[str, float | int | str]:
@@ -360,4 +286,4 @@ def _columns(estimates: dict[str, Estimate]) -> dict[str, float | int | str]:
 
 def measured(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of the validation clips: all but the real footage's."""
-    return frame[frame.method != gpt_rs.REAL]
+    return frame[frame.method != "real"]

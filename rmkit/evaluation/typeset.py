@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from rmkit import metrics
 from rmkit.evaluation.statistics import Estimate
-from rmkit.metrics import listed as metrics
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
-DIGITS = {
-    "psnr_truth": 2,
-    "sharpness": 0,
-    "ssim_truth": 3,
-    **dict.fromkeys(("dino", "dino_patch", "dino_truth"), 3),
-    **dict.fromkeys((metric.name for metric in metrics.FACES), 3),
-    **dict.fromkeys(("gpt_rs", "gpt_rs_ref", "offline_judge"), 2),
-}  # else 4
 LATEX = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
@@ -58,7 +50,7 @@ def cell(
     """'value [low, high]', or why there is none."""
     if not estimate.known:
         return missing
-    digits = 2 if ratio else DIGITS.get(metric, 4)
+    digits = 2 if ratio else metrics.columns()[metric].digits
     sign = "+" if signed else ""
 
     def number(value: float) -> str:

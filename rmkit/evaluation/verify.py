@@ -14,39 +14,18 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from rmkit import baselines, metrics
 from rmkit import profile as profiles
+from rmkit.baselines import real
 from rmkit.errors import InputError
 from rmkit.evaluation import statistics
 from rmkit.kit import store
-from rmkit.metrics import gpt_rs
-from rmkit.metrics import listed as metrics
 from rmkit.profile import Profile
 
 # Two runs differ by the square root of 2 more than each does from their mean, and a few seeds may show too little: 6 is
 # 4.2 deviations of a difference, 2 % by chance with 4 runs and 0.5 % with 7 (Student's t).
 MULTIPLE = 6
 FEWEST = 2  # runs beside the reference
-# Without randomness: what they leave between two runs is arithmetic alone, so the floor is their tolerance.
-FIXED = ("render", "blur", "vae_ceiling", "truth")
-# Except in what a judge says of them.
-RATED = tuple(metric.name for metric in metrics.JUDGED + metrics.SPREADS)
-# Numerical noise. Six times and more what another convolution kernel changes in the VAE's ceiling, where single pixels
-# round the other way: 3e-5 dB, SSIM 2e-7, edge F1 3e-4, 1e-7 of the temporal metrics, 4e-4 of sharpness.
-FLOORS = {
-    "psnr_truth": 0.01,
-    "ssim_truth": 1e-4,
-    "edge_f1": 2e-3,
-    **dict.fromkeys(
-        (m.name for m in metrics.ALL + metrics.AMT if m.name.startswith(("temporal", "motion"))), 2e-5
-    ),
-    "sharpness": 0.1,
-    **dict.fromkeys((m.name for m in metrics.FACES), 1e-3),
-    **dict.fromkeys((m.name for m in metrics.FEATURES), 1e-2),
-    **dict.fromkeys((m.name for m in metrics.OFFLINE), 0.05),
-    **dict.fromkeys(RATED, 0.01),
-}
-# A face that nobody matched has no cosine; `arcface_coverage`, which every clip with a face has, counts it.
-MAY_LACK = tuple(metric.name for metric in metrics.FACES if metric.name != "arcface_coverage")
 MEAN = "the mean"
 COLUMNS = ["method", "metric", "tolerance", "clip_tolerance", "seeds"]
 # Settings that may differ between runs that are compared: where and how fast, not what.
@@ -78,8 +57,8 @@ def verify(profile: Profile) -> int:
     _require_settings(profile, folder / "profile.yaml")
     found = statistics.load(profile)
     # Ratings of a judge that the shipped run did not have, and of the user's own footage, have no counterpart.
-    unshipped = found.metric.isin(RATED) & ~found.metric.isin(expected.metric)
-    found = found[~unshipped & (found.method != gpt_rs.REAL)]
+    unshipped = found.metric.isin(_rated()) & ~found.metric.isin(expected.metric)
+    found = found[~unshipped & (found.method != real.Real.name)]
     _require_comparable(expected, found, str(profile.layout.metrics))
     reference, here = _values(expected), _values(found)
     lone, far = unmatched(reference, here), differences(reference, here, tolerances)
@@ -126,7 +105,7 @@ def differences(reference: pd.Series, here: pd.Series, tolerances: pd.DataFrame)
 
 def unmatched(reference: pd.Series, here: pd.Series) -> list[str]:
     """Methods, then their metrics, then clips, that only one of the two has: a sentence each."""
-    sentences = []
+    sentences, columns = [], metrics.columns()
     for side, a, b in (("only in the reference", reference, here), ("only here", here, reference)):
         methods, pairs = set(b.index.unique("method")), _pairs(b)
         lone: dict[tuple[str, ...], list[str]] = {}
@@ -135,7 +114,7 @@ def unmatched(reference: pd.Series, here: pd.Series) -> list[str]:
                 lone[(method,)] = []
             elif (method, metric) not in pairs:
                 lone[method, metric] = []
-            elif metric not in MAY_LACK:
+            elif metric not in columns or not columns[metric].optional:
                 lone.setdefault((method, metric), []).append(clip)
         for key, clips in lone.items():
             some = f" for {len(clips)} clips, {clips[0]} the first" if clips else ""
@@ -148,8 +127,9 @@ def spread(profile: Profile, folders: Sequence[Path]) -> int:
 
     Tolerance of a mean over clips: MULTIPLE standard deviations over the runs, the reference among them; of a clip's
     value: as many of the clip that varies most. A mean is never taken as steadier than clips that vary on their own
-    would make it. Neither is below FLOORS, and of methods without randomness it is FLOORS. Raises InputError for fewer
-    than FEWEST runs, runs of other clips or metrics, one given twice, and FIXED methods that differ.
+    would make it. Neither is below the metric's floor, numerical noise; of methods without randomness it is the floor.
+    Raises InputError for fewer than FEWEST runs, runs of other clips or metrics, one given twice, and methods without
+    randomness that differ.
     """
     if len(folders) < FEWEST:
         raise InputError(f"a spread needs {FEWEST} runs or more beside the reference; {len(folders)} given.")
@@ -169,8 +149,9 @@ def spread(profile: Profile, folders: Sequence[Path]) -> int:
         if runs[a].equals(runs[b]):
             raise InputError(f"{a} and {b} hold the same values: each run needs a seed of its own.")
     rows = []
+    fixed = {name for name, method in baselines.every(profile).items() if method.fixed}
     for (method, metric), values in pd.concat(runs, axis=1).groupby(level=["method", "metric"], sort=False):
-        rows.append((method, metric, *_tolerance(method, metric, values), len(runs)))
+        rows.append((method, metric, *_tolerance(method, metric, values, method in fixed), len(runs)))
     folder = profile.layout.reference
     settings = profile.model_dump(mode="json", exclude=FREE)
     store.write_text(folder / "profile.yaml", yaml.safe_dump(settings, sort_keys=False))
@@ -179,12 +160,12 @@ def spread(profile: Profile, folders: Sequence[Path]) -> int:
     return 0
 
 
-def _tolerance(method: str, metric: str, values: pd.DataFrame) -> tuple[float, float]:
+def _tolerance(method: str, metric: str, values: pd.DataFrame, is_fixed: bool) -> tuple[float, float]:
     """Tolerance of the mean and of a clip, from values [clips, runs]; spread's docstring has the rule."""
-    if metric not in FLOORS:
+    if metric not in metrics.columns():
         raise InputError(f"{method}, {metric}: there is no such metric in this version of the kit.")
-    floor = FLOORS[metric]
-    if method in FIXED and metric not in RATED:
+    floor = metrics.columns()[metric].floor
+    if is_fixed and metric not in _rated():
         if (values.max(axis=1) - values.min(axis=1)).max() > floor:
             raise InputError(
                 f"{method}, {metric} differs between these runs and knows no seed: they are of different settings or data."
@@ -197,6 +178,11 @@ def _tolerance(method: str, metric: str, values: pd.DataFrame) -> tuple[float, f
     if not np.isfinite([mean, clip]).all():
         raise InputError(f"{method}, {metric} is not a finite number in every run: its spread is not known.")
     return tuple(float(f"{max(floor, value):.4g}") for value in (mean, clip))
+
+
+def _rated() -> set[str]:
+    """The columns of metrics that ask a judge, whose answers vary even where the video does not."""
+    return {column.name for metric in metrics.every() if metric.rates_real for column in metric.columns}
 
 
 def _apart(a: float, b: float, tolerance: float) -> bool:

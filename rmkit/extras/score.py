@@ -1,30 +1,25 @@
 """Scoring: a user's own renders and what was made of them, by every metric that needs neither a truth nor a judge.
 
 Reads two folders of mp4 files of the same names; writes a csv of metrics.csv's form, and on the way
-results/<profile>/scored/<outputs>/<clip>.json, so that it resumes. Of the profile it takes the face model, the feature
-model, AMT-S and the device; sizes are the clips' own. The offline judge is left out: it knows one world and one size.
+results/<profile>/scored/<outputs>/metrics/, so that it resumes. Of the profile it takes the metrics' models and the device;
+sizes are the clips' own.
 """
 
-import functools
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from rmkit import metrics
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, statistics, typeset
-from rmkit.kit import face_pack, models, store, video
+from rmkit.kit import store, video
 from rmkit.kit.progress import track
-from rmkit.method import faces, sampling
-from rmkit.metrics import arcface, features
-from rmkit.metrics import listed as metrics
-from rmkit.metrics.dino import FeatureModel, compare
-from rmkit.metrics.motion_smoothness_amt import Amt
+from rmkit.method import sampling
+from rmkit.metrics import Subject
 from rmkit.profile import Profile
 
-VERSION = 1
 FEWEST = 3  # distinct frames, of Motion Smoothness
-FEATURES = tuple(metric for metric in metrics.FEATURES if metric.against == "render")
 
 
 @dataclass(frozen=True)
@@ -51,70 +46,46 @@ def score(profile: Profile, renders: Path, outputs: Path, out: Path | None = Non
     name = outputs.resolve().name
     target = _writable(out or profile.layout.scored / f"{name}.csv")
     pairs = [_pair(a, b, repeats) for a, b in track(files, "checking")]
-    sized = [_sized(profile, pair) for pair in pairs]
-    if profile.identity.model_pack:
-        face_pack.check(profile)
-    for which in ("features", "amt"):
-        if getattr(profile.models, which):
-            for settings in sized:
-                models.check(settings, which)
-    model, rows = None, []
-    amt = functools.cache(functools.partial(models.load_amt, profile))
-    for settings, pair in track(list(zip(sized, pairs, strict=True)), "metrics"):
-        part = profile.layout.scored / name / f"{pair.name}.json"
-        recipe = _recipe(profile, pair, repeats)
-        if not store.is_done(part, recipe):
-            if profile.models.features and model is None:
-                model = features.load(settings)
-            with store.writing(part, recipe) as temporary:
-                temporary.write_text(
-                    json.dumps(list(_measure(profile, pair, model, amt, repeats)), indent=1) + "\n"
-                )
-        common = {"profile": profile.name, "clip": pair.name, "sequence": pair.name, "subsets": ""}
-        common["commit"] = store.read_sidecar(part).get("commit", "unknown")
-        for row in json.loads(part.read_text()):
-            rows.append(common | row | {"artefact": store.fingerprint(pair.paths[row["method"]])})
+    own = [metric for metric in metrics.every() if metric.own_clips]
+    for metric in own:
+        if metric.why_not(profile) is None:
+            for height, width in {(pair.height, pair.width) for pair in pairs}:
+                metric.check(profile, height, width)
+    subjects = [
+        subject for pair in pairs for subject in _subjects(pair, profile.layout.scored / name, repeats)
+    ]
+    wanted = {c.name for metric in own for c in metric.columns if repeats > 1 or not c.distinct}
+    rows = evaluate.measure(profile, subjects, wanted)
     rows.sort(key=lambda row: (row["method"] == "output", row["clip"]))
     evaluate.write(target, rows)
     _show(profile, target, repeats)
     return target
 
 
-def _measure(
-    profile: Profile, pair: Pair, model: FeatureModel | None, amt: Callable[[], Amt], repeats: int
-) -> Iterator[dict[str, str | float]]:
-    """Rows of one pair: the render's own values, then the output's; frames are streamed."""
-    render, output = (pair.paths[method] for method in ("render", "output"))
-    for method, path in pair.paths.items():
-        for metric in _chosen(repeats):
-            if metric.against != method:
-                other = video.stream(render) if metric.against else None
-                value = metric.of(video.stream(path), other, repeats)
-                yield {"method": method} | evaluate.entry(metric.name, value)
-    if profile.models.amt:
-        for method, path in pair.paths.items():
-            values = evaluate.by_amt(
-                amt, _chosen(repeats, metrics.AMT), functools.partial(video.stream, path), repeats
-            )
-            for name, value in values.items():
-                yield {"method": method} | evaluate.entry(name, value, evaluate.amt_options(profile))
-    if profile.identity.model_pack:
-        analysis, wanted = face_pack.load(profile), faces.linspace(pair.frames) + faces.midpoints(pair.frames)
-        found = [
-            face_pack.find(analysis, video.stream(path), sorted(set(wanted))) for path in (render, output)
-        ]
-        pack = {"pack": Path(profile.identity.model_pack).name}
-        for name, value in arcface.arcface(*found, pair.frames, profile.identity.iou_gate).items():
-            yield {"method": "output"} | evaluate.entry(name, value, pack)
-    if model:
-        streams = {method: video.stream(path) for method, path in pair.paths.items()}
-        for name, value in compare(model, streams, {"output": FEATURES})["output"].items():
-            yield {"method": "output"} | evaluate.entry(name, value, features.options(profile))
-
-
-def _chosen(repeats: int, of: Sequence[metrics.Metric] = metrics.ALL) -> list[metrics.Metric]:
-    """Metrics of frames alone; those of distinct frames only where frames are repeated."""
-    return [m for m in of if m.against != "truth" and (repeats > 1 or not m.distinct)]
+def _subjects(pair: Pair, folder: Path, repeats: int) -> list[Subject]:
+    """The render alone, then the output beside it; frames are streamed, so that length costs no memory."""
+    streams = {side: partial(video.stream, path) for side, path in pair.paths.items()}
+    inputs = {side: store.fingerprint(path) for side, path in pair.paths.items()}
+    return [
+        Subject(
+            method=method,
+            clip=pair.name,
+            frames={side: streams[of] for side, of in sides.items()},
+            inputs={side: inputs[of] for side, of in sides.items()},
+            source_frames=(),
+            count=pair.frames,
+            times=repeats,
+            height=pair.height,
+            width=pair.width,
+            sequence=pair.name,
+            subsets=(),
+            folder=folder,
+        )
+        for method, sides in (
+            ("render", {"output": "render"}),
+            ("output", {"output": "output", "render": "render"}),
+        )
+    ]
 
 
 def _matched(renders: Path, outputs: Path) -> list[tuple[Path, Path]]:
@@ -166,38 +137,15 @@ def _writable(path: Path) -> Path:
     return path
 
 
-def _sized(profile: Profile, pair: Pair) -> Profile:
-    """The profile with the pair's size, which the feature model's patches must divide."""
-    size = profile.clips.model_copy(update={"height": pair.height, "width": pair.width})
-    return profile.model_copy(update={"clips": size})
-
-
-def _recipe(profile: Profile, pair: Pair, repeats: int) -> store.Recipe:
-    identity, named = profile.identity, profile.models.features
-    found = ("det_size", "det_thresh", "iou_gate")
-    settings = {
-        "metrics": {m.name: dict(m.options) for m in _chosen(repeats)},
-        "repeats": repeats,
-        "faces": {key: getattr(identity, key) for key in found} if identity.model_pack else None,
-    }
-    revisions = [
-        face_pack.fingerprint(profile) if identity.model_pack else "",
-        models.fingerprint(profile, "features") if named else "",
-        *([models.fingerprint(profile, "amt")] if profile.models.amt else []),
-    ]
-    inputs = {method: store.fingerprint(path) for method, path in pair.paths.items()}
-    return store.Recipe("score", VERSION, settings, inputs, model="/".join(revisions))
-
-
 def _show(profile: Profile, path: Path, repeats: int) -> None:
     """Print the means over clips with their 95 % intervals, and what was not measured."""
     frame = statistics.read(path)
     names = set(frame.metric)
     print(f"{path}: {frame['clip'].nunique()} clips, mean [95 % interval]")
     print(f"  {'':42} {'render':>26} {'output':>26}")
-    for metric in (m for m in metrics.BY_NAME.values() if m.name in names):
-        means = (statistics.mean(frame, method, metric.name) for method in ("render", "output"))
-        print(f"  {metric.label:42}", *(f"{typeset.cell(mean, metric.name):>26}" for mean in means))
+    for column in (column for column in metrics.columns().values() if column.name in names):
+        means = (statistics.mean(frame, method, column.name) for method in ("render", "output"))
+        print(f"  {column.label:42}", *(f"{typeset.cell(mean, column.name):>26}" for mean in means))
     for line in _left_out(profile, names, repeats):
         print(f"  {line}")
 
@@ -206,10 +154,8 @@ def _left_out(profile: Profile, names: set[str], repeats: int) -> Sequence[str]:
     lines = []
     if repeats == 1:
         lines.append("Distinct frames: not measured; --repeats says how often each source frame is shown.")
-    if "arcface_coverage" not in names:
-        lines.append(f"ArcFace: {evaluate.why_no_faces(profile) or 'n/a: no face was found in any render.'}")
-    if not profile.models.amt:
-        lines.append(f"Motion Smoothness (AMT-S): {evaluate.why_no_amt(profile)}")
-    if reason := features.why_not(profile):
-        lines.append(f"DINO: {reason}")
+    for metric in metrics.every():
+        truthless = [column for column in metric.columns if column.against != "truth"]
+        if metric.own_clips and truthless and names.isdisjoint(column.name for column in truthless):
+            lines.append(f"{metric.label}: {metric.why_no_row(profile)}")
     return lines

@@ -1,8 +1,8 @@
 """Loading: the pipelines of a profile, from folders or hub names, on its device and in its type.
 
-Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2) and 4.1 (DINO, AMT-S), and the offline judge.
-Reads model folders, which weights.py finds and checks; writes nothing. A VACE folder may hold its own transformer
-only: the parts it lacks are those of the Wan folder.
+Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2); a metric loads its own. Reads model folders,
+which weights.py finds and checks; writes nothing. A VACE folder may hold its own transformer only: the parts it lacks are
+those of the Wan folder.
 """
 
 import sys
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from rmkit.errors import InputError
 from rmkit.kit import store, weights
 from rmkit.kit.weights import Role as Which
-from rmkit.paths import resolve
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -27,16 +26,9 @@ if TYPE_CHECKING:
         WanVACEPipeline,
     )
 
-    from rmkit.metrics.motion_smoothness_amt import Amt
-
+NAMED: tuple[Which, ...] = ("wan", "vace", "editor")  # what every profile names
 TEXT_TOKENS = 512  # Wan's text length
 DEFAULT_AREA = 1024 * 1024  # pixels at which QwenImageEditPipeline works
-
-
-def named(profile: Profile) -> tuple[Which, ...]:
-    """The models a run of the profile loads; those of metrics (DINO, AMT-S, offline judge) where the profile has them."""
-    optional: tuple[Which, ...] = ("features", "amt", "judge")
-    return ("wan", "vace", "editor", *(which for which in optional if getattr(profile.models, which)))
 
 
 def device(profile: Profile) -> "torch.device":
@@ -83,16 +75,9 @@ def generator(seed: int) -> "torch.Generator":
 def check(profile: Profile, which: Which) -> None:
     """Raise InputError unless the model is complete on disk (or on the hub, and the hub is reachable).
 
-    Reads headers only: every part of model_index.json is there, no weight file missing or truncated. (AMT-S, a small
-    one, is loaded.)
+    Reads headers only: every part of model_index.json is there, no weight file missing or truncated.
     """
     device(profile)
-    if which == "features":
-        return _check_features(profile)
-    if which == "judge":
-        return _check_judge(profile)
-    if which == "amt":
-        return load_amt(profile).require_size(profile.clips.height, profile.clips.width)
     weights.pipeline_folder(profile, which)
     if which == "vace" and weights.lacking(profile):
         weights.pipeline_folder(profile, "wan")
@@ -100,13 +85,6 @@ def check(profile: Profile, which: Which) -> None:
 
 def fingerprint(profile: Profile, which: Which) -> str:
     """Content hash of all that loading `which` reads; for a hub name its commit."""
-    if which in ("features", "judge"):
-        return weights.single_fingerprint(*weights.name_of(profile, which))
-    if which == "amt":
-        file = _amt_file(profile)
-        # Where torch's exporter puts weights, unless told otherwise.
-        data = file.with_name(f"{file.name}.data")
-        return "+".join(store.fingerprint(part) for part in (file, data) if part.is_file())
     root, commit = weights.pipeline_folder(profile, which)
     own = commit or weights.content(root)
     if which == "vace" and weights.lacking(profile):
@@ -168,13 +146,6 @@ def load_editor(profile: Profile) -> "QwenImageEditPipeline":
     pipeline = getattr(diffusers, name).from_pretrained(**arguments)
     _check_template(pipeline)
     return _place(profile, pipeline)
-
-
-def load_amt(profile: Profile) -> "Amt":
-    """The interpolator of VBench's Motion Smoothness (paper, 4.1); raises InputError when its file cannot serve."""
-    from rmkit.metrics.motion_smoothness_amt import Amt
-
-    return Amt(_amt_file(profile), device(profile).type == "cpu")
 
 
 def set_flow_shift(pipeline: "WanPipeline | WanVACEPipeline", shift: float) -> None:
@@ -246,50 +217,6 @@ def speed_up_convolutions(vae: "ModelMixin") -> None:
             conv._conv_forward = lambda x, weight, bias, options=options: torch.mkldnn_convolution(
                 x, weight, bias, *options
             )
-
-
-def _check_features(profile: Profile) -> None:
-    """A DINO of another class would load with random weights, and a patch that does not fit would cut the frame."""
-    name, config = weights.single_config("models.features", profile.models.features)
-    kind, patch, size = config.get("model_type"), config.get("patch_size", 16), profile.clips
-    if kind != "vit":
-        raise InputError(
-            f"models.features: {name} is a '{kind}' and must be a 'vit', as facebook/dino-vitb16 is."
-        )
-    if size.height % patch or size.width % patch:
-        raise InputError(
-            f"models.features: {name} sees patches of {patch}x{patch} pixels, which do not divide clips "
-            f"of {size.height}x{size.width}."
-        )
-
-
-def _amt_file(profile: Profile) -> Path:
-    file = resolve(profile.models.amt)
-    if not file.is_file():
-        raise InputError(
-            f"models.amt is {profile.models.amt}, and {file} is no file: export AMT-S to ONNX, or set it to null."
-        )
-    return file
-
-
-def _check_judge(profile: Profile) -> None:
-    """A classifier of other things, or of frames of another size, would give numbers that mean nothing."""
-    name, config = weights.single_config("models.judge", profile.models.judge)
-    labels, known = config.get("id2label"), config.get("calibration")
-    numbers = [known.get(key) for key in ("slope", "offset")] if isinstance(known, dict) else [None]
-    if labels != {"0": "render", "1": "truth"} or not all(
-        isinstance(value, int | float) for value in numbers
-    ):
-        raise InputError(
-            f"models.judge: {name} is no judge: its config.json must name the classes render and truth and hold a "
-            "calibration, as data/diorama/train_judge.py writes it."
-        )
-    size = [profile.clips.height, profile.clips.width]
-    if config.get("frame_size") != size:
-        raise InputError(
-            f"models.judge: {name} is calibrated for frames of {config.get('frame_size')} pixels and the profile's "
-            f"clips have {size}: train one for them, or set models.judge to null."
-        )
 
 
 def _arguments(profile: Profile, which: Which) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rmkit.kit import store
 from rmkit.paths import resolve
 from rmkit.profile import Profile
 
-Role = Literal["wan", "vace", "editor", "features", "amt", "judge", "lucy_edit"]
+Role = Literal["wan", "vace", "editor", "lucy_edit"]
 SHARED = ("vae", "text_encoder", "tokenizer")  # of VACE with Wan
 
 

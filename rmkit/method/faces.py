@@ -50,16 +50,16 @@ def midpoints(frames: int) -> list[int]:
 
 def of_video(
     profile: Profile,
-    path: Path,
+    fingerprint: str,
     frames: Callable[[], Iterator[np.ndarray]],
     wanted: Iterable[int],
     kept: Path,
     source_frames: tuple[int, ...] = (),
 ) -> Faces:
-    """Faces in the `wanted` frames of the video at `path`, from `kept` when they have been found before.
+    """Faces in the `wanted` frames of a video, from `kept` when they have been found before.
 
-    frames: opens the stream, uint8 [H, W, 3] RGB; source_frames: of the clip, where the file holds a whole sequence.
-    Raises InputError when the pack cannot be used or the video is too short.
+    fingerprint: of the video's file; frames: opens the stream, uint8 [H, W, 3] RGB; source_frames: of the clip, where the
+    file holds a whole sequence. Raises InputError when the pack cannot be used or the video is too short.
     """
     numbers = sorted(set(wanted))
     identity = profile.identity
@@ -72,7 +72,7 @@ def of_video(
             "frames": numbers,
             "source_frames": source_frames,
         },
-        inputs={"video": store.fingerprint(path)},
+        inputs={"video": fingerprint},
         model=face_pack.fingerprint(profile),
     )
     ready = functools.partial(_ready, profile, numbers)

@@ -79,8 +79,8 @@ def likeness(profile: Profile, clip: Clip) -> Likeness:
     found = []
     for method, path in sides.items():
         kept = profile.layout.faces / method / f"{clip.id}.npz"
-        frames = partial(video.stream, path)
-        found.append(faces.of_video(profile, path, frames, wanted, kept, clip.source_frames))
+        frames, fingerprint = partial(video.stream, path), store.fingerprint(path)
+        found.append(faces.of_video(profile, fingerprint, frames, wanted, kept, clip.source_frames))
     return faces.compare(*found, wanted, profile.identity.iou_gate)
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from rmkit.kit import weights
+from rmkit.profile import Profile
+
 if TYPE_CHECKING:
     import pandas as pd
-
-    from rmkit.profile import Profile
 
 ORDER = (
     *("psnr", "ssim", "edge_f1", "temporal_flickering", "motion_smoothness", "sharpness"),
@@ -37,7 +38,9 @@ class Column:
     unit: str
     better: Literal[1, -1, 0]  # 1: higher is better, -1: lower, 0: neither (compare with a reference)
     digits: int = 4  # decimals in the tables
-    floor: float = 0.0  # the least tolerance of `verify`, in the column's unit
+    # The least tolerance of `verify`, in the column's unit: numerical noise. Six times and more what another convolution
+    # kernel changes in the VAE's ceiling: 3e-5 dB, SSIM 2e-7, edge F1 3e-4, temporal metrics 1e-7, sharpness 4e-4.
+    floor: float = 0.0
     against: Literal["truth", "render"] | None = None  # what the output is compared with
     with_itself: bool = False  # measured of the render, too, where it is compared with the render
     distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
@@ -81,7 +84,7 @@ class Metric:
     needs_model = False  # `profile.metrics[<name>]` says where it is
     own_clips = True  # False: not for folders of a user's own
     last = False  # measured after all others, since it may stop
-    rates_real = False  # measured of real footage, too
+    rates_real = False  # a judge, which rates real footage, too, and varies where the video does not
 
     @property
     def name(self) -> str:
@@ -89,51 +92,62 @@ class Metric:
         return type(self).__module__.rpartition(".")[2]
 
     @property
+    def key(self) -> str:
+        """Where the profile names its model."""
+        return f"metrics.{self.name}"
+
+    @property
     def label(self) -> str:
         """How it is named in sentences."""
         return self.columns[0].label
 
-    def model(self, profile: "Profile") -> str | None:
+    def model(self, profile: Profile) -> str | None:
         """The folder, file or hub name of its model, as the profile names it."""
         return profile.metrics.get(self.name)
 
-    def why_not(self, profile: "Profile", missing: Sequence[Subject] | None = None) -> str | None:
+    def place(self, profile: Profile) -> tuple[str, str | None]:
+        """(folder, None) or (hub name, commit) of its model in transformers' format; InputError unless it is whole."""
+        return weights.single(self.key, self.model(profile))
+
+    def why_not(self, profile: Profile, missing: Sequence[Subject] | None = None) -> str | None:
         """Why it is not run ('not run', a colon, and the reason), or None where it is.
 
-        missing: the subjects that have no value yet; None: all that a run of the profile has.
+        missing: the subjects that have no value yet, maybe none; None: all that a run of the profile has.
         """
         if self.needs_model and not self.model(profile):
-            return f"not run: metrics.{self.name} of this profile names no model."
+            return f"not run: {self.key} of this profile names no model."
         return None
 
-    def why_no_row(self, profile: "Profile") -> str:
+    def why_no_row(self, profile: Profile) -> str:
         """Why metrics.csv has no row of it: 'not run' or 'n/a', a colon, and the reason."""
         if all(column.against == "truth" for column in self.columns):
             return NO_TRUTH
         return self.why_not(profile) or NO_ROW
 
-    def check(self, profile: "Profile", height: int, width: int) -> None:
+    def check(self, profile: Profile, height: int, width: int) -> None:
         """Raise InputError unless its model is whole and takes frames of this size; loads nothing big."""
+        if self.needs_model:
+            self.place(profile)
 
-    def fingerprint(self, profile: "Profile") -> str | None:
+    def fingerprint(self, profile: Profile) -> str | None:
         """Content hash of its model, or the commit of a hub name; None without a model."""
-        return None
+        return weights.single_fingerprint(self.key, self.model(profile)) if self.needs_model else None
 
-    def settings(self, profile: "Profile") -> Mapping[str, object]:
+    def settings(self, profile: Profile) -> Mapping[str, object]:
         """What else of the profile a value depends on."""
         return {}
 
-    def options(self, profile: "Profile") -> dict[str, str]:
+    def options(self, profile: Profile) -> dict[str, str]:
         """What is written beside its values, before the column's own options: its model and that model's revision."""
         if not self.needs_model:
             return {}
         return {"model": str(self.model(profile)), "revision": str(self.fingerprint(profile))[:12]}
 
-    def ready(self, profile: "Profile", subjects: Sequence[Subject]) -> Measure:
+    def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
         """Load what measuring these subjects needs; the function returned gives the values of some columns by name."""
         raise NotImplementedError
 
-    def note(self, profile: "Profile", rows: "pd.DataFrame") -> str:
+    def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
         """The sentence under the tables about its `rows` of metrics.csv, or why there are none; '' for nothing to say."""
         return ""
 
@@ -141,6 +155,11 @@ class Metric:
 def every() -> tuple[Metric, ...]:
     """All metrics: those of ORDER first, then files of other names by name."""
     return _every()
+
+
+def with_models(profile: Profile) -> tuple[Metric, ...]:
+    """The metrics whose model the profile names."""
+    return tuple(metric for metric in every() if metric.needs_model and metric.model(profile))
 
 
 def columns() -> dict[str, Column]:

@@ -1,21 +1,20 @@
 """ArcFace: whether the faces of the output are those of the render (paper, 4.1).
 
-Five frames of a clip, faces matched by place, mean cosine of their embeddings. Takes what `rmkit.method.faces` found in two
-videos, so that nothing is embedded twice; writes nothing.
+Five frames of a clip, faces matched by place, mean cosine of their embeddings. Needs the face pack of the identity filter;
+what `method.faces` found is kept as faces/<method>/<clip>.npz, where the filter keeps it too, so nothing is embedded twice.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmkit.kit import face_pack
 from rmkit.kit.face_pack import Faces
 from rmkit.method import faces
-from rmkit.metrics import Column, Metric, Subject
+from rmkit.metrics import Column, Measure, Metric, Subject
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
 _ENDS, _MIDDLES = {"frames": "5 linspace"}, {"frames": "5 midpoints"}
@@ -36,7 +35,7 @@ class ArcFace(Metric):
     )
     uses = (faces,)
 
-    def why_not(self, profile: Profile, missing: "Sequence[Subject] | None" = None) -> str | None:
+    def why_not(self, profile: Profile, missing: Sequence[Subject] | None = None) -> str | None:
         """Without the face model of the identity filter it is not run."""
         return None if profile.identity.model_pack else f"not run: {face_pack.NO_PACK}."
 
@@ -61,6 +60,15 @@ class ArcFace(Metric):
         """The pack's name."""
         return {"pack": Path(profile.identity.model_pack).name}
 
+    def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
+        """The pack is loaded only where faces have not been found before."""
+
+        def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
+            found = [_found(profile, subject, side) for side in ("render", "output")]
+            return arcface(*found, subject.count, profile.identity.iou_gate)
+
+        return measure
+
     def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
         """What it was measured with and on how many clips."""
         asked = rows[rows.metric == "arcface_coverage"]
@@ -73,6 +81,15 @@ class ArcFace(Metric):
             f"{identity.det_size} pixels. `midpoints`: five frames without the ends, which are anchors. Of an unmatched "
             "face nothing is known but that it lowers `Faces matched`: read the two together."
         )
+
+
+def _found(profile: Profile, subject: Subject, side: str) -> Faces:
+    """The faces of a subject's output or its render in the frames of both choices."""
+    wanted = faces.linspace(subject.count) + faces.midpoints(subject.count)
+    method = subject.method if side == "output" else side
+    kept = subject.folder / "faces" / method / f"{subject.clip}.npz"
+    video, frames = subject.inputs[side], subject.frames[side]
+    return faces.of_video(profile, video, frames, wanted, kept, subject.source_frames)
 
 
 def arcface(render: Faces, output: Faces, frames: int, gate: float) -> dict[str, float]:

@@ -7,14 +7,18 @@ model's folder; writes nothing.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmkit.metrics import Column, Metric, options_of
-from rmkit.metrics.vision import VisionModel
+from rmkit.errors import InputError
+from rmkit.kit import models, weights
+from rmkit.kit.vision import VisionModel
+from rmkit.metrics import Column, Measure, Metric, Subject, options_of
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
     import torch
 
 TOKENS = 8192  # at a time through the model: two frames of 800x1200, about 0.3 GB in ViT-B/16
+MOMENTS = 16  # of each stream are decoded before the model looks at them
+REMEMBERED = (
+    4 * 2**30
+)  # bytes of features: more than render, truth and output of a clip of the paper's size take
 ROWS = (
     1024  # of a self-similarity at a time: at 800x1200 and patches of 8, 15,001 tokens, all rows take 0.9 GB
 )
@@ -36,7 +44,31 @@ class Dino(Metric):
         Column("dino_keys", "DINO (keys) to render", "", -1, floor=1e-2, against="render"),
         Column("dino_truth", "DINO to truth", "", -1, digits=3, floor=1e-2, against="truth"),
     )
+    label = "DINO"
     needs_model = True
+
+    def check(self, profile: Profile, height: int, width: int) -> None:
+        """A model of another class would load with random weights, and a patch that does not fit would cut the frame."""
+        name, config = weights.single_config(self.key, self.model(profile))
+        kind, patch = config.get("model_type"), config.get("patch_size", 16)
+        if kind != "vit":
+            raise InputError(
+                f"{self.key}: {name} is a '{kind}' and must be a 'vit', as facebook/dino-vitb16 is."
+            )
+        if height % patch or width % patch:
+            raise InputError(
+                f"{self.key}: {name} sees patches of {patch}x{patch} pixels, which do not divide clips of {height}x{width}."
+            )
+
+    def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
+        """Load the model; it remembers pictures, so render and truth of a clip are looked at once for all methods."""
+        look = Memory(FeatureModel(*self.place(profile), models.device(profile)))
+
+        def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
+            sides = ("output", *sorted({column.against for column in columns}))
+            return compare(look, {side: subject.frames[side]() for side in sides}, columns)
+
+        return measure
 
     def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
         """Which model's features are compared and how."""
@@ -49,13 +81,18 @@ class Dino(Metric):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Features:
     """What the model sees in a picture, float32; the tokens and keys are the last layer's."""
 
     cls: "torch.Tensor"  # [D]
     patches: "torch.Tensor"  # [N, D]
     keys: "torch.Tensor"  # [1 + N, D], all heads side by side, CLS first
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(part.nelement() * part.element_size() for part in (self.cls, self.patches, self.keys))
 
 
 def cls_distance(a: Features, b: Features) -> float:
@@ -120,41 +157,69 @@ class FeatureModel(VisionModel):
         self._keys = output
 
 
-def compare(
-    model: Callable[[Sequence[np.ndarray]], list[Features]],
-    streams: Mapping[str, Iterator[np.ndarray]],
-    wanted: Mapping[str, Sequence[Any]],
-) -> dict[str, dict[str, float]]:
-    """Mean over frames of every wanted metric, by stream and metric.
+class Memory:
+    """A model that remembers what it saw in the latest pictures, so that equal ones are looked at once."""
 
-    streams: frames by name, equally many of equal size; wanted: metrics of some of them, each against another. All
-    streams advance together, so a picture that several need, or that is shown twice in a row, is looked at once, and
-    memory holds the features of two moments however long the clips are.
+    def __init__(self, model: Callable[[Sequence[np.ndarray]], list[Features]], limit: int = REMEMBERED):
+        """limit: bytes of features beside those that are asked for."""
+        self._model, self._limit = model, limit
+        self._seen: OrderedDict[bytes, Features] = OrderedDict()
+
+    def __call__(self, frames: Sequence[np.ndarray]) -> list[Features]:
+        """Features of pictures uint8 [H, W, 3] of one size: one object for equal ones."""
+        keys = [hashlib.sha256(frame.tobytes()).digest() for frame in frames]
+        new = {key: frame for key, frame in zip(keys, frames, strict=True) if key not in self._seen}
+        self._seen |= zip(new, self._model(list(new.values())), strict=True)
+        for key in keys:
+            self._seen.move_to_end(key)
+        found = [self._seen[key] for key in keys]
+        size = sum(features.size for features in self._seen.values())
+        while size > self._limit:
+            size -= self._seen.popitem(last=False)[1].size
+        return found
+
+
+DISTANCES = {
+    "dino": cls_distance,
+    "dino_patch": patch_distance,
+    "dino_keys": key_distance,
+    "dino_truth": cls_distance,
+}
+
+
+def compare(
+    look: Callable[[Sequence[np.ndarray]], list[Features]],
+    streams: Mapping[str, Iterable[np.ndarray]],
+    columns: Sequence[Column],
+) -> dict[str, float]:
+    """Mean over frames of each column: the distance of "output" to what the column is against.
+
+    streams: "output" and what it is compared with, uint8 [H, W, 3], equally many of equal size; all advance together.
     """
-    features: dict[bytes, Features] = {}
-    distances: dict[tuple[str, bytes, bytes], float] = {}
-    values = {name: {metric.name: [] for metric in metrics} for name, metrics in wanted.items()}
-    for frames in zip(*streams.values(), strict=True):
-        keys = {name: hashlib.sha256(f.tobytes()).digest() for name, f in zip(streams, frames, strict=True)}
-        pictures = dict(zip(keys.values(), frames, strict=True))
-        new = [key for key in pictures if key not in features]
-        seen = dict(zip(new, model([pictures[key] for key in new]), strict=True))
-        features = {key: seen[key] if key in seen else features[key] for key in pictures}
-        pairs = {
-            (metric.name, keys[name], keys[metric.against]): metric
-            for name, metrics in wanted.items()
-            for metric in metrics
-        }
-        distances = {
-            pair: distances[pair]
-            if pair in distances
-            else metric.compute(features[pair[1]], features[pair[2]])
-            for pair, metric in pairs.items()
-        }
-        for name, metrics in wanted.items():
-            for metric in metrics:
-                values[name][metric.name].append(distances[metric.name, keys[name], keys[metric.against]])
-    return {name: {key: float(np.mean(v)) for key, v in found.items()} for name, found in values.items()}
+    values: dict[str, list[float]] = {column.name: [] for column in columns}
+    before: dict[str, tuple[Features, Features]] = {}
+    for moment in _looked_at(look, streams):
+        for column in columns:
+            pair = moment["output"], moment[column.against]
+            # A clip raised from 8 to 16 fps shows frames twice: the same pair is as far apart.
+            if before.get(column.name) != pair:
+                values[column.name].append(DISTANCES[column.name](*pair))
+            else:
+                values[column.name].append(values[column.name][-1])
+            before[column.name] = pair
+    return {name: float(np.mean(found)) for name, found in values.items()}
+
+
+def _looked_at(
+    look: Callable[[Sequence[np.ndarray]], list[Features]], streams: Mapping[str, Iterable[np.ndarray]]
+) -> Iterator[dict[str, Features]]:
+    """Features of every moment by stream, a few moments at a time."""
+    moments = zip(*streams.values(), strict=True)
+    while frames := [frame for moment in islice(moments, MOMENTS) for frame in moment]:
+        found = look(frames)
+        frames.clear()
+        for first in range(0, len(found), len(streams)):
+            yield dict(zip(streams, found[first : first + len(streams)], strict=True))
 
 
 METRIC = Dino()

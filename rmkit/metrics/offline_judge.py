@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmkit.kit import video
-from rmkit.metrics import Column, Metric, options_of
-from rmkit.metrics.vision import VisionModel
+from rmkit.errors import InputError
+from rmkit.kit import models, video, weights
+from rmkit.kit.vision import VisionModel
+from rmkit.metrics import Column, Measure, Metric, Subject, options_of
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-VERSION = 1
 FRAMES = 5  # as many as GPT-RS and ArcFace look at
 
 
@@ -33,8 +33,36 @@ class OfflineRating(Metric):
             options={"frames": "5 linspace"},
         ),
     )
+    label = "Offline judge"
     needs_model = True
     own_clips = False  # it knows one world and one size
+
+    def check(self, profile: Profile, height: int, width: int) -> None:
+        """A classifier of other things, or of frames of another size, would give numbers that mean nothing."""
+        name, config = weights.single_config(self.key, self.model(profile))
+        labels, known = config.get("id2label"), config.get("calibration")
+        numbers = [known.get(key) for key in ("slope", "offset")] if isinstance(known, dict) else [None]
+        if labels != {"0": "render", "1": "truth"} or not all(
+            isinstance(value, int | float) for value in numbers
+        ):
+            raise InputError(
+                f"{self.key}: {name} is no judge: its config.json must name the classes render and truth and hold a "
+                "calibration, as data/diorama/train_judge.py writes it."
+            )
+        if config.get("frame_size") != [height, width]:
+            raise InputError(
+                f"{self.key}: {name} is calibrated for frames of {config.get('frame_size')} pixels and the profile's "
+                f"clips have {[height, width]}: train one for them, or leave it out."
+            )
+
+    def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
+        """Load the classifier."""
+        judge = OfflineJudge(*self.place(profile), models.device(profile))
+
+        def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
+            return {"offline_judge": offline_judge(judge, subject.frames["output"](), subject.count)}
+
+        return measure
 
     def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
         """What it is and is not."""

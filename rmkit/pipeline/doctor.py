@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from rmkit import baselines, sources
+from rmkit import baselines, metrics, sources
 from rmkit.baselines import Made, real
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate
 from rmkit.kit import face_pack, keys, machine, models
 from rmkit.method import devices, wan
-from rmkit.metrics import gpt_rs
+from rmkit.metrics import Metric, gpt_rs
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
 
@@ -66,7 +65,8 @@ def check(profile: Profile) -> list[Finding]:
         _data(profile),
         _judge(profile),
         _faces(profile),
-        *(_model(profile, which) for which in models.named(profile)),
+        *(_model(profile, which) for which in models.NAMED),
+        *(_metric(profile, metric) for metric in metrics.with_models(profile)),
         _training(profile),
         *(_asked(profile, method) for method in baselines.asked(profile).values()),
     ]
@@ -156,8 +156,8 @@ def _data(profile: Profile) -> Finding:
 
 
 def _judge(profile: Profile) -> Finding:
-    text = evaluate.judging(profile)
-    if evaluate.why_no_ratings(profile):
+    text = gpt_rs.judging(profile)
+    if gpt_rs.METRIC.why_not(profile):
         return Finding("judge", text, False, needed=False)
     try:
         keys.read(gpt_rs.KEY)
@@ -185,6 +185,14 @@ def _model(profile: Profile, which: models.Which) -> Finding:
     except InputError as error:
         return Finding(f"model {which}", str(error), False)
     return Finding(f"model {which}", getattr(profile.models, which), True)
+
+
+def _metric(profile: Profile, metric: Metric) -> Finding:
+    try:
+        metric.check(profile, profile.clips.height, profile.clips.width)
+    except InputError as error:
+        return Finding(f"model {metric.name}", str(error), False)
+    return Finding(f"model {metric.name}", str(metric.model(profile)), True)
 
 
 def _training(profile: Profile) -> Finding:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from rmkit import baselines
-from rmkit.evaluation import evaluate
+from rmkit import baselines, metrics
 from rmkit.kit import store
 from rmkit.method import anchoring
-from rmkit.metrics import features
+from rmkit.metrics import Metric, gpt_rs
 from rmkit.profile import Profile
 
 # Seconds an item, expected of `mini` (33 frames of 96x144) on two laptop cores.
@@ -26,7 +25,7 @@ EXPECTED = {
     "train": 0.45,
     "enhance": 1.7,
     "evaluate": 0.35,
-    "features": 0.3,
+    "dino": 0.3,
     "faces": 0.2,
     "offline_judge": 0.05,
 }
@@ -55,13 +54,6 @@ def steps(profile: Profile) -> list[Step]:
     layout, data = profile.layout, profile.data
     train, held = data.train_clips, data.validation_clips
     variants = profile.propagation.variants
-    compared = [] if features.why_not(profile) else [_watched(profile, "features", layout.features)]
-    if profile.models.amt:
-        compared.append(_watched(profile, "amt", layout.root / "amt"))
-    if profile.models.judge:
-        compared.append(_watched(profile, "offline_judge", layout.offline_judge))
-    if profile.identity.model_pack:
-        compared.append(_faces(profile))
     every = len(anchoring.indices(profile, "multi_anchor" if "multi_anchor" in variants else "edges"))
     kinds = 2 if "depth" in variants else 1
     return [
@@ -81,14 +73,14 @@ def steps(profile: Profile) -> list[Step]:
             _step(profile, name, "clips", held, (layout.enhanced / name).glob("*.mp4.json"))
             for name in baselines.asked(profile)
         ),
-        _step(
-            profile,
-            "evaluate",
-            "clips x methods",
-            baselines.videos(profile),
-            (layout.root / "metrics").glob("*/*.json.json"),
+        _evaluation(profile),
+        *(
+            _step(
+                profile, metric.name, "clips x methods", baselines.videos(profile), _sidecars(profile, metric)
+            )
+            for metric in metrics.with_models(profile)
         ),
-        *compared,
+        *([_faces(profile)] if profile.identity.model_pack else []),
     ]
 
 
@@ -100,7 +92,7 @@ def show(profile: Profile) -> None:
     print(f"{'stage':14}{'to do':>7}{'done':>7}  {'of':20}{'about':>10}")
     for row in rows:
         print(f"{row.stage:14}{row.count:7}{row.done:7}  {row.items:20}{duration(row.left):>10}")
-    print(f"judge: {evaluate.judging(profile)}")
+    print(f"judge: {gpt_rs.judging(profile)}")
     for name, usd in baselines.usd(profile, profile.data.validation_clips).items():
         print(f"{name}: at most about {usd:.2f} USD")
     known = [row.left for row in rows if row.left is not None]
@@ -125,9 +117,20 @@ def _step(profile: Profile, stage: str, items: str, count: int, sidecars: Iterab
     return Step(stage, items, count, min(len(found), count), each)
 
 
-def _watched(profile: Profile, stage: str, folder: Path) -> Step:
-    """A model that looks at every video."""
-    return _step(profile, stage, "clips x methods", baselines.videos(profile), folder.glob("*/*.json.json"))
+def _evaluation(profile: Profile) -> Step:
+    """Every video by all metrics that need no model of their own: together they take the sum of what each takes."""
+    plain = [metric for metric in metrics.every() if not (metric.needs_model or metric.last)]
+    found = [[_seconds(path) for path in _sidecars(profile, metric)] for metric in plain]
+    count, done = baselines.videos(profile), max(map(len, found))
+    each = sum(median(seconds) for seconds in found if seconds)
+    return Step(
+        *("evaluate", "clips x methods", count, min(done, count)),
+        each if done >= ENOUGH else _expected(profile, "evaluate"),
+    )
+
+
+def _sidecars(profile: Profile, metric: Metric) -> Iterable[Path]:
+    return (profile.layout.root / "metrics" / metric.name).glob("*/*.json.json")
 
 
 def _faces(profile: Profile) -> Step:

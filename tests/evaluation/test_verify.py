@@ -11,12 +11,11 @@ import pytest
 from test_cli import refused, saved
 from test_tables import put_metrics
 
-from rmkit import cli, profile
-from rmkit.evaluation import verify
-from rmkit.metrics import gpt_rs
-from rmkit.metrics import listed as metrics
+from rmkit import cli, metrics, profile
+from rmkit.baselines import real
 from rmkit.paths import REPOSITORY
 
+FIXED = ["render", "blur", "vae_ceiling", "truth"]  # without randomness
 METHODS = ["render", "blur", "colour_transfer", "edges", "realmaster", "truth"]
 
 
@@ -28,7 +27,7 @@ def shipped(tiny_profile: profile.Profile, tmp_path: Path) -> Path:
     write(frame, tiny_profile.layout.reference)
     for seed in (1, 2, 3):
         noise = np.random.default_rng(seed).normal(0, 0.01, len(frame))
-        noise[frame.method.isin(verify.FIXED)] = 0
+        noise[frame.method.isin(FIXED)] = 0
         write(frame.assign(value=(frame.value * (1 + noise)).round(6)), seed_run(tiny_profile, seed))
     return saved(tiny_profile, tmp_path)
 
@@ -83,7 +82,9 @@ def test_a_run_that_agrees(capsys, spread: Path, tiny_profile):
 def test_ratings_and_footage_of_ones_own_are_left_out(capsys, spread: Path, tiny_profile):
     frame = pd.read_csv(tiny_profile.layout.metrics, keep_default_na=False)
     rated = frame[frame.metric == "sharpness"].assign(metric="gpt_rs", value=7.0)
-    footage = rated.tail(2).assign(method=gpt_rs.REAL, clip=["street", "cafe"], sequence=["street", "cafe"])
+    footage = rated.tail(2).assign(
+        method=real.Real.name, clip=["street", "cafe"], sequence=["street", "cafe"]
+    )
     write(pd.concat([frame, rated, footage]), tiny_profile.layout.root)
     code, out = verified(capsys, spread)
     assert code == 0 and out.endswith("pass: all agree.\n")
@@ -102,8 +103,8 @@ def test_tolerances_follow_the_stated_rule(spread: Path, tiny_profile):
     assert row.clip_tolerance == pytest.approx(6 * each.max(), rel=1e-3)
     assert row.seeds == 4
     fixed = tolerances(tiny_profile).loc["render"]
-    assert (fixed.tolerance == [verify.FLOORS[metric] for metric in fixed.index]).all()
-    assert set(verify.FLOORS) == set(metrics.BY_NAME)
+    assert (fixed.tolerance == [metrics.columns()[metric].floor for metric in fixed.index]).all()
+    assert all(column.floor > 0 for column in metrics.columns().values())
 
 
 def test_runs_that_hardly_differ_leave_the_floor(capsys, shipped: Path, tiny_profile):
@@ -114,7 +115,7 @@ def test_runs_that_hardly_differ_leave_the_floor(capsys, shipped: Path, tiny_pro
     folders = [str(seed_run(tiny_profile, seed)) for seed in (1, 2)]
     assert cli.main(["verify", "--profile", str(shipped), "--spread", *folders]) == 0
     row = tolerances(tiny_profile).loc[("realmaster", "psnr_truth")]
-    assert row.tolerance == row.clip_tolerance == verify.FLOORS["psnr_truth"]
+    assert row.tolerance == row.clip_tolerance == metrics.columns()["psnr_truth"].floor
 
 
 def test_what_differs_is_listed_with_its_tolerance(capsys, spread: Path, tiny_profile):

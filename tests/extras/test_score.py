@@ -9,15 +9,15 @@ from conftest import set_model
 from small_faces import KNOWN, OTHER
 from test_cli import saved
 from test_dino import checkpoint as checkpoint
-from test_metrics import rows_of, write_interpolator
+from test_metrics import PLAIN, rows_of, write_interpolator
 
-from rmkit import cli, profile
+from rmkit import cli, metrics, profile
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, statistics
 from rmkit.extras import score
 from rmkit.kit import video
 from rmkit.method import sampling
-from rmkit.metrics import listed as metrics
+from rmkit.metrics import sharpness
 from rmkit.metrics.edge_f1 import edge_f1
 from rmkit.metrics.motion_smoothness import motion_smoothness
 from rmkit.metrics.temporal_flickering import temporal_flickering
@@ -58,7 +58,7 @@ def test_every_metric_that_needs_no_truth(capsys, tiny_profile: profile.Profile,
     path = tiny_profile.layout.scored / "made.csv"
     assert list(rows_of(path)[0]) == evaluate.COLUMNS + evaluate.PROVENANCE
     found = values(path)
-    wanted = {m.name for m in metrics.ALL if m.against != "truth"}
+    wanted = {column.name for column in PLAIN if column.against != "truth"}
     assert {name for method, _, name in found if method == "output"} == wanted
     assert {name for method, _, name in found if method == "render"} == wanted - {"edge_f1"}
     render, output = (video.read(folder / "a.mp4") for folder in folders)
@@ -86,7 +86,7 @@ def test_frames_that_are_not_repeated_have_no_distinct_ones(capsys, tiny_profile
 
 
 def test_faces_and_features_where_the_profile_names_models(with_faces, checkpoint: Path, folders, capsys):
-    settings = set_model(with_faces, "features", checkpoint)
+    settings = set_model(with_faces, "dino", checkpoint)
     path = score.score(settings, *folders)
     found = values(path)
     assert found["output", "b", "arcface"] == pytest.approx(0.35, abs=0.02)
@@ -100,10 +100,10 @@ def test_faces_and_features_where_the_profile_names_models(with_faces, checkpoin
 
 def test_amt_where_the_profile_names_it(tiny_profile: profile.Profile, folders, tmp_path: Path, capsys):
     assert {n for _, _, n in values(score.score(tiny_profile, *folders))}.isdisjoint(
-        m.name for m in metrics.AMT
+        c.name for c in metrics.metric_of("motion_smoothness_amt").columns
     )
-    assert "Motion Smoothness (AMT-S): not run: models.amt" in capsys.readouterr().out
-    settings = set_model(tiny_profile, "amt", write_interpolator(tmp_path / "amt.onnx"))
+    assert "Motion Smoothness (AMT-S): not run: metrics.motion_smoothness_amt" in capsys.readouterr().out
+    settings = set_model(tiny_profile, "motion_smoothness_amt", write_interpolator(tmp_path / "amt.onnx"))
     found = values(score.score(settings, *folders, repeats=2))
     for method in ("render", "output"):
         assert (
@@ -117,10 +117,8 @@ def test_amt_where_the_profile_names_it(tiny_profile: profile.Profile, folders, 
 
 def test_nothing_is_measured_twice(tiny_profile: profile.Profile, folders, monkeypatch: pytest.MonkeyPatch):
     before = score.score(tiny_profile, *folders).read_bytes()
-    measured, measure = [], score._measure
-    monkeypatch.setattr(
-        score, "_measure", lambda p, pair, *rest: measured.append(pair.name) or measure(p, pair, *rest)
-    )
+    measured, measure = [], sharpness.measure
+    monkeypatch.setattr(sharpness, "measure", lambda s, *rest: measured.append(s.clip) or measure(s, *rest))
     assert score.score(tiny_profile, *folders).read_bytes() == before and not measured
     video.write(folders[1] / "b.mp4", moving(1), RATE)
     again = values(score.score(tiny_profile, *folders))
@@ -131,7 +129,7 @@ def test_bad_folders_are_a_sentence_before_anything_is_measured(
     tiny_profile: profile.Profile, folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     renders, outputs = folders
-    monkeypatch.setattr(score, "_measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(evaluate, "measure", lambda *_: pytest.fail("measured"))
 
     def refusal(*changes: object, **settings: object) -> str:
         with pytest.raises(InputError) as refused:
@@ -186,7 +184,7 @@ def test_a_truncated_video_is_found_before_anything_is_measured(
     bad.write_bytes(bad.read_bytes()[: -bad.stat().st_size // 4])
     if index_first:
         assert video.probe(bad) == whole
-    monkeypatch.setattr(score, "_measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(evaluate, "measure", lambda *_: pytest.fail("measured"))
     with pytest.raises(InputError, match=r"b\.mp4 .*truncated"):
         score.score(tiny_profile, *folders)
 
@@ -201,4 +199,4 @@ def test_patches_must_divide_the_clips_own_size(tiny_profile, checkpoint: Path, 
     for folder in folders:
         video.write(folder / "b.mp4", moving(1)[:, :30], RATE)
     with pytest.raises(InputError, match="do not divide clips of 30x48"):
-        score.score(set_model(tiny_profile, "features", checkpoint), *folders)
+        score.score(set_model(tiny_profile, "dino", checkpoint), *folders)

@@ -127,7 +127,7 @@ def test_faces_are_found_once_and_survive_a_kill(with_faces, tiny_clips, tmp_pat
         opened.append(1)
         return video.stream(path)
 
-    find = partial(faces.of_video, with_faces, path, kept=kept)
+    find = partial(faces.of_video, with_faces, store.fingerprint(path), kept=kept)
     found = find(frames, [0, 1, 4, 8])
     # The square holds two whole cells, one above the other, wherever it stands.
     assert np.bincount(found.frame).tolist() == [2, 2, 0, 0, 2, 0, 0, 0, 2]
@@ -142,7 +142,9 @@ def test_faces_are_found_once_and_survive_a_kill(with_faces, tiny_clips, tmp_pat
     store.sidecar_of(kept).unlink()
     find(frames, [0])
     assert len(opened) == 3
-    find = partial(faces.of_video, set_identity(with_faces, det_thresh=0.6), path, kept=kept)
+    find = partial(
+        faces.of_video, set_identity(with_faces, det_thresh=0.6), store.fingerprint(path), kept=kept
+    )
     find(frames, [0])
     assert len(opened) == 4
     assert capsys.readouterr() == ("", "")  # one video is no stage: no line of progress for it
@@ -151,7 +153,13 @@ def test_faces_are_found_once_and_survive_a_kill(with_faces, tiny_clips, tmp_pat
 def test_a_video_without_faces_gives_none(with_faces, tiny_clips, tmp_path: Path):
     path = tmp_path / "dark.mp4"
     video.write(path, np.zeros((9, 32, 48, 3), np.uint8), 16)
-    find = partial(faces.of_video, with_faces, path, partial(video.stream, path), kept=tmp_path / "faces.npz")
+    find = partial(
+        faces.of_video,
+        with_faces,
+        store.fingerprint(path),
+        partial(video.stream, path),
+        kept=tmp_path / "faces.npz",
+    )
     found = find([0, 8])
     assert len(found.frame) == 0 and found.box.shape == (0, 4)
     with pytest.raises(InputError, match="of 9 frames has no frame 9"):
@@ -173,7 +181,7 @@ def test_frames_are_held_one_at_a_time(with_faces, tiny_clips, tmp_path: Path):
             assert len(alive) <= 4, "the stream is being collected"
             yield frame
 
-    faces.of_video(with_faces, path, frames, [0, 20, 39], tmp_path / "faces.npz")
+    faces.of_video(with_faces, store.fingerprint(path), frames, [0, 20, 39], tmp_path / "faces.npz")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from rmkit import baselines
 from rmkit.evaluation import claims, evaluate, statistics, tables
 from rmkit.kit import face_pack, store, video
 from rmkit.method import sampling
-from rmkit.metrics import listed as metrics
+from rmkit.metrics.arcface import METRIC
 
-NAMES = [metric.name for metric in metrics.FACES]
+NAMES = [column.name for column in METRIC.columns]
 
 
 @pytest.fixture
@@ -49,6 +49,8 @@ def test_rows_of_every_method_and_clip(measured, monkeypatch):
     monkeypatch.setattr(face_pack, "find", lambda *arguments: looked.append(1) or find(*arguments))
     evaluate.evaluate(measured)
     assert not looked and path.read_bytes() == before
+    for method in ("depth", "edges"):
+        store.discard(measured.layout.root / "metrics" / "arcface" / method / f"{held[0].id}.json")
     store.sidecar_of(measured.layout.faces / "depth" / f"{held[0].id}.npz").unlink()
     path.unlink()
     assert evaluate.evaluate(measured).read_bytes() == before and len(looked) == 1

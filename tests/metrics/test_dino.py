@@ -18,15 +18,14 @@ from transformers import ViTModel
 from rmkit import baselines, cli, profile
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, statistics, tables
-from rmkit.kit import models
 from rmkit.kit import video as videos
 from rmkit.method import sampling
-from rmkit.metrics import dino, features
-from rmkit.metrics import listed as metrics
-from rmkit.metrics.dino import FeatureModel, compare
+from rmkit.metrics import dino
+from rmkit.metrics.dino import METRIC, FeatureModel, Memory, compare
 from rmkit.paths import REPOSITORY
 from rmkit.pipeline import doctor, plan
 
+TO_RENDER = METRIC.columns[:3]
 MEAN, STD = 0.5, 0.5  # of the tiny models' preprocessor
 
 
@@ -44,7 +43,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(tiny_profile: profile.Profile, tiny_clips: list[sampling.Clip], checkpoint: Path):
     put_results(tiny_profile)
     put_truth(tiny_profile)
-    return set_model(tiny_profile, "features", checkpoint)
+    return set_model(tiny_profile, "dino", checkpoint)
 
 
 def plainly(folder: Path, frame: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,9 +59,8 @@ def plainly(folder: Path, frame: np.ndarray) -> tuple[torch.Tensor, torch.Tensor
 
 def test_distances_are_those_of_plain_transformers(checkpoint: Path) -> None:
     frames, others = noise(3, 32, 48, seed=1), noise(3, 32, 48, seed=2)
-    streams = {"a": iter(frames), "render": iter(others)}
-    wanted = [metric for metric in metrics.FEATURES if metric.against == "render"]
-    found = compare(FeatureModel(str(checkpoint), None), streams, {"a": wanted})["a"]
+    streams = {"output": iter(frames), "render": iter(others)}
+    found = compare(FeatureModel(str(checkpoint), None), streams, TO_RENDER)
     expected: dict[str, list[float]] = {"dino": [], "dino_patch": [], "dino_keys": []}
     for frame, other in zip(frames, others, strict=True):
         (tokens, keys), (tokens_, keys_) = plainly(checkpoint, frame), plainly(checkpoint, other)
@@ -84,16 +82,16 @@ def test_equal_pictures_are_looked_at_once_and_are_nowhere_apart(checkpoint: Pat
 
     render = sampling.repeat(noise(3, 32, 48), 2, 5)
     other = sampling.repeat(noise(3, 32, 48, seed=1), 2, 5)
-    wanted = {name: metrics.FEATURES[:3] for name in ("copy", "other")}
-    streams = {"render": iter(render), "copy": iter(render.copy()), "other": iter(other)}
-    found = compare(counting, streams, wanted)
-    assert set(found["copy"].values()) == {0.0} and min(found["other"].values()) > 0
-    assert looked == [2, 0, 2, 0, 2]  # render and other; the copy and the twins cost nothing
+    look = Memory(counting)
+    copied = compare(look, {"output": iter(render.copy()), "render": iter(render)}, TO_RENDER)
+    assert set(copied.values()) == {0.0} and sum(looked) == 3  # the copy and the twins cost nothing
+    found = compare(look, {"output": iter(other), "render": iter(render)}, TO_RENDER)
+    assert min(found.values()) > 0 and sum(looked) == 6  # the render is remembered
     # A twin counts as a frame: over all frames, as the paper says.
-    single = compare(model, {"render": iter(render), "other": iter(other)}, {"other": wanted["other"][:1]})
-    assert single["other"]["dino"] == found["other"]["dino"]
+    single = compare(model, {"output": iter(other), "render": iter(render)}, TO_RENDER)
+    assert single == pytest.approx(found, abs=1e-6)
     with pytest.raises(ValueError):
-        compare(model, {"render": iter(render), "copy": iter(render[:2])}, {"copy": wanted["copy"]})
+        compare(model, {"output": iter(render), "render": iter(render[:2])}, TO_RENDER)
 
 
 def test_batches_do_not_change_what_is_seen(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,19 +103,20 @@ def test_batches_do_not_change_what_is_seen(checkpoint: Path, monkeypatch: pytes
             assert torch.allclose(getattr(a, part), getattr(b, part), atol=1e-5)
 
 
-def test_the_length_of_a_clip_costs_no_memory() -> None:
-    """A frame of each stream at a time, and the features of two moments."""
+def test_the_length_of_a_clip_costs_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frames and features of a few moments, and the features that are remembered."""
+    monkeypatch.setattr(dino, "MOMENTS", 2)
     live, held = Live(), []
 
     def model(frames: Sequence[np.ndarray]) -> list[dino.Features]:
         seen = [dino.Features(*(torch.rand(shape) for shape in ((8,), (4, 8), (5, 8)))) for _ in frames]
         held.extend(weakref.ref(features) for features in seen)
-        assert sum(1 for reference in held if reference() is not None) <= 2 * len(streams)
+        assert sum(1 for reference in held if reference() is not None) <= 5 * len(streams)
         return seen
 
-    streams = {name: live.frames(81, i) for i, name in enumerate(("render", "truth", "a", "b"))}
-    compare(model, streams, {name: metrics.FEATURES for name in ("a", "b")})
-    assert len(held) == 4 * 81 and live.most <= 2 * len(streams) + 1
+    streams = {name: live.frames(81, i) for i, name in enumerate(("output", "render", "truth"))}
+    compare(Memory(model, limit=6 * 4 * (8 + 4 * 8 + 5 * 8)), streams, METRIC.columns)  # of six pictures
+    assert len(held) == 3 * 81 and live.most <= 3 * len(streams)
 
 
 def test_the_keys_rows_are_compared_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,8 +153,6 @@ def test_a_picture_of_the_papers_size_in_patches_of_8_takes_little_memory() -> N
 
 
 def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest.MonkeyPatch) -> None:
-    # All in one batch: another one may differ in the last digit, by CPU.
-    monkeypatch.setattr(features, "AT_ONCE", len(baselines.FIRST + baselines.LAST[:-1]))
     path = evaluate.evaluate(compared)
     rows = [row for row in rows_of(path) if row["metric"].startswith("dino")]
     by_metric: dict[str, set[str]] = {}
@@ -165,7 +162,7 @@ def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest
     for name in ("dino", "dino_patch", "dino_keys"):
         assert by_metric[name] == measured - {"render"}
     assert by_metric["dino_truth"] == measured - {"truth"}
-    name, revision = compared.models.features, models.fingerprint(compared, "features")[:12]
+    name, revision = METRIC.model(compared), METRIC.fingerprint(compared)[:12]
     assert {row["options"] for row in rows} == {f"model={name};revision={revision}"}
     value = {(r["method"], r["clip"], r["metric"]): float(r["value"]) for r in rows}
     clip = sampling.load(compared, "validation")[0]
@@ -174,10 +171,14 @@ def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest
 
     # Again: the same file, and the model is not even loaded; another method: it alone is looked at.
     before, loaded = path.read_bytes(), []
-    original = features.load
-    monkeypatch.setattr(features, "load", lambda settings: loaded.append(1) or original(settings))
+    ready = METRIC.ready
+    monkeypatch.setattr(
+        type(METRIC), "ready", lambda _, settings, left: loaded.append(len(left)) or ready(settings, left)
+    )
     assert evaluate.evaluate(compared).read_bytes() == before and not loaded
-    stamps = {file: file.stat().st_mtime_ns for file in compared.layout.features.rglob("*.json")}
+    stamps = {
+        file: file.stat().st_mtime_ns for file in (compared.layout.root / "metrics" / "dino").rglob("*.json")
+    }
     videos.write(
         baselines.every(compared)["lucy_edit"].path(compared, clip),
         videos.read(sampling.path(compared, clip)),
@@ -196,21 +197,21 @@ def test_evaluated_once_and_shown(compared: profile.Profile, monkeypatch: pytest
     assert verdicts["RealMaster is better than Editto in structure"][-1] == "not run"
     assert verdicts["RealMaster is better than LucyEdit in structure"][-1] != "holds"  # a copy is nearer
     assert "dino" not in made["claims"].notes[0]
-    step = next(step for step in plan.steps(compared) if step.stage == "features")
+    step = next(step for step in plan.steps(compared) if step.stage == "dino")
     assert step.done == len(stamps) // 2 + 1 and step.seconds is not None
 
 
 def test_without_a_model_it_is_not_run_and_says_why(compared: profile.Profile) -> None:
-    settings = set_model(compared, "features", None)
+    settings = set_model(compared, "dino", None)
     evaluate.evaluate(settings)
     made = {table.name: table for table in tables.build(settings)}
     (column,) = [i for i, name in enumerate(made["table2"].header) if "DINO" in name]  # the paper's own
     assert {row[column] for row in made["table2"].cells} == {"not run"}
-    assert "DINO: not run: models.features of this profile names no model." in made["table2"].notes
+    assert "DINO: not run: metrics.dino of this profile names no model." in made["table2"].notes
     assert {row[-1] for row in made["claims"].cells if "dino" in row[2]} == {"not run"}
     assert "dino" in made["claims"].notes[0]
-    assert "features" not in {step.stage for step in plan.steps(settings)}
-    assert not [f for f in doctor.check(settings) if f.what == "model features"]
+    assert "dino" not in {step.stage for step in plan.steps(settings)}
+    assert not [f for f in doctor.check(settings) if f.what == "model dino"]
     assert "run 05_evaluation again" in " ".join(tables.build(compared)[0].notes)
     assert "dino" not in set(statistics.load(settings).metric)
 
@@ -218,7 +219,7 @@ def test_without_a_model_it_is_not_run_and_says_why(compared: profile.Profile) -
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("folder", "models.features is no/such/folder, and .* does not exist"),
+        ("folder", "metrics.dino is no/such/folder, and .* does not exist"),
         ("weights", r"no \*\.safetensors"),
         ("preprocessor", "no preprocessor_config.json"),
         ("kind", "is a 'dinov2' and must be a 'vit'"),
@@ -236,10 +237,10 @@ def test_a_model_that_cannot_serve_stops_before_anything(
     config = json.loads((folder / "config.json").read_text())
     config |= {"kind": {"model_type": "dinov2"}, "patch": {"patch_size": 14}}.get(what, {})
     (folder / "config.json").write_text(json.dumps(config))
-    settings = set_model(compared, "features", "no/such/folder" if what == "folder" else folder)
+    settings = set_model(compared, "dino", "no/such/folder" if what == "folder" else folder)
     with pytest.raises(InputError, match=said):
         evaluate.evaluate(settings)
-    finding = next(f for f in doctor.check(settings) if f.what == "model features")
+    finding = next(f for f in doctor.check(settings) if f.what == "model dino")
     assert finding.needed and not finding.ok
     assert (
         not (settings.layout.root / "metrics").exists()

@@ -26,7 +26,7 @@ from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, statistics, tables
 from rmkit.kit import keys, store, video
 from rmkit.method import propagation, sampling
-from rmkit.metrics import gpt_rs, listed
+from rmkit.metrics import gpt_rs
 from rmkit.pipeline import doctor, notebooks
 
 SECRET = "sk-test-4f1c9a7be2d05836"
@@ -487,6 +487,11 @@ def test_cost_before_and_after(server: Server, settings: profile.Profile, capsys
     assert str(gpt_rs.spent(settings)) == "17 answers, tokens not told, cost n/a"
 
 
+def judged(settings: profile.Profile) -> list[dict]:
+    """Rows of a run without a clip."""
+    return evaluate.measure(settings, evaluate.subjects(settings, []))
+
+
 def test_real_footage_is_rated_as_a_method_of_its_own(
     server: Server, settings: profile.Profile, tmp_path: Path, capsys
 ) -> None:
@@ -501,7 +506,7 @@ def test_real_footage_is_rated_as_a_method_of_its_own(
     assert list(baselines.every(filmed)) == [*baselines.every(settings), "real"]
     assert baselines.every(filmed)["real"].label == "Real footage"
     server.script = [rates(9)] * 4 + [rates(r) for r in (8, 9, 8, 9)]
-    rows = evaluate.judged(filmed, [])
+    rows = judged(filmed)
     seen = [levels(body)[0] for _, _, body in server.requests]
     assert seen == [40, 40, 60, 60, 40, 40, 44, 44]  # first and last, twice each
     assert "about 8 answers" in capsys.readouterr().out
@@ -513,8 +518,8 @@ def test_real_footage_is_rated_as_a_method_of_its_own(
     assert set(rows[0]) == set(evaluate.COLUMNS + evaluate.PROVENANCE)
 
     # Again: nothing is asked. Switched off: no row, and the folder does not matter.
-    assert evaluate.judged(filmed, []) == rows and len(server.requests) == 8
-    assert evaluate.judged(asking(filmed, enabled=False, real="no/such"), []) == []
+    assert judged(filmed) == rows and len(server.requests) == 8
+    assert judged(asking(filmed, enabled=False, real="no/such")) == []
     assert tables.why_no_row(asking(filmed, enabled=False), "real").startswith(
         "not run: judge.enabled is false"
     )
@@ -668,8 +673,11 @@ def test_through_to_the_tables(
         "edges",
     }
     assert set(rated.options) == {"model=test-model;repeats=2;frames=2;sampling=linspace"}
-    assert set(frame.metric) == set(listed.BY_NAME) - {
-        metric.name for metric in listed.AMT + listed.FACES + listed.FEATURES + listed.OFFLINE
+    assert set(frame.metric) == {
+        column.name
+        for metric in metrics.every()
+        if metric.name in (*metrics.ORDER[:6], "gpt_rs")
+        for column in metric.columns
     }
     asked = len(server.requests)
     assert asked == 2 * rated.method.nunique() * 8

@@ -5,7 +5,7 @@ import itertools
 import json
 import shutil
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from conftest import set_model
 
-from rmkit import baselines, profile
+from rmkit import baselines, metrics, profile
 from rmkit.baselines import colour_transfer, per_frame, truth
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate
-from rmkit.kit import models, store, video
-from rmkit.method import anchoring, propagation, sampling
-from rmkit.metrics import listed as metrics
+from rmkit.kit import store, video
+from rmkit.method import anchoring, propagation, sampling, structure
+from rmkit.metrics import Column, Subject
 from rmkit.metrics.edge_f1 import edge_f1
 from rmkit.metrics.motion_smoothness import flow_midpoint, motion_smoothness
 from rmkit.metrics.motion_smoothness_amt import Amt
@@ -64,11 +64,33 @@ class Live:
         self.now -= 1
 
 
-@pytest.mark.parametrize("metric", metrics.ALL, ids=lambda metric: metric.name)
-def test_the_length_of_a_clip_costs_no_memory(metric: metrics.Metric) -> None:
+# The columns that need no model.
+PLAIN = tuple(c for c in metrics.columns().values() if metrics.metric_of(c.name).name in metrics.ORDER[:6])
+
+
+def subject(**frames: Callable[[], Iterator[np.ndarray]]) -> Subject:
+    """A clip of 81 frames, each source frame twice, that `frames` opens: output, and render or truth."""
+    inputs = dict.fromkeys(frames, "")
+    size = {"count": 81, "times": 2, "height": 32, "width": 48, "source_frames": ()}
+    return Subject("a", "clip", frames, inputs, **size, sequence="s", subsets=(), folder=Path())
+
+
+def value(column: str, frames: np.ndarray) -> float:
+    """Of a clip without a render or a truth."""
+    metric = metrics.metric_of(column)
+    measure = metric.ready(None, ())
+    return measure(subject(output=lambda: iter(frames)), [metrics.columns()[column]])[column]
+
+
+@pytest.mark.parametrize("column", PLAIN, ids=lambda column: column.name)
+def test_the_length_of_a_clip_costs_no_memory(column: Column) -> None:
     """Three frames of the clip, and the one it is compared with and its twin: all that any metric needs."""
     live = Live()
-    metric.of(live.frames(81, 0), live.frames(81, 1) if metric.against else None, 2)
+    frames = {"output": lambda: live.frames(81, 0)}
+    if column.against:
+        frames[column.against] = lambda: live.frames(81, 1)
+    measure = metrics.metric_of(column.name).ready(None, ())
+    assert set(measure(subject(**frames), [column])) == {column.name}
     assert 0 < live.most <= 5
 
 
@@ -107,9 +129,8 @@ def test_temporal_metrics_of_still_and_repeated_frames() -> None:
     assert temporal_flickering(still) == 1.0 and motion_smoothness(still) == 1.0
     frames = moving_square(5)
     repeated = sampling.repeat(frames, 2, 9)
-    by_name = metrics.BY_NAME
-    at_rate = by_name["temporal_flickering"].of(iter(repeated), None, 2)
-    distinct = by_name["temporal_flickering_distinct"].of(iter(repeated), None, 2)
+    at_rate = value("temporal_flickering", repeated)
+    distinct = value("temporal_flickering_distinct", repeated)
     assert distinct == temporal_flickering(frames)
     assert 1 - at_rate == pytest.approx((1 - distinct) / 2, rel=1e-5)
     with pytest.raises(ValueError):
@@ -216,19 +237,21 @@ def test_amt_sees_frames_in_whole_cells_and_gives_back_their_size(tmp_path: Path
 def test_motion_smoothness_by_amt_has_columns_of_its_own(
     measured: profile.Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert evaluate.why_no_amt(measured) == "not run: models.amt of this profile names no model."
+    metric = metrics.metric_of("motion_smoothness_amt")
+    said = "not run: metrics.motion_smoothness_amt of this profile names no model."
+    assert metric.why_not(measured) == metric.why_no_row(measured) == said
     before = rows_of(evaluate.evaluate(measured))
-    settings = set_model(measured, "amt", write_interpolator(tmp_path / "amt.onnx"))
-    assert evaluate.why_no_amt(settings) == baselines.Method.no_row
-    assert [f.ok for f in doctor.check(settings) if f.what == "model amt"] == [True]
+    settings = set_model(measured, "motion_smoothness_amt", write_interpolator(tmp_path / "amt.onnx"))
+    assert metric.why_not(settings) is None and metric.why_no_row(settings) == metrics.NO_ROW
+    assert [f.ok for f in doctor.check(settings) if f.what == "model motion_smoothness_amt"] == [True]
     path = evaluate.evaluate(settings)
     rows = rows_of(path)
-    added = [row for row in rows if row["metric"] in {metric.name for metric in metrics.AMT}]
+    added = [row for row in rows if row["metric"] in {column.name for column in metric.columns}]
     assert [row for row in rows if row not in added] == before
     assert {(r["method"], r["clip"]) for r in added} == {(r["method"], r["clip"]) for r in before}
-    revision = models.fingerprint(settings, "amt")[:12]
+    revision = metric.fingerprint(settings)[:12]
     assert {row["options"] for row in added} == {
-        f"model={settings.models.amt};revision={revision};interpolator=amt_s"
+        f"model={metric.model(settings)};revision={revision};interpolator=amt_s"
     }
     clip = sampling.load(settings, "validation")[0]
     frames = video.read(baselines.every(settings)["realmaster"].path(settings, clip))
@@ -246,7 +269,7 @@ def test_motion_smoothness_by_amt_has_columns_of_its_own(
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("missing", r"models\.amt is .*, and .* is no file"),
+        ("missing", r"metrics.motion_smoothness_amt is .*, and .* is no file"),
         ("damaged", r"is damaged or no ONNX model"),
         ("inputs", r"has 3 inputs and 1 outputs: export AMT-S so that it takes two frames"),
         ("type", r"is a tensor\(float16\) of .* and must be float32 \[1, 3, H, W\]"),
@@ -262,11 +285,11 @@ def test_an_interpolator_that_cannot_serve_stops_before_anything(
         write_interpolator(path, **changes.get(what, {}))
     if what == "damaged":
         path.write_bytes(path.read_bytes()[:-20])
-    settings = set_model(measured, "amt", path)
+    settings = set_model(measured, "motion_smoothness_amt", path)
     with pytest.raises(InputError, match=said) as refused:
         evaluate.evaluate(settings)
     assert "\n" not in str(refused.value)
-    finding = next(f for f in doctor.check(settings) if f.what == "model amt")
+    finding = next(f for f in doctor.check(settings) if f.what == "model motion_smoothness_amt")
     assert finding.needed and not finding.ok
     assert (
         not (settings.layout.root / "metrics").exists() and not (settings.layout.enhanced / "blur").exists()
@@ -325,7 +348,7 @@ def test_evaluate_measures_everything_once(measured: profile.Profile) -> None:
         method for method in baselines.FIRST + baselines.LAST[:-1] if method not in baselines.EXTERNAL
     ]
     assert list(dict.fromkeys(row["method"] for row in rows)) == measured_methods
-    assert {row["metric"] for row in rows} == {m.name for m in metrics.ALL}
+    assert {row["metric"] for row in rows} == {column.name for column in PLAIN}
     assert {row["options"] for row in rows if "smooth" in row["metric"]} == {"interpolator=dis_flow"}
     assert not [row for row in rows if row["method"] == "truth" and "truth" in row["metric"]]
     assert {row["artefact"] for row in rows if row["method"] == "render"} == {
@@ -341,11 +364,24 @@ def test_evaluate_measures_everything_once(measured: profile.Profile) -> None:
     stamps = {p: p.stat().st_mtime_ns for p in measured.layout.root.rglob("*.json")}
     assert evaluate.evaluate(measured).read_bytes() == before
     assert stamps == {p: p.stat().st_mtime_ns for p in measured.layout.root.rglob("*.json")}
-    shutil.rmtree(measured.layout.root / "metrics" / "edges")
-    (measured.layout.root / "metrics" / "depth" / f"{clip}.json").write_text("[")
-    store.sidecar_of(measured.layout.root / "metrics" / "depth" / f"{clip}.json").unlink()
+    for metric in (measured.layout.root / "metrics").iterdir():
+        shutil.rmtree(metric / "edges")
+        (metric / "depth" / f"{clip}.json").write_text("[")
+        store.sidecar_of(metric / "depth" / f"{clip}.json").unlink()
     path.unlink()
     assert evaluate.evaluate(measured).read_bytes() == before
+
+
+def test_a_changed_edge_detector_renews_edge_f1_and_nothing_else(
+    measured: profile.Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate.evaluate(measured)
+    artefacts = list((measured.layout.root / "metrics").glob("*/*/*.json"))
+    stamps = {path: path.stat().st_mtime_ns for path in artefacts}
+    monkeypatch.setattr(structure, "VERSION", structure.VERSION + 1)
+    evaluate.evaluate(measured)
+    renewed = {path.parts[-3] for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
+    assert renewed == {"edge_f1"} and len({path.parts[-3] for path in stamps}) > 3
 
 
 def test_another_methods_clips_are_measured_where_they_lie(measured: profile.Profile) -> None:

@@ -15,13 +15,12 @@ from test_metrics import Live, noise, put_results, put_truth, rows_of
 from test_tables import put_metrics
 from transformers import ResNetForImageClassification
 
-from rmkit import baselines, cli, profile
+from rmkit import baselines, cli, metrics, profile
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, tables
-from rmkit.kit import models, video, weights
+from rmkit.kit import video
 from rmkit.method import sampling
-from rmkit.metrics import listed as metrics
-from rmkit.metrics.offline_judge import OfflineJudge, offline_judge
+from rmkit.metrics.offline_judge import METRIC, OfflineJudge, offline_judge
 from rmkit.pipeline import doctor, plan
 
 CALIBRATION = {"slope": 2.0, "offset": -0.5}
@@ -43,7 +42,7 @@ def judged(
 ) -> profile.Profile:
     put_results(tiny_profile)
     put_truth(tiny_profile)
-    return set_model(tiny_profile, "judge", checkpoint)
+    return set_model(tiny_profile, "offline_judge", checkpoint)
 
 
 def test_a_rating_is_the_calibrated_opinion_of_plain_transformers_of_five_frames(checkpoint: Path) -> None:
@@ -73,22 +72,21 @@ def test_rated_once_and_shown_beside_gpt_rs_but_not_as_it(
         baselines.EXTERNAL
     )
     assert all(1 <= float(row["value"]) <= 10 for row in rows)
-    revision = models.fingerprint(judged, "judge")[:12]
-    options = f"model={judged.models.judge};revision={revision};frames=5 linspace"
+    revision = METRIC.fingerprint(judged)[:12]
+    options = f"model={METRIC.model(judged)};revision={revision};frames=5 linspace"
     assert {row["options"] for row in rows} == {options}
     clip = sampling.load(judged, "validation")[0]
     row = next(row for row in rows if (row["method"], row["clip"]) == ("realmaster", clip.id))
-    judge = OfflineJudge(judged.models.judge, None)
+    judge = OfflineJudge(METRIC.model(judged), None)
     frames = video.read(baselines.every(judged)["realmaster"].path(judged, clip))
     assert float(row["value"]) == pytest.approx(offline_judge(judge, iter(frames), len(frames)), abs=1e-5)
 
     # Again: the same rows, and the model is not even loaded.
-    monkeypatch.setattr(evaluate, "OfflineJudge", None)
-    again = evaluate.judged_offline(judged, [("realmaster", clip)])
-    assert [{key: str(value) for key, value in one.items()} for one in again] == [row]
+    monkeypatch.setattr(type(METRIC), "ready", None)
+    assert [one for one in rows_of(evaluate.evaluate(judged)) if one["metric"] == "offline_judge"] == rows
     step = next(step for step in plan.steps(judged) if step.stage == "offline_judge")
     assert step.done == len(rows) and step.seconds is not None
-    assert next(f for f in doctor.check(judged) if f.what == "model judge").ok
+    assert next(f for f in doctor.check(judged) if f.what == "model offline_judge").ok
 
     made = {table.name: table for table in tables.build(judged)}
     assert "Offline judge, 1-10 (ours) ↑" in made["table1"].header
@@ -104,21 +102,21 @@ def test_rated_once_and_shown_beside_gpt_rs_but_not_as_it(
 def test_without_a_model_there_is_no_column_but_a_reason(
     tiny_profile: profile.Profile, checkpoint: Path
 ) -> None:
-    settings, judged = (set_model(tiny_profile, "judge", folder) for folder in (None, checkpoint))
+    settings, judged = (set_model(tiny_profile, "offline_judge", folder) for folder in (None, checkpoint))
     put_metrics(settings, ["render", "realmaster"])
-    assert evaluate.judged_offline(settings, [("render", None)]) == []
+    assert METRIC.why_not(settings, ()) and METRIC.why_not(judged, ()) is None
     table = tables.build(settings)[0]
     assert not [name for name in table.header if "judge" in name]
-    assert "Offline judge: not run: models.judge of this profile names no model." in table.notes
+    assert "Offline judge: not run: metrics.offline_judge of this profile names no model." in table.notes
     assert "offline_judge" not in {step.stage for step in plan.steps(settings)}
-    assert not [f for f in doctor.check(settings) if f.what == "model judge"]
+    assert not [f for f in doctor.check(settings) if f.what == "model offline_judge"]
     assert "run 05_evaluation again" in " ".join(tables.build(judged)[0].notes)
 
 
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("folder", "models.judge is no/such/folder, and .* does not exist"),
+        ("folder", "metrics.offline_judge is no/such/folder, and .* does not exist"),
         ("weights", "missing or truncated"),
         ("preprocessor", "no preprocessor_config.json"),
         ("json", "is not valid JSON"),
@@ -144,10 +142,10 @@ def test_a_model_that_cannot_serve_stops_before_anything(
         file.write_bytes(file.read_bytes()[:-100])
     elif what == "preprocessor":
         (folder / "preprocessor_config.json").unlink()
-    settings = set_model(judged, "judge", "no/such/folder" if what == "folder" else folder)
+    settings = set_model(judged, "offline_judge", "no/such/folder" if what == "folder" else folder)
     with pytest.raises(InputError, match=said):
         evaluate.evaluate(settings)
-    finding = next(f for f in doctor.check(settings) if f.what == "model judge")
+    finding = next(f for f in doctor.check(settings) if f.what == "model offline_judge")
     assert finding.needed and not finding.ok
     assert not (settings.layout.root / "metrics").exists()
     content = settings.model_dump(mode="json")
@@ -171,21 +169,20 @@ def test_what_is_rated_anew_is_for_the_model_to_say_and_not_for_its_card(
     judged: profile.Profile, checkpoint: Path, tmp_path: Path
 ) -> None:
     folder = copied(checkpoint, tmp_path / "model")
-    settings = set_model(judged, "judge", folder)
-    before = models.fingerprint(settings, "judge")
+    settings = set_model(judged, "offline_judge", folder)
+    before = METRIC.fingerprint(settings)
     (folder / "card.json").write_text("{}")
-    assert models.fingerprint(settings, "judge") == before == models.fingerprint(judged, "judge")
+    assert METRIC.fingerprint(settings) == before == METRIC.fingerprint(judged)
     config = json.loads((folder / "config.json").read_text())
     config["calibration"]["slope"] = 3.0
     (folder / "config.json").write_text(json.dumps(config))
-    assert models.fingerprint(settings, "judge") != before
+    assert METRIC.fingerprint(settings) != before
 
 
 def test_the_shipped_judge_tells_the_shipped_truth_from_the_render() -> None:
     mini = profile.load("mini")
-    models.check(mini, "judge")
-    name, commit = weights.single("models.judge", mini.models.judge)
-    judge = OfflineJudge(name, commit)
+    METRIC.check(mini, mini.clips.height, mini.clips.width)
+    judge = OfflineJudge(*METRIC.place(mini))
     folder = next(iter(sorted((cards.FOLDER.parent / "clips" / "validation").iterdir())))
     render, truth = (judge(video.read(folder / f"{look}.mp4")[::4]) for look in ("render", "truth"))
     assert render.mean() < cards.MIDDLE < truth.mean()
@@ -246,9 +243,9 @@ def test_calibration_finds_the_odds_that_made_the_labels() -> None:
 
 
 def test_the_column_is_named_as_what_it_is() -> None:
-    (metric,) = metrics.OFFLINE
-    assert (metric.name, metric.better) == ("offline_judge", 1) and "ours" in metric.label
-    assert metrics.shown(["gpt_rs", "offline_judge"])[-1] is metric
+    (column,) = METRIC.columns
+    assert (column.name, column.better) == ("offline_judge", 1) and "ours" in column.label
+    assert metrics.shown(["gpt_rs", "offline_judge"])[-1] is column
 
 
 def copied(folder: Path, target: Path) -> Path:
