@@ -35,9 +35,7 @@ class Layout:
     faces = _under("faces")  # found in videos, one file a method and clip: what the filter and ArcFace share
     adapters = _under("adapters")
     enhanced = _under("enhanced")
-    features = _under("features")  # what DINO found, a file a method and clip
     scored = _under("scored")  # values of the user's own clips: a csv and a folder for each folder of outputs
-    offline_judge = _under("offline_judge")  # its ratings, a file a method and clip
     judge = _under("judge")  # raw answers of the judge: paid for, so nothing of the kit deletes them
     study = _under("study")  # a page for participants, and the key that they must not see
     tables = _under("tables")

@@ -6,16 +6,22 @@ one longer than 81 frames is edited in windows of 81, the last ending with the c
 """
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from pydantic import Field, field_validator
 
 from rmkit.baselines import PROMPT, Edit, Made, framing
-from rmkit.kit import models, store, video
+from rmkit.kit import models, store, video, weights
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile, Settings
+
+if TYPE_CHECKING:
+    from diffusers import LucyEditPipeline
+
+KEY = "baselines.lucy_edit.model"  # in the profile
 
 
 class LucyEditSettings(Settings):
@@ -39,7 +45,7 @@ class LucyEdit(Made):
     group, on_device = LucyEditSettings, True
 
     def check(self, profile: Profile, count: int) -> None:
-        models.check(profile, "lucy_edit")
+        weights.pipeline_folder(KEY, self.settings(profile).model)
         models.require_gpu(profile, "LucyEdit")
 
     def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
@@ -50,13 +56,18 @@ class LucyEdit(Made):
             settings={**settings, "dtype": profile.models.dtype},
             inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
             seed=store.seed_for(profile.seed, self.name, clip.id),
-            model=models.fingerprint(profile, "lucy_edit"),
+            model=weights.pipeline_fingerprint(KEY, self.settings(profile).model),
         )
+
+    def load(self, profile: Profile) -> "LucyEditPipeline":
+        """The stock pipeline, where the profile computes."""
+        from diffusers import LucyEditPipeline
+
+        return models.load(profile, LucyEditPipeline, self.settings(profile).model)
 
     def ready(self, profile: Profile) -> Edit:
         """Raises InputError when the size it is to work at is no multiple of the model's cells."""
-        pipeline = models.load_lucy_edit(profile)
-        settings = self.settings(profile)
+        settings, pipeline = self.settings(profile), self.load(profile)
         size = (settings.height, settings.width)
         misfit = f"baselines.lucy_edit: {size[0]}x{size[1]} does not fit this model"
         models.require_cells(pipeline, *size, misfit)

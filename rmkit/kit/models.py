@@ -1,24 +1,25 @@
 """Loading: the pipelines of a profile, from folders or hub names, on its device and in its type.
 
-Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2); a metric loads its own. Reads model folders,
-which weights.py finds and checks; writes nothing. A VACE folder may hold its own transformer only: the parts it lacks are
-those of the Wan folder.
+Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2); metrics and methods name and load their own.
+Reads model folders, which weights.py finds and checks; writes nothing. A VACE folder may hold its own transformer only:
+the parts it lacks are those of the Wan folder.
 """
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from rmkit.errors import InputError
 from rmkit.kit import store, weights
-from rmkit.kit.weights import Role as Which
+from rmkit.paths import resolve
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
     import torch
     from diffusers import (
+        DiffusionPipeline,
         LucyEditPipeline,
         ModelMixin,
         QwenImageEditPipeline,
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
         WanVACEPipeline,
     )
 
-NAMED: tuple[Which, ...] = ("wan", "vace", "editor")  # what every profile names
+Role = Literal["wan", "vace", "editor"]
+ROLES: tuple[Role, ...] = get_args(Role)  # the models that every profile names, under `models`
+SHARED = ("vae", "text_encoder", "tokenizer")  # parts that a VACE folder may leave to the Wan folder
 TEXT_TOKENS = 512  # Wan's text length
 DEFAULT_AREA = 1024 * 1024  # pixels at which QwenImageEditPipeline works
+
+P = TypeVar("P", bound="DiffusionPipeline")
 
 
 def device(profile: Profile) -> "torch.device":
@@ -72,26 +77,31 @@ def generator(seed: int) -> "torch.Generator":
     return torch.Generator("cpu").manual_seed(seed)
 
 
-def check(profile: Profile, which: Which) -> None:
+def check(profile: Profile, role: Role) -> None:
     """Raise InputError unless the model is complete on disk (or on the hub, and the hub is reachable).
 
     Reads headers only: every part of model_index.json is there, no weight file missing or truncated.
     """
     device(profile)
-    weights.pipeline_folder(profile, which)
-    if which == "vace" and weights.lacking(profile):
-        weights.pipeline_folder(profile, "wan")
+    _folder(profile, role)
+    if role == "vace" and _borrowed(profile):
+        _folder(profile, "wan")
 
 
-def fingerprint(profile: Profile, which: Which) -> str:
-    """Content hash of all that loading `which` reads; for a hub name its commit."""
-    root, commit = weights.pipeline_folder(profile, which)
+def fingerprint(profile: Profile, role: Role) -> str:
+    """Content hash of all that loading the model reads; for a hub name its commit."""
+    root, commit = _folder(profile, role)
     own = commit or weights.content(root)
-    if which == "vace" and weights.lacking(profile):
-        wan_root, wan_commit = weights.pipeline_folder(profile, "wan")
-        parts = [wan_commit or store.fingerprint(wan_root / part) for part in weights.lacking(profile)]
+    if role == "vace" and _borrowed(profile):
+        wan_root, wan_commit = _folder(profile, "wan")
+        parts = [wan_commit or store.fingerprint(wan_root / part) for part in _borrowed(profile)]
         return "+".join([own, *parts])
     return own
+
+
+def load(profile: Profile, kind: type[P], name: str) -> P:
+    """The diffusers pipeline of a folder or hub name that has been checked."""
+    return _place(profile, kind.from_pretrained(**_arguments(profile, name)))
 
 
 def load_wan(profile: Profile) -> "WanPipeline":
@@ -99,7 +109,7 @@ def load_wan(profile: Profile) -> "WanPipeline":
     check(profile, "wan")
     from diffusers import WanPipeline
 
-    return _place(profile, WanPipeline.from_pretrained(**_arguments(profile, "wan")))
+    return load(profile, WanPipeline, profile.models.wan)
 
 
 def load_vace(profile: Profile) -> "WanVACEPipeline":
@@ -109,11 +119,11 @@ def load_vace(profile: Profile) -> "WanVACEPipeline":
     from diffusers.video_processor import VideoProcessor
 
     shared: dict[str, Any] = {}
-    if lacking := weights.lacking(profile):
+    if borrowed := _borrowed(profile):
         absent = {name: None for name in ("transformer", "transformer_2")}
-        wan = WanPipeline.from_pretrained(**_arguments(profile, "wan"), **absent)
-        shared = {name: getattr(wan, name) for name in lacking}
-    pipeline = WanVACEPipeline.from_pretrained(**_arguments(profile, "vace"), **shared)
+        wan = WanPipeline.from_pretrained(**_arguments(profile, profile.models.wan), **absent)
+        shared = {name: getattr(wan, name) for name in borrowed}
+    pipeline = WanVACEPipeline.from_pretrained(**_arguments(profile, profile.models.vace), **shared)
     # The pipeline counts the VAE's stages and overlooks its patch_size; the config knows the true stride.
     stride = pipeline.vae.config.scale_factor_spatial
     if stride is not None:
@@ -122,21 +132,13 @@ def load_vace(profile: Profile) -> "WanVACEPipeline":
     return _place(profile, pipeline)
 
 
-def load_lucy_edit(profile: Profile) -> "LucyEditPipeline":
-    """The pipeline of the outside method LucyEdit (paper, 4.1)."""
-    check(profile, "lucy_edit")
-    from diffusers import LucyEditPipeline
-
-    return _place(profile, LucyEditPipeline.from_pretrained(**_arguments(profile, "lucy_edit")))
-
-
 def load_editor(profile: Profile) -> "QwenImageEditPipeline":
     """The image editor of the anchors (paper, 3.1): Qwen-Image-Edit, or its Plus form by class name."""
     check(profile, "editor")
     import diffusers
     from transformers.utils import is_torchvision_available
 
-    arguments = _arguments(profile, "editor")
+    arguments = _arguments(profile, profile.models.editor)
     root = Path(arguments["pretrained_model_name_or_path"])
     name = weights.pipeline_index(root)["_class_name"]
     # One type throughout: this pipeline hands latents over in the text encoder's type.
@@ -219,16 +221,29 @@ def speed_up_convolutions(vae: "ModelMixin") -> None:
             )
 
 
-def _arguments(profile: Profile, which: Which) -> dict[str, Any]:
+def _folder(profile: Profile, role: Role) -> tuple[Path, str | None]:
+    optional = SHARED if role == "vace" else ("processor",)
+    return weights.pipeline_folder(f"models.{role}", getattr(profile.models, role), optional)
+
+
+def _borrowed(profile: Profile) -> list[str]:
+    """Parts that the VACE folder leaves to the Wan folder; a hub name is taken to have them all."""
+    name = profile.models.vace
+    return (
+        [] if weights.is_hub_name(name) else [part for part in SHARED if not (resolve(name) / part).is_dir()]
+    )
+
+
+def _arguments(profile: Profile, name: str) -> dict[str, Any]:
     """What from_pretrained is called with; a hub model is downloaded at its pinned commit first."""
     import torch
     from diffusers import DiffusionPipeline
 
     _quiet()
-    root, commit = weights.pipeline_folder(profile, which)
-    if commit:
-        _, name = weights.name_of(profile, which)
-        root = Path(DiffusionPipeline.download(name, revision=commit, use_safetensors=True))
+    root = resolve(name)
+    if weights.is_hub_name(name):
+        _, commit = weights.hub_snapshot(name, "model_index.json")
+        root = DiffusionPipeline.download(name, revision=commit, use_safetensors=True)
     return {
         "pretrained_model_name_or_path": str(root),
         # Wan's VAE loses detail in half precision; diffusers' own examples keep it in float32.

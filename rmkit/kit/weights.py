@@ -1,30 +1,20 @@
 """Model folders: where a profile's models are, on disk or on the hub, and whether they are whole.
 
 Serves every model of the paper and its metrics; reads configs and the headers of weights, loads and writes nothing.
-A model is asked for by its role: the key under which the profile names it.
+A model is asked for by its name, a folder or one of the hub's, and the key under which the profile gives that name.
 """
 
 import hashlib
 import json
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rmkit.errors import InputError
 from rmkit.kit import store
 from rmkit.paths import resolve
-from rmkit.profile import Profile
-
-Role = Literal["wan", "vace", "editor", "lucy_edit"]
-SHARED = ("vae", "text_encoder", "tokenizer")  # of VACE with Wan
-
-
-def name_of(profile: Profile, role: Role) -> tuple[str, str]:
-    """(key in the profile, folder or hub name) of a model; a baseline's must be asked for."""
-    if role == "lucy_edit":
-        return "baselines.lucy_edit.model", profile.baselines["lucy_edit"]["model"]
-    return f"models.{role}", getattr(profile.models, role)
 
 
 def is_hub_name(name: str) -> bool:
@@ -56,18 +46,19 @@ def hub_snapshot(name: str, file: str) -> tuple[Path, str]:
     return root, root.name
 
 
-def pipeline_folder(profile: Profile, role: Role) -> tuple[Path, str | None]:
+def pipeline_folder(
+    key: str, name: str, optional: Collection[str] = ("processor",)
+) -> tuple[Path, str | None]:
     """(folder, None) of a complete diffusers pipeline on disk, or (cached snapshot, commit) of a hub name.
 
-    Raises InputError when it is not there, or a part that model_index.json lists is missing or truncated.
+    key: where the profile names it; optional: parts that may be absent though model_index.json lists them. Raises
+    InputError when it is not there, or a part is missing or truncated.
     """
-    key, name = name_of(profile, role)
     if is_hub_name(name):
         return hub_snapshot(name, "model_index.json")
     root = resolve(name)
     if not root.is_dir():
         raise InputError(f"{key} is {name}, and {root} does not exist: get the model or correct the profile.")
-    optional = SHARED if role == "vace" else ("processor",)
     for part, origin in pipeline_index(root).items():
         # [null, null] marks a part that the pipeline goes without.
         if part.startswith("_") or not isinstance(origin, list) or origin[0] is None:
@@ -137,11 +128,10 @@ def pipeline_index(root: Path) -> dict[str, Any]:
         raise InputError(f"{file} is not valid JSON ({error}); copy the model again.") from None
 
 
-def lacking(profile: Profile) -> list[str]:
-    """Parts that the VACE folder leaves to the Wan folder; a hub name is taken to have them all."""
-    if is_hub_name(profile.models.vace):
-        return []
-    return [part for part in SHARED if not (resolve(profile.models.vace) / part).is_dir()]
+def pipeline_fingerprint(key: str, name: str, optional: Collection[str] = ("processor",)) -> str:
+    """Content hash of a diffusers pipeline, for a hub name its commit; InputError as `pipeline_folder`."""
+    root, commit = pipeline_folder(key, name, optional)
+    return commit or content(root)
 
 
 def single_fingerprint(key: str, name: str) -> str:

@@ -1,10 +1,12 @@
 """What this machine has and what a profile needs: asked before hours are spent, not after.
 
-Reads the lock, the bundle and the model folders (headers only); writes nothing but a table on standard output.
+Asks the data source, models, metrics and methods themselves, which read headers of weights only; writes nothing but a
+table on standard output.
 """
 
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,10 +21,7 @@ from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
 
 STORED = 0.6  # of raw frames, what lossless video takes
-COPIES = {
-    "train": 4,
-    "validation": 10,
-}  # videos a clip leaves: render, structure, variants, enhanced, references
+COPIES = {"train": 4, "validation": 10}  # videos of a clip: render, structure, variants, enhanced, references
 FIXED_GB = 0.5  # adapters, latents, notebooks
 
 
@@ -62,13 +61,16 @@ def check(profile: Profile) -> list[Finding]:
         Finding("machine", machine.machine(), True),
         _gpu(profile),
         _disk(profile),
-        _data(profile),
+        _asked("data", lambda: sources.describe(profile)),
         _judge(profile),
         _faces(profile),
-        *(_model(profile, which) for which in models.NAMED),
-        *(_metric(profile, metric) for metric in metrics.with_models(profile)),
+        *(_asked(f"model {role}", lambda role=role: _model(profile, role)) for role in models.ROLES),
+        *(_metric(profile, metric) for metric in metrics.every() if metric.needs_model),
         _training(profile),
-        *(_asked(profile, method) for method in baselines.asked(profile).values()),
+        *(
+            _asked(name, lambda made=made: _method(profile, made))
+            for name, made in baselines.asked(profile).items()
+        ),
     ]
 
 
@@ -148,69 +150,71 @@ def _disk(profile: Profile) -> Finding:
     return Finding("disk", text, free > wanted - done)
 
 
-def _data(profile: Profile) -> Finding:
+def _asked(what: str, answer: Callable[[], str]) -> Finding:
+    """What a part of the kit says of itself, or its InputError, which would stop a run."""
     try:
-        return Finding("data", sources.describe(profile), True)
+        return Finding(what, answer(), True)
     except InputError as error:
-        return Finding("data", str(error), False)
+        return Finding(what, str(error), False)
 
 
 def _judge(profile: Profile) -> Finding:
-    text = gpt_rs.judging(profile)
     if gpt_rs.METRIC.why_not(profile):
-        return Finding("judge", text, False, needed=False)
-    try:
+        return Finding("judge", gpt_rs.judging(profile), False, needed=False)
+
+    def answer() -> str:
         keys.read(gpt_rs.KEY)
         real.check(profile)
-    except InputError as error:
-        return Finding("judge", str(error), False)
-    return Finding("judge", text, True)
+        return gpt_rs.judging(profile)
+
+    return _asked("judge", answer)
 
 
 def _faces(profile: Profile) -> Finding:
+    """The identity filter's model, without which the filter does nothing."""
     if not profile.identity.model_pack:
-        text = f"{face_pack.NO_PACK}; every pair is kept, and ArcFace is not measured"
-        return Finding("face model", text, False, needed=False)
-    try:
+        return Finding("face model", f"{face_pack.NO_PACK}; every pair is kept", False, needed=False)
+
+    def answer() -> str:
         face_pack.check(profile)
-    except InputError as error:
-        return Finding("face model", str(error), False)
-    terms = face_pack.licence(profile)
-    return Finding("face model", profile.identity.model_pack + (f": {terms}" if terms else ""), True)
+        return ": ".join(filter(None, [profile.identity.model_pack, face_pack.licence(profile)]))
+
+    return _asked("face model", answer)
 
 
-def _model(profile: Profile, which: models.Which) -> Finding:
-    try:
-        models.check(profile, which)
-    except InputError as error:
-        return Finding(f"model {which}", str(error), False)
-    return Finding(f"model {which}", getattr(profile.models, which), True)
+def _model(profile: Profile, role: models.Role) -> str:
+    models.check(profile, role)
+    return getattr(profile.models, role)
 
 
 def _metric(profile: Profile, metric: Metric) -> Finding:
-    try:
+    """A metric without its model is not measured, and stops nothing; with a broken one the run would stop."""
+    what = f"model {metric.name}"
+    if reason := metric.why_not(profile):
+        return Finding(what, reason, False, needed=False)
+
+    def answer() -> str:
         metric.check(profile, profile.clips.height, profile.clips.width)
-    except InputError as error:
-        return Finding(f"model {metric.name}", str(error), False)
-    return Finding(f"model {metric.name}", str(metric.model(profile)), True)
+        return str(metric.model(profile))
+
+    return _asked(what, answer)
 
 
 def _training(profile: Profile) -> Finding:
-    try:
+    def answer() -> str:
         devices.require(profile)
-        names = ", ".join(f"{expert.name}: {expert.steps} steps" for expert in wan.experts(profile))
-    except (InputError, OSError) as error:  # a model that is not there has a line of its own
-        return Finding("training", str(error), not isinstance(error, InputError))
-    return Finding("training", names, True)
+        return ", ".join(f"{expert.name}: {expert.steps} steps" for expert in wan.experts(profile))
 
-
-def _asked(profile: Profile, method: Made) -> Finding:
-    name = method.name
-    done = len(list((profile.layout.enhanced / name).glob("*.mp4")))
-    left = max(profile.data.validation_clips - done, 0)
     try:
-        if left:
-            method.check(profile, left)
-    except InputError as error:
-        return Finding(name, str(error), False)
-    return Finding(name, f"{left} clips left to make", True)
+        return _asked("training", answer)
+    except OSError as error:  # a model that is not there has a line of its own
+        return Finding("training", str(error), True)
+
+
+def _method(profile: Profile, method: Made) -> str:
+    """How many clips an external method has left to make, once it can."""
+    done = len(list((profile.layout.enhanced / method.name).glob("*.mp4")))
+    left = max(profile.data.validation_clips - done, 0)
+    if left:
+        method.check(profile, left)
+    return f"{left} clips left to make"

@@ -27,7 +27,6 @@ from rmkit.baselines import real
 from rmkit.errors import InputError
 from rmkit.evaluation import report
 from rmkit.kit import machine, models, store
-from rmkit.metrics import gpt_rs
 from rmkit.paths import REPOSITORY, resolve
 from rmkit.profile import Profile
 
@@ -68,8 +67,8 @@ def run(profile: Profile) -> Path:
 
     Raises InputError with the sentence of a cell that raised one, NotebookError for any other failure.
     """
-    for which in models.NAMED:
-        models.check(profile, which)  # before the first notebook, not in the second
+    for role in models.ROLES:
+        models.check(profile, role)  # before the first notebook, not in the second
     for metric in metrics.with_models(profile):
         metric.check(profile, profile.clips.height, profile.clips.width)
     parameter, books, ran = _parameter(profile), series(), False
@@ -120,15 +119,17 @@ def _recipe(profile: Profile, notebook: Notebook, earlier: Sequence[Notebook]) -
     inputs = {
         "notebook": store.fingerprint(notebook.path),
         "code": _digest((REPOSITORY / "rmkit").rglob("*.py"), REPOSITORY),
-        "models": "+".join(models.fingerprint(profile, which) for which in models.NAMED),
-        "metrics": "+".join(str(metric.fingerprint(profile)) for metric in metrics.with_models(profile)),
+        "models": "+".join(models.fingerprint(profile, role) for role in models.ROLES),
     }
     for key, folder in (("bundle", profile.data.bundle), ("root", profile.data.root)):
         if folder:
             inputs[key] = _digest([resolve(folder)])
     inputs |= {before.name: _listing(profile, before) for before in earlier}
     if notebook.measures:
-        inputs["judge"] = gpt_rs.METRIC.why_not(profile) or store.fingerprint(gpt_rs.PROMPTS)
+        for metric in metrics.every():
+            inputs[f"metric {metric.name}"] = metric.why_not(profile) or json.dumps(
+                [metric.version, metric.settings(profile), metric.fingerprint(profile)], default=str
+            )
         known = baselines.every(profile)
         added = [profile.layout.enhanced / name for name, method in known.items() if method.is_users(profile)]
         inputs["added"] = _digest([*added, *real.files(profile)])

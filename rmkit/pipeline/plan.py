@@ -5,8 +5,8 @@ done here, yet the run makes them anew. Times are the run's own where it has beg
 estimates for `mini` on two laptop cores; where neither applies it says so.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -51,37 +51,28 @@ class Step:
 
 def steps(profile: Profile) -> list[Step]:
     """The stages in order, with what is left of each."""
-    layout, data = profile.layout, profile.data
-    train, held = data.train_clips, data.validation_clips
-    variants = profile.propagation.variants
+    layout, train, held = profile.layout, profile.data.train_clips, profile.data.validation_clips
+    variants, videos = profile.propagation.variants, baselines.videos(profile)
     every = len(anchoring.indices(profile, "multi_anchor" if "multi_anchor" in variants else "edges"))
     kinds = 2 if "depth" in variants else 1
-    return [
-        _step(profile, "data", "clips", train + held, layout.clips.glob("*.mp4.json")),
-        _step(profile, "anchors", "anchors", 2 * train + every * held, layout.anchors.glob("*/*.png.json")),
-        _step(profile, "structure", "videos", train + kinds * held, layout.structure.glob("*/*.mp4.json")),
-        _step(
-            profile,
-            "propagate",
-            "clips",
-            train + len(variants) * held,
-            layout.propagated.glob("*/*.mp4.json"),
-        ),
+    found = partial(_step, profile)
+    steps = [
+        found("data", "clips", train + held, layout.clips, "*.mp4"),
+        found("anchors", "anchors", 2 * train + every * held, layout.anchors, "*/*.png"),
+        found("structure", "videos", train + kinds * held, layout.structure, "*/*.mp4"),
+        found("propagate", "clips", train + len(variants) * held, layout.propagated, "*/*.mp4"),
         _training(profile),
-        _step(profile, "enhance", "clips", held, (layout.enhanced / "realmaster").glob("*.mp4.json")),
-        *(
-            _step(profile, name, "clips", held, (layout.enhanced / name).glob("*.mp4.json"))
-            for name in baselines.asked(profile)
-        ),
+        found("enhance", "clips", held, layout.enhanced / "realmaster", "*.mp4"),
+        *(found(name, "clips", held, layout.enhanced / name, "*.mp4") for name in baselines.asked(profile)),
         _evaluation(profile),
         *(
-            _step(
-                profile, metric.name, "clips x methods", baselines.videos(profile), _sidecars(profile, metric)
-            )
+            found(metric.name, "clips x methods", videos, _folder(profile, metric), "*/*.json")
             for metric in metrics.with_models(profile)
         ),
-        *([_faces(profile)] if profile.identity.model_pack else []),
     ]
+    if profile.identity.model_pack:  # both sides of every training pair, for the filter, and what is measured
+        steps.append(found("faces", "videos", 2 * train + videos, layout.faces, "*/*.npz"))
+    return steps
 
 
 def show(profile: Profile) -> None:
@@ -111,32 +102,24 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _step(profile: Profile, stage: str, items: str, count: int, sidecars: Iterable[Path]) -> Step:
-    found = [_seconds(path) for path in sidecars]
-    each = median(found) if len(found) >= ENOUGH else _expected(profile, stage)
-    return Step(stage, items, count, min(len(found), count), each)
+def _step(profile: Profile, stage: str, items: str, count: int, folder: Path, pattern: str) -> Step:
+    """A stage whose artefacts match `pattern` in `folder`."""
+    seconds = _seconds(folder, pattern)
+    each = median(seconds) if len(seconds) >= ENOUGH else _expected(profile, stage)
+    return Step(stage, items, count, min(len(seconds), count), each)
 
 
 def _evaluation(profile: Profile) -> Step:
     """Every video by all metrics that need no model of their own: together they take the sum of what each takes."""
     plain = [metric for metric in metrics.every() if not (metric.needs_model or metric.last)]
-    found = [[_seconds(path) for path in _sidecars(profile, metric)] for metric in plain]
-    count, done = baselines.videos(profile), max(map(len, found))
-    each = sum(median(seconds) for seconds in found if seconds)
-    return Step(
-        *("evaluate", "clips x methods", count, min(done, count)),
-        each if done >= ENOUGH else _expected(profile, "evaluate"),
-    )
+    seconds = [_seconds(_folder(profile, metric), "*/*.json") for metric in plain]
+    count, done = baselines.videos(profile), max(map(len, seconds))
+    each = sum(map(median, filter(None, seconds))) if done >= ENOUGH else _expected(profile, "evaluate")
+    return Step("evaluate", "clips x methods", count, min(done, count), each)
 
 
-def _sidecars(profile: Profile, metric: Metric) -> Iterable[Path]:
-    return (profile.layout.root / "metrics" / metric.name).glob("*/*.json.json")
-
-
-def _faces(profile: Profile) -> Step:
-    """Both sides of every training pair, for the filter, and every video that is measured."""
-    count = 2 * profile.data.train_clips + baselines.videos(profile)
-    return _step(profile, "faces", "videos", count, profile.layout.faces.glob("*/*.npz.json"))
+def _folder(profile: Profile, metric: Metric) -> Path:
+    return profile.layout.root / "metrics" / metric.name
 
 
 def _training(profile: Profile) -> Step:
@@ -157,5 +140,7 @@ def _expected(profile: Profile, stage: str) -> float | None:
     return EXPECTED[stage] * size.frames * size.height * size.width / MINI_SIZE
 
 
-def _seconds(sidecar: Path) -> float:
-    return float(store.read_sidecar(sidecar.with_suffix("")).get("seconds", 0.0))
+def _seconds(folder: Path, pattern: str) -> list[float]:
+    """What each artefact there took, by its sidecar."""
+    sidecars = folder.glob(f"{pattern}.json")
+    return [float(store.read_sidecar(path.with_suffix("")).get("seconds", 0.0)) for path in sidecars]

@@ -13,6 +13,7 @@ from test_metrics import rows_of
 
 from rmkit import baselines, cli, profile
 from rmkit.baselines import editto, framing
+from rmkit.baselines.lucy_edit import LucyEdit
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, tables
 from rmkit.kit import models, store, video
@@ -166,7 +167,7 @@ def test_lucy_edit_edits_each_clip_once(lucy, tiny_clips, monkeypatch: pytest.Mo
     make(lucy, held)
     assert [path.read_bytes() for path in paths] == before
     with monkeypatch.context() as patch:
-        patch.setattr(models, "load_lucy_edit", lambda _: pytest.fail("loaded"))
+        patch.setattr(LucyEdit, "load", lambda *_: pytest.fail("loaded"))
         make(lucy, held)
     other = asking(lucy, lucy_edit=lucy.baselines["lucy_edit"] | {"prompt": "a cartoon"})
     make(other, held)
@@ -174,7 +175,7 @@ def test_lucy_edit_edits_each_clip_once(lucy, tiny_clips, monkeypatch: pytest.Mo
 
 
 def test_lucy_edit_sees_the_clip_and_heeds_prompt_and_bars(lucy, tiny_clips) -> None:
-    pipeline = models.load_lucy_edit(lucy)
+    pipeline = LucyEdit().load(lucy)
     seen = {}
     original = pipeline.prepare_latents
 
@@ -188,7 +189,7 @@ def test_lucy_edit_sees_the_clip_and_heeds_prompt_and_bars(lucy, tiny_clips) -> 
 
     encode, pipeline.encode_prompt, pipeline.prepare_latents = pipeline.encode_prompt, encoded, spy
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "load_lucy_edit", lambda _: pipeline)
+        patch.setattr(LucyEdit, "load", lambda *_: pipeline)
         ready(lucy, "lucy_edit")(tiny_clips[2], 5)
     assert seen["prompts"] == ("make the video look photorealistic", "", True)
     assert seen["video"].shape == (1, 3, 9, 32, 64)
@@ -202,13 +203,13 @@ def test_lucy_edit_sees_the_clip_and_heeds_prompt_and_bars(lucy, tiny_clips) -> 
 
 def test_longer_clips_take_more_passes(lucy, tiny_clips) -> None:
     short = asking(lucy, lucy_edit=lucy.baselines["lucy_edit"] | {"frames": 5})
-    pipeline, lengths = models.load_lucy_edit(short), []
+    pipeline, lengths = LucyEdit().load(short), []
     original = pipeline.prepare_latents
     pipeline.prepare_latents = lambda video_, *rest: (
         lengths.append(video_.shape[2]) or original(video_, *rest)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "load_lucy_edit", lambda _: pipeline)
+        patch.setattr(LucyEdit, "load", lambda *_: pipeline)
         frames = ready(short, "lucy_edit")(tiny_clips[2], 5)
     assert lengths == [5, 5] and len(frames) == 9
 
@@ -316,7 +317,7 @@ def test_what_is_missing_is_named_before_anything_runs(
     lucy, ditto, tiny_clips, lucy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     """LucyEdit could run, Editto cannot: nothing is loaded."""
-    monkeypatch.setattr(models, "load_lucy_edit", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(LucyEdit, "load", lambda *_: pytest.fail("loaded"))
     both = asking(
         lucy,
         lucy_edit=lucy.baselines["lucy_edit"],

@@ -211,7 +211,8 @@ def test_without_a_model_it_is_not_run_and_says_why(compared: profile.Profile) -
     assert {row[-1] for row in made["claims"].cells if "dino" in row[2]} == {"not run"}
     assert "dino" in made["claims"].notes[0]
     assert "dino" not in {step.stage for step in plan.steps(settings)}
-    assert not [f for f in doctor.check(settings) if f.what == "model dino"]
+    (finding,) = (f for f in doctor.check(settings) if f.what == "model dino")
+    assert not finding.needed and "metrics.dino of this profile names no model" in finding.found
     assert "run 05_evaluation again" in " ".join(tables.build(compared)[0].notes)
     assert "dino" not in set(statistics.load(settings).metric)
 

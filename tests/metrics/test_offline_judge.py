@@ -109,7 +109,8 @@ def test_without_a_model_there_is_no_column_but_a_reason(
     assert not [name for name in table.header if "judge" in name]
     assert "Offline judge: not run: metrics.offline_judge of this profile names no model." in table.notes
     assert "offline_judge" not in {step.stage for step in plan.steps(settings)}
-    assert not [f for f in doctor.check(settings) if f.what == "model offline_judge"]
+    (finding,) = (f for f in doctor.check(settings) if f.what == "model offline_judge")
+    assert not finding.needed and "metrics.offline_judge of this profile names no model" in finding.found
     assert "run 05_evaluation again" in " ".join(tables.build(judged)[0].notes)
 
 
