@@ -173,7 +173,12 @@ def _judge(profile: Profile) -> Finding:
 def _faces(profile: Profile) -> Finding:
     """The identity filter's model, without which the filter does nothing."""
     if not profile.identity.model_pack:
-        return Finding("face model", f"{face_pack.NO_PACK}; every pair is kept", False, needed=False)
+        return Finding(
+            "face model",
+            f"{face_pack.NO_PACK}; every pair is kept, and ArcFace is not measured",
+            False,
+            needed=False,
+        )
 
     def answer() -> str:
         face_pack.check(profile)
