@@ -40,7 +40,6 @@ VERSION = 1
 KEY = "OPENAI_API_KEY"
 PROMPTS = REPOSITORY / "data" / "paper" / "gpt_rs.yaml"
 NO_REF, WITH_REF = "gpt_rs", "gpt_rs_ref"
-REAL = real.Real.name
 DETAIL = "high"  # the frame itself, not a thumbnail of it (ours)
 # An enumeration and no bounds: endpoints that enforce a schema do not all know `minimum`.
 SCHEMA = {

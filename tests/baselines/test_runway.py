@@ -461,10 +461,13 @@ def test_a_video_that_does_not_fit_is_left_out_and_kept(server, settings, held, 
     assert server.count("submit") == 2
 
 
-def test_it_is_measured_where_it_was_bought(server, settings, held) -> None:
-    make(settings, held)
-    jobs = [job for job in evaluate._jobs(settings, held) if job[0] == "runway_aleph"]
-    assert jobs == [("runway_aleph", clip) for clip in held]
-    rows = evaluate.measure(settings, *jobs[0])
-    assert {row["method"] for row in rows} == {"runway_aleph"}
+def test_it_is_measured_where_it_was_bought(server, settings, held, monkeypatch) -> None:
+    make(settings, held[:1])
+    methods = baselines.every(settings)
+    there = {name: methods[name] for name in ("render", "runway_aleph")}
+    monkeypatch.setattr(baselines, "every", lambda _: there)
+    subjects = [each for each in evaluate.subjects(settings, held) if each.method == "runway_aleph"]
+    assert [each.clip for each in subjects] == [held[0].id]
+    rows = evaluate.measure(settings, subjects, ["sharpness"])
+    assert {(row["method"], row["metric"]) for row in rows} == {("runway_aleph", "sharpness")}
     assert store.read_sidecar(made(settings, held[0]))["model"] == "aleph2"
