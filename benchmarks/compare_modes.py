@@ -9,7 +9,7 @@ import time
 
 import pandas as pd
 
-from rmkit import profile
+from rmkit import metrics, profile
 from rmkit.attention.one_way import CACHED
 from rmkit.baselines import truth
 from rmkit.errors import InputError
@@ -44,13 +44,13 @@ def compare(settings: Profile) -> Table:
                 rows.append(row | {"metric": metric, "value": value})
     frame = pd.DataFrame(rows).assign(options="")
     seconds = timed(settings, chosen[0])
-    cells, data = [], []
+    cells, data, columns = [], [], metrics.columns()
     for mode in seconds:
         trained = training_mode(mode)
         means = {metric: statistics.mean(frame, trained, metric) for metric in METRICS}
         apart = statistics.difference(frame, "psnr_truth", trained, MODES[0])
-        over = "" if trained == MODES[0] else cell(apart, "psnr_truth", signed=True)
-        measured = [cell(means[metric], metric) for metric in METRICS]
+        over = "" if trained == MODES[0] else cell(apart, columns["psnr_truth"].digits, signed=True)
+        measured = [cell(means[metric], columns[metric].digits) for metric in METRICS]
         cells.append([mode, *measured, over, f"{seconds[mode]:.2f}"])
         data.append(
             {"mode": mode, "seconds": round(seconds[mode], 3)}

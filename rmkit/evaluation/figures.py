@@ -5,7 +5,6 @@ writes figures/*.{png,pdf}. Each figure is a plain function of the profile, so t
 call it again.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,32 +26,19 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, told apart under every common colour blindness.
 ORANGE, SKY, BLUE, VERMILION, GREEN = "#E69F00", "#56B4E9", "#0072B2", "#D55E00", "#009E73"
 DPI = 144
-ANCHOR_COLUMNS = [
-    "clip",
-    "split",
-    "frame",
-    "drift_pixels",
-    "residual_pixels",
-    "attempts",
-    "measured",
-    "accepted",
-]
+LEGEND = {"frameon": False, "fontsize": 8}
+ANCHOR_FACTS = ("drift_pixels", "residual_pixels", "attempts", "measured", "accepted")  # of a sidecar
 
 
 def draw(profile: Profile) -> dict[str, str]:
     """Draw and save every figure whose inputs are there; returns the others' names, each with what is missing."""
-    measured: dict[str, Callable[[Profile], Figure]] = {
-        "fidelity": fidelity,
-        "temporal": temporal,
-        "gain_by_clip": gain_by_clip,
-    }
+    measured = {"fidelity": fidelity, "temporal": temporal, "gain_by_clip": gain_by_clip}
     of_run = {"training": training, "anchors": anchor_residuals, "similarities": similarities}
-    for name, figure in measured.items():
-        save(profile, name, figure(profile))
     left_out: dict[str, str] = {}
-    for name, figure in of_run.items():
+    for name, figure in (measured | of_run).items():
         try:
-            statistics.require_run(profile)
+            if name in of_run:
+                statistics.require_run(profile)
             save(profile, name, figure(profile))
         except InputError as error:
             left_out[name] = str(error)
@@ -76,12 +62,8 @@ def fidelity(profile: Profile) -> "Figure":
 
 def temporal(profile: Profile) -> "Figure":
     """Temporal metrics at 16 fps (the paper's) and on the source's distinct frames."""
-    names = [
-        name
-        for name, column in metrics.columns().items()
-        if column.shown == "always" and name.startswith(("temporal", "motion"))
-    ]
-    return _intervals(profile, names, columns=2)
+    shown = [column.name for column in metrics.shown(())]
+    return _intervals(profile, [name for name in shown if name.startswith(("temporal", "motion"))], columns=2)
 
 
 def gain_by_clip(profile: Profile) -> "Figure":
@@ -100,7 +82,7 @@ def gain_by_clip(profile: Profile) -> "Figure":
     ax.axhline(1, color="#999999", linewidth=0.8, linestyle=":", label="1 dB")
     ax.set(xlabel="validation clips, by RealMaster's gain", ylabel="PSNR gain (dB)")
     ax.set_xticks([])
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))  # clips lie everywhere
+    ax.legend(**LEGEND, loc="upper left", bbox_to_anchor=(1, 1))  # clips lie everywhere
     return figure
 
 
@@ -127,19 +109,12 @@ def learning(curve: pd.DataFrame, held_out: pd.DataFrame) -> "Figure":
         shades = np.linspace(0.35, 1, rows["quantile"].nunique())
         for shade, (level, of_level) in zip(shades, rows.groupby("sigma"), strict=False):
             mean = of_level.groupby("step").loss.mean()
-            right.plot(
-                mean.index,
-                mean,
-                "o-",
-                markersize=3,
-                color=BLUE,
-                alpha=shade,
-                label=f"{level:.2f}",
-            )
+            style = {"markersize": 3, "color": BLUE, "alpha": shade}
+            right.plot(mean.index, mean, "o-", label=f"{level:.2f}", **style)
         right.set(title=f"{expert} noise: held-out pairs, by sigma")
     for ax in axes:
         ax.set(xlabel="optimiser step", yscale="log")
-        ax.legend(*ax.get_legend_handles_labels(), frameon=False, fontsize=8)
+        ax.legend(*ax.get_legend_handles_labels(), **LEGEND)
     return figure
 
 
@@ -153,20 +128,14 @@ def anchor_residuals(profile: Profile) -> "Figure":
     top = max(limit * 1.2, facts.drift_pixels.max() * 1.05)
     bins = np.linspace(0, top, 31).tolist()
     ax.hist(facts.drift_pixels, bins, color=ORANGE, alpha=0.7, label="as edited")
-    ax.hist(
-        facts.residual_pixels.dropna(),
-        bins,
-        histtype="step",
-        color=BLUE,
-        linewidth=1.5,
-        label="after the gate",
-    )
+    line = {"histtype": "step", "color": BLUE, "linewidth": 1.5}
+    ax.hist(facts.residual_pixels.dropna(), bins, label="after the gate", **line)
     ax.axvline(limit, color="black", linestyle="--", linewidth=1, label="refused beyond")
     ax.set(xlabel="shift against the render (pixels)", ylabel="anchors")
     refused, unmeasured = (~facts.accepted).sum(), (~facts.measured).sum()
     title = f"of {len(facts)} anchors {refused} refused, {unmeasured} too plain to measure"
     ax.set_title(title, fontsize=9)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(**LEGEND)
     return figure
 
 
@@ -178,11 +147,8 @@ def anchor_facts(profile: Profile) -> pd.DataFrame:
             facts = store.read_sidecar(picture)
             if "accepted" not in facts:
                 continue
-            row = {"clip": clip.id, "split": clip.split, "frame": int(picture.stem)}
-            for key in ("drift_pixels", "residual_pixels", "attempts", "measured", "accepted"):
-                row[key] = facts.get(key)
-            rows.append(row)
-    frame = pd.DataFrame(rows, columns=ANCHOR_COLUMNS)
+            rows.append((clip.id, clip.split, int(picture.stem), *map(facts.get, ANCHOR_FACTS)))
+    frame = pd.DataFrame(rows, columns=["clip", "split", "frame", *ANCHOR_FACTS])
     types = {"drift_pixels": float, "residual_pixels": float, "measured": bool, "accepted": bool}
     return frame.astype(types)
 
@@ -203,7 +169,7 @@ def similarities(profile: Profile) -> "Figure":
     ax.axvline(settings.threshold, color="black", linestyle=":", label=f"threshold, {settings.threshold:g}")
     frames = "five frames" if settings.frames == "sampled" else "all frames"
     ax.set(xlabel=f"cosine of faces, {settings.over} over {frames} of a clip", ylabel="pairs")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(**LEGEND)
     return figure
 
 
@@ -222,7 +188,7 @@ def study(profile: Profile, preferences: pd.DataFrame) -> "Figure":
     ax.axhline(50, color="black", linewidth=0.8, linestyle=":")
     ax.set_xticks(range(len(against)), [methods[name].label if name in methods else name for name in against])
     ax.set(ylabel="RealMaster preferred (% of trials)", ylim=(0, 100))
-    ax.legend(frameon=False, fontsize=8, ncols=len(questions))
+    ax.legend(**LEGEND, ncols=len(questions))
     return figure
 
 
@@ -244,21 +210,13 @@ def noise_levels(profile: Profile, sampler: str | None = None, draws: int = 20_0
     figure, ax = _subplots(1, width=6.5, height=2.8)
     uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0))
     for expert, colour in zip(wan.experts(profile), (SKY, VERMILION), strict=False):
-        ax.hist(
-            objective.sample_sigma(uniform, *expert.sigma, settings).numpy(),
-            np.linspace(0, 1, 81).tolist(),
-            density=True,
-            color=colour,
-            alpha=0.7,
-            label=f"{expert.name} noise, {expert.steps} steps",
-        )
+        levels = objective.sample_sigma(uniform, *expert.sigma, settings).numpy()
+        label = f"{expert.name} noise, {expert.steps} steps"
+        ax.hist(levels, np.linspace(0, 1, 81).tolist(), density=True, color=colour, alpha=0.7, label=label)
     ax.set(
-        title=settings.sampler,
-        xlabel="noise level sigma (0: clean, 1: noise)",
-        ylabel="density",
-        xlim=(0, 1),
+        title=settings.sampler, xlabel="noise level sigma (0: clean, 1: noise)", ylabel="density", xlim=(0, 1)
     )
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(**LEGEND)
     return figure
 
 
@@ -277,9 +235,8 @@ def attention(tokens: int = 6) -> "Figure":
         ax.axhline(tokens, color="black", linewidth=1.2)
         ax.axvline(tokens, color="black", linewidth=1.2)
         middles = [tokens / 2, 1.5 * tokens]
-        for y, row in zip(middles, blocks, strict=True):
-            for x, block in zip(middles, row, strict=True):
-                ax.text(x, y, said[block], ha="center", va="center", fontsize=8)
+        for (y, x), block in np.ndenumerate(np.array(blocks)):
+            ax.text(middles[x], middles[y], said[block], ha="center", va="center", fontsize=8)
         ax.set_xticks(middles, ["reference", "noisy"])
         ax.set_yticks(middles, ["reference", "noisy"], rotation=90, va="center")
         ax.set(
@@ -297,21 +254,19 @@ def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure"
     """One panel a metric: a row a method, mean and interval."""
     frame = statistics.to_show(profile)
     figure, axes = _subplots(len(names), columns=columns)
-    known, measured = baselines.every(profile), set(frame[frame.metric.isin(names)].method)
-    shown = [method for method in known if method in measured]
+    measured = set(frame[frame.metric.isin(names)].method)
+    shown = [method for name, method in reversed(baselines.every(profile).items()) if name in measured]
     for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
-        metric = metrics.columns()[name]
-        for y, method in enumerate(reversed(shown)):
-            found = statistics.mean(frame, method, name)
+        column = metrics.columns()[name]
+        for y, method in enumerate(shown):
+            found = statistics.mean(frame, method.name, name)
             if found.known:
                 spread = np.nan_to_num([[found.value - found.low], [found.high - found.value]])
                 # A ratio's bounds can round to a hair on the wrong side of its value.
-                ax.errorbar(found.value, y, xerr=spread.clip(min=0), capsize=3, **_style(known[method]))
-        first = i % columns == 0
-        labels = [known[method].label for method in reversed(shown)] if first else [""] * len(shown)
-        ax.set_yticks(range(len(shown)), labels)
-        better = {1: "higher is better", -1: "lower is better", 0: "nearest the truth's"}[metric.better]
-        ax.set_xlabel(f"{metric.label} ({', '.join(filter(None, [metric.unit, better]))})", fontsize=8)
+                ax.errorbar(found.value, y, xerr=spread.clip(min=0), capsize=3, **_style(method))
+        ax.set_yticks(range(len(shown)), ["" if i % columns else method.label for method in shown])
+        better = {1: "higher is better", -1: "lower is better", 0: "nearest the truth's"}[column.better]
+        ax.set_xlabel(f"{column.label} ({', '.join(filter(None, [column.unit, better]))})", fontsize=8)
         ax.tick_params(labelsize=8)
         ax.grid(axis="x", color="#dddddd", linewidth=0.6)
     return figure

@@ -5,7 +5,7 @@ tables/, figures/, sheets/, viewing/ and report.md. Only metrics.csv must be the
 with the reason. A claim that does not hold is stated as plainly as one that does.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +30,19 @@ CAPTIONS = {
     "anchors": "Drift of the edited anchors against their renders, as edited and after the gate.",
     "similarities": "How alike the faces of render and target are in the training pairs, and the filter's threshold.",
 }
+VERDICTS = {
+    "holds": "hold",
+    "does not hold": "do not hold",
+    "undecided": "are undecided",
+    "not run": "were not run",
+}
+TABLES = {
+    "table1": "Table 1",
+    "table2": "Table 2",
+    "differences": "Paired differences",
+    "wins": "Win rates",
+    "paper": "Beside the paper",
+}
 
 
 def write(profile: Profile) -> Path:
@@ -44,15 +57,10 @@ def write(profile: Profile) -> Path:
     tables.write(profile, built)
     left_out = figures.draw(profile)
     made = {table.name: table for table in built}
-    beside = [_section("Beside the paper", typeset.markdown(made["paper"]))] if "paper" in made else []
     parts = [
         _opening(profile, frame),
         _outcome(profile, frame, made["claims"]),
-        _section("Table 1", typeset.markdown(made["table1"])),
-        _section("Table 2", typeset.markdown(made["table2"])),
-        _section("Paired differences", typeset.markdown(made["differences"])),
-        _section("Win rates", typeset.markdown(made["wins"])),
-        *beside,
+        *(_section(title, typeset.markdown(made[name])) for name, title in TABLES.items() if name in made),
         _section("User study", _study(profile)),
         _figures(profile, left_out),
         _of_run(profile, "What was generated", _generated),
@@ -86,42 +94,27 @@ def _opening(profile: Profile, frame: pd.DataFrame) -> str:
     outcomes = claims.check(frame)
     counts = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in VERDICTS}
     gain = statistics.difference(frame, "psnr_truth", "realmaster", "colour_transfer")
-    lines = [
+    found = ", ".join(f"{count} {VERDICTS[verdict]}" for verdict, count in counts.items() if count)
+    paragraphs = [
         f"# RealMaster, profile `{profile.name}`",
-        "",
-        *([f"**{_of_record(profile)}**", ""] if statistics.of_record(profile) else []),
+        *([f"**{_of_record(profile)}**"] if statistics.of_record(profile) else []),
         "A reproduction of *RealMaster: Lifting Rendered Scenes into Photorealistic Video* (arXiv 2603.23462), "
-        f"measured on {clip_count} validation clips of {held.sequence.nunique()} sequences. "
-        "These numbers come from this profile's data and models; they are not the paper's and do not stand "
-        "beside them.",
-        "",
-        f"**In short:** of {len(outcomes)} statements checked, "
-        + ", ".join(f"{count} {VERDICTS[verdict]}" for verdict, count in counts.items() if count)
-        + ".",
+        f"measured on {clip_count} validation clips of {held.sequence.nunique()} sequences. These numbers come from "
+        "this profile's data and models; they are not the paper's and do not stand beside them.",
+        f"**In short:** of {len(outcomes)} statements checked, {found}.",
     ]
     if gain.known:
         where = "nearer to" if gain.value > 0 else "further from"
-        lines += [
-            "",
-            f"RealMaster's clips are {abs(gain.value):.2f} dB {where} the truth than a colour transfer's "
-            f"(mean over {gain.clips} clips; 95 % interval of the difference {gain.low:+.2f} to "
-            f"{gain.high:+.2f} dB).",
-        ]
-    return "\n".join([*lines, ""])
-
-
-VERDICTS = {
-    "holds": "hold",
-    "does not hold": "do not hold",
-    "undecided": "are undecided",
-    "not run": "were not run",
-}
+        paragraphs.append(
+            f"RealMaster's clips are {abs(gain.value):.2f} dB {where} the truth than a colour transfer's (mean over "
+            f"{gain.clips} clips; 95 % interval of the difference {gain.low:+.2f} to {gain.high:+.2f} dB)."
+        )
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _outcome(profile: Profile, frame: pd.DataFrame, table: Table) -> str:
     """Claims, verdicts, and the order that came out beside the paper's."""
-    lines = [typeset.markdown(table)]
-    labels = {name: method.label for name, method in baselines.every(profile).items()}
+    lines, methods = [typeset.markdown(table)], baselines.every(profile)
     for metric in ("psnr_truth", "ssim_truth", "dino"):
         label, order = metrics.columns()[metric].label, claims.observed_order(frame, metric)
         if not order and metric == "dino":
@@ -129,7 +122,7 @@ def _outcome(profile: Profile, frame: pd.DataFrame, table: Table) -> str:
         if not order:
             lines.append(f"Order by {label}: not run (no truth).")
             continue
-        names = " > ".join(f"{labels[method]} ({value:#.3g})" for method, value in order)
+        names = " > ".join(f"{methods[method].label} ({value:#.3g})" for method, value in order)
         lines.append(f"Order by {label}: {names}. {_against_paper([method for method, _ in order])}")
         lines.append("")
     return _section("What is claimed, and what came out", "\n".join(lines))
@@ -189,24 +182,15 @@ def _sheets(profile: Profile) -> str:
     shown = choose(sampling.load(profile, "validation"), SHEETS)
     sampling.check(profile, shown)
     sheets.save(profile, shown)
-    parts = [
-        "The same moments of a clip from every method, ends included. Look for the light and materials of the "
-        "truth on the figures, faces and props of the render. Grey: not an anchor of this clip.",
-        "",
+    paragraphs = [
+        "The same moments of a clip from every method, ends included. Look for the light and materials of the truth on "
+        "the figures, faces and props of the render. Grey: not an anchor of this clip."
     ]
     for clip in shown:
         labels = f" ({', '.join(clip.subsets)})" if clip.subsets else ""
-        parts += [
-            f"### {clip.id}{labels}",
-            "",
-            clip.caption,
-            "",
-            f"![{clip.id}](sheets/{clip.id}.png)",
-            "",
-            f"[Video: render, RealMaster, truth](viewing/{clip.id}.mp4)",
-            "",
-        ]
-    return "\n".join(parts)
+        paragraphs += [f"### {clip.id}{labels}", clip.caption, f"![{clip.id}](sheets/{clip.id}.png)"]
+        paragraphs.append(f"[Video: render, RealMaster, truth](viewing/{clip.id}.mp4)")
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _generated(profile: Profile) -> str:
@@ -229,7 +213,7 @@ def _generated(profile: Profile) -> str:
 def _settings(profile: Profile) -> str:
     rows = [(f"`{key}`", _plain(value), text) for key, value, text in ours(profile)]
     text = "The paper leaves these open; each value is ours.\n\n"
-    return _section("Settings that are ours", text + _grid(["Setting", "Value", "Meaning"], rows))
+    return _section("Settings that are ours", text + typeset.grid(["Setting", "Value", "Meaning"], rows))
 
 
 def _times(profile: Profile) -> str:
@@ -242,23 +226,16 @@ def _times(profile: Profile) -> str:
         f"\nTogether {total / 60:.1f} minutes. Of the last run of each notebook that computed something; a run that "
         "was killed and resumed counts from where it went on.\n"
     )
-    return _grid(["Notebook", "Seconds", "Peak memory (MiB)", "Device"], rows) + note
+    return typeset.grid(["Notebook", "Seconds", "Peak memory (MiB)", "Device"], rows) + note
 
 
 def _environment(profile: Profile) -> str:
     rows = machine.describe(profile, machine.recorded_device(profile)).items()
-    return "Of this report; the device is the notebooks'.\n\n" + _grid(["What", "Which"], rows)
+    return "Of this report; the device is the notebooks'.\n\n" + typeset.grid(["What", "Which"], rows)
 
 
 def _section(title: str, text: str) -> str:
     return f"## {title}\n\n{text}"
-
-
-def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return (
-        "\n".join("| " + " | ".join(str(c).replace("|", r"\|") for c in line) + " |" for line in lines) + "\n"
-    )
 
 
 def _plain(value: object) -> str:

@@ -5,7 +5,7 @@ tables/{table1,table2,differences,wins,claims,paper}.{csv,md,tex}, the last wher
 says so, and a number of one profile never stands in another's column.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +23,16 @@ from rmkit.profile import Profile
 PAPER = REPOSITORY / "data" / "paper" / "tables.yaml"
 PAPERS_METRICS = {"motion_smoothness": "motion_smoothness_amt"}  # ours of that name has another interpolator
 ARROWS = {1: "↑", -1: "↓", 0: ""}
+MEANS = (
+    "Mean over clips [95 % interval, resampled by sequence]; bold: better than every other method's by more than the "
+    "interval of their difference (input, ceiling and truth do not compete); {} sequences. Sharpness is to be near the "
+    "truth's, not high."
+)
+DIFFERENCES = "Mean over the clips both have [95 % interval, resampled by sequence]."
+WINS = (
+    "Share of the common clips on which the method is better [Wilson, 95 %, of as many trials as sequences]; p of the "
+    "difference by Wilcoxon's signed ranks on the means of sequences, corrected by Holm within a column."
+)
 
 
 def write(profile: Profile, made: Sequence[Table]) -> list[Path]:
@@ -41,114 +51,74 @@ def write(profile: Profile, made: Sequence[Table]) -> list[Path]:
 def build(profile: Profile) -> list[Table]:
     """All tables of a run, from its metrics.csv, or of the shipped record before there is one."""
     frame, methods = statistics.to_show(profile), baselines.every(profile)
+    first = [name for name, method in methods.items() if method.table1]
+    second = [name for name, method in methods.items() if method.ablation]
+    # Compared with RealMaster clip by clip; real footage is of other clips.
+    paired = [name for name in methods if name not in (statistics.REFERENCE, "real")]
     return [
-        _means(
-            profile, frame, "table1", "Table 1. Methods", [name for name, m in methods.items() if m.table1]
-        ),
-        _means(
-            profile, frame, "table2", "Table 2. Ablation", [name for name, m in methods.items() if m.ablation]
-        ),
-        differences(profile, frame),
-        wins(profile, frame),
+        means(profile, frame, "table1", "Table 1. Methods", first),
+        means(profile, frame, "table2", "Table 2. Ablation", second),
+        differences(profile, frame, paired),
+        wins(profile, frame, paired),
         claims_table(profile, frame),
         *beside_paper(profile, frame),
     ]
 
 
-def _paired(profile: Profile) -> list[str]:
-    """Methods that are compared with RealMaster clip by clip; real footage is of other clips."""
-    return [name for name in baselines.every(profile) if name not in (statistics.REFERENCE, "real")]
-
-
-def _means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, names: Sequence[str]) -> Table:
+def means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, names: Sequence[str]) -> Table:
     """Means of some methods: a table of the paper with the rows it lacks (input, grading, ceiling, truth)."""
-    rows, data, columns = [], [], metrics.shown(frame.metric)
-    bounds = {name for name, method in baselines.every(profile).items() if not method.competes}
-    best = {metric.name: _best(frame, metric, names, bounds) for metric in columns}
-    for method in names:
-        label = baselines.every(profile)[method].label
-        estimates = {m.name: statistics.mean(frame, method, m.name) for m in columns}
-        count = max(estimate.clips for estimate in estimates.values())
-        cells = [cell(estimates[m.name], m.name, _missing(profile, frame, method, m)) for m in columns]
-        rows.append([label, str(count) if count else _missing(profile, frame, method), *cells])
-        data.append({"profile": profile.name, "method": method, "clips": count} | _columns(estimates))
-    header = ["Method", "Clips", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
-    notes = [
-        *_reasons(profile, frame, names),
-        "Mean over clips [95 % interval, resampled by sequence]; bold: better than every other method's by more than "
-        "the interval of their difference (input, ceiling and truth do not compete); "
-        f"{measured(frame).sequence.nunique()} sequences. Sharpness is to be near the truth's, not high.",
-        *_notes(profile, frame),
-    ]
+    columns = metrics.shown(frame.metric)
+    cells, data = _rows(profile, frame, names, columns, lambda m, c: statistics.mean(frame, m, c.name))
+    values = frame[frame.metric.isin([column.name for column in columns])].dropna(subset="value")
+    clips = values.groupby(["method", "metric"]).size().groupby("method").max().reindex(names, fill_value=0)
+    for method, row in zip(names, cells, strict=True):
+        row.insert(1, str(clips[method]) if clips[method] else missing(profile, frame, method))
+    table = pd.DataFrame(data)
+    table.insert(2, "clips", clips.to_list())
+    notes = [*_why_empty(profile, frame, names), MEANS.format(measured(frame).sequence.nunique())]
+    for metric in metrics.every():
+        own = [column.name for column in metric.columns]
+        notes.append(metric.note(profile, frame[frame.metric.isin(own)]))
     if "per_frame" in names:
         notes.append("Per-frame editing: on some of the clips only; compare by the paired differences.")
+    compete = [name for name in names if baselines.every(profile)[name].competes]
+    best = [_best(frame, column, compete) for column in columns]
+    bold = {(names.index(method), place) for place, method in enumerate(best, start=2) if method}
     title = f"{subject} on the validation clips, profile {profile.name}"
-    bold = frozenset(
-        (names.index(method), column + 2) for column, method in enumerate(best.values()) if method is not None
+    header = ["Method", "Clips", *map(_title, columns)]
+    return Table(name, title, header, cells, table, [n for n in notes if n], frozenset(bold))
+
+
+def differences(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> Table:
+    """Paired differences of methods to RealMaster, clip by clip."""
+    columns = metrics.shown(frame.metric)
+    cells, data = _rows(
+        *(profile, frame, names, columns),
+        lambda method, column: statistics.difference(frame, column.name, method),
+        signed=True,
     )
-    return Table(name, title, header, rows, pd.DataFrame(data), notes, bold)
-
-
-def _best(frame: pd.DataFrame, metric: Column, names: Sequence[str], bounds: set[str]) -> str | None:
-    """The method that is better than every other one by more than chance, or None where there is none.
-
-    Input, ceiling and truth stand in a table to be compared with; they do not compete.
-    """
-    means = {method: statistics.mean(frame, method, metric.name) for method in names if method not in bounds}
-    known = {method: found.value for method, found in means.items() if found.known}
-    if not metric.better or len(known) < 2:
-        return None
-    first = max(known, key=lambda method: metric.better * known[method])
-    for other in known.keys() - {first}:
-        found = statistics.difference(frame, metric.name, first, other)
-        if not (found.low > 0 if metric.better > 0 else found.high < 0):
-            return None
-    return first
-
-
-def differences(profile: Profile, frame: pd.DataFrame) -> Table:
-    """Paired differences of every method to RealMaster, clip by clip."""
-    rows, data, columns = [], [], metrics.shown(frame.metric)
-    names = _paired(profile)
-    for method in names:
-        found = {m.name: statistics.difference(frame, m.name, method) for m in columns}
-        missing = {m.name: _missing(profile, frame, method, m) for m in columns}
-        cells = [cell(found[name], name, missing[name], signed=True) for name in found]
-        rows.append([baselines.every(profile)[method].label, *cells])
-        data.append({"profile": profile.name, "method": method} | _columns(found))
-    header = ["Method − RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
-    notes = [
-        *_reasons(profile, frame, names),
-        "Mean over the clips both have [95 % interval, resampled by sequence].",
-    ]
+    notes = [*_why_empty(profile, frame, names), DIFFERENCES]
     title = f"Paired differences to RealMaster, profile {profile.name}"
-    return Table("differences", title, header, rows, pd.DataFrame(data), notes)
+    header = ["Method − RealMaster", *map(_title, columns)]
+    return Table("differences", title, header, cells, pd.DataFrame(data), notes)
 
 
-def wins(profile: Profile, frame: pd.DataFrame) -> Table:
+def wins(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> Table:
     """How often each method beats RealMaster, and whether a difference could be chance."""
-    rows, data = [], []
-    columns = [metric for metric in metrics.shown(frame.metric) if metric.better]
-    names = _paired(profile)
-    tested = {metric.name: statistics.p_values(frame, metric.name, names) for metric in columns}
-    for method in names:
-        rates = {m.name: statistics.win_rate(frame, m.name, method, m.better) for m in columns}
-        cells = []
-        for metric in columns:
-            missing = _missing(profile, frame, method, metric)
-            text = cell(rates[metric.name], metric.name, missing, ratio=True)
-            p = tested[metric.name].get(method)
-            cells.append(text if p is None else f"{text}, p {_p(p)}")
-        rows.append([baselines.every(profile)[method].label, *cells])
-        ps = {f"{name}_p": round(found[method], 6) for name, found in tested.items() if method in found}
-        data.append({"profile": profile.name, "method": method} | _columns(rates) | ps)
-    header = ["Method against RealMaster", *(f"{m.label} {ARROWS[m.better]}".strip() for m in columns)]
-    notes = [
-        "Share of the common clips on which the method is better [Wilson, 95 %, of as many trials as sequences]; p of "
-        "the difference by Wilcoxon's signed ranks on the means of sequences, corrected by Holm within a column.",
-    ]
+    columns = [column for column in metrics.shown(frame.metric) if column.better]
+    cells, data = _rows(
+        *(profile, frame, names, columns),
+        lambda method, column: statistics.win_rate(frame, column.name, method, column.better),
+        digits=2,
+    )
+    for place, column in enumerate(columns, start=1):
+        for method, p in statistics.p_values(frame, column.name, names).items():
+            row = names.index(method)
+            cells[row][place] += f", p {p:.3f}" if p >= 0.001 else ", p < 0.001"
+            data[row][f"{column.name}_p"] = round(p, 6)
     title = f"Win rates against RealMaster, profile {profile.name}"
-    return Table("wins", title, header, rows, pd.DataFrame(data), notes)
+    header = ["Method against RealMaster", *map(_title, columns)]
+    return Table("wins", title, header, cells, pd.DataFrame(data), [WINS])
 
 
 def claims_table(profile: Profile, frame: pd.DataFrame) -> Table:
@@ -176,7 +146,8 @@ def _compared_methods(outcome: claims.Outcome) -> tuple[str, str, str, dict[str,
     check = outcome.claim.check
     (first, second), kept = check.methods, bound(check)
     kind, sign = ("difference", "−") if check.difference else ("ratio", "/")
-    found = cell(outcome.found, check.metric, "not run", signed=kind == "difference", ratio=kind == "ratio")
+    digits = metrics.columns()[check.metric].digits if check.difference else 2
+    found = cell(outcome.found, digits, "not run", signed=check.difference is not None)
     names = {"metric": check.metric, "kind": kind, "method": first, "other": second, "bound": kept}
     return f"{first} {sign} {second}, {check.metric}", kept, found, names
 
@@ -197,36 +168,36 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
     None either on the diorama: its numbers do not stand beside the paper's. Raises InputError for a value that is no
     number, or of an unknown method or metric.
     """
+    methods, columns = baselines.every(profile), metrics.columns()
     known = [
         (number, method, metric, value)
-        for number, methods in yaml.safe_load(PAPER.read_text()).items()
-        for method, values in methods.items()
+        for number, rows in yaml.safe_load(PAPER.read_text()).items()
+        for method, values in rows.items()
         for metric, value in values.items()
         if value is not None
     ]
     for number, method, metric, value in known:
-        if method not in baselines.every(profile) or metric not in metrics.columns():
+        if method not in methods or metric not in columns:
             raise InputError(f"{PAPER}: {number} has {method}, {metric}, and one of them is not known here.")
         if not isinstance(value, int | float):
             raise InputError(f"{PAPER}: {number}, {method}, {metric} is {value!r} and must be a number.")
     if profile.data.source == "diorama" or not known:
         return []
-    rows, data = [], []
-    for number, method, named, value in known:
-        metric = PAPERS_METRICS.get(named, named)
-        found, label = statistics.mean(frame, method, metric), metrics.columns()[metric].label
+    cells, data = [], []
+    for number, method, metric, value in known:
+        column = columns[PAPERS_METRICS.get(metric, metric)]
+        found = statistics.mean(frame, method, column.name)
         gap = f"{found.value - value:+.4g}".replace("-", "−") if found.known else "n/a"
-        ours = cell(found, metric, _missing(profile, frame, method, metrics.columns()[metric]))
-        rows.append([number, baselines.every(profile)[method].label, label, f"{value:g}", ours, gap])
-        ids = {"profile": profile.name, "table": number, "method": method, "metric": metric, "paper": value}
-        data.append(ids | _columns({"ours": found}))
+        ours = cell(found, column.digits, missing(profile, frame, method, column))
+        cells.append([number, methods[method].label, column.label, f"{value:g}", ours, gap])
+        ids = {"profile": profile.name, "table": number, "method": method, "metric": column.name}
+        data.append({**ids, "paper": value, **_columns({"ours": found})})
     header = ["Table", "Method", "Metric", "Paper", "Ours", "Ours − paper"]
     notes = [
         "Paper: as a reader has put it into data/paper/tables.yaml. Ours: mean over clips [95 % interval]."
     ]
-    return [
-        Table("paper", f"The paper's values, profile {profile.name}", header, rows, pd.DataFrame(data), notes)
-    ]
+    title = f"The paper's values, profile {profile.name}"
+    return [Table("paper", title, header, cells, pd.DataFrame(data), notes)]
 
 
 def bound(check: claims.Check) -> str:
@@ -237,40 +208,74 @@ def bound(check: claims.Check) -> str:
     return f"{loose} {value:g}".replace("-", "−") if value else f"{strict} 0"
 
 
-def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
-
-
-def _missing(profile: Profile, frame: pd.DataFrame, method: str, metric: Column | None = None) -> str:
-    """What stands in an empty cell: a metric that does not apply, or a method or metric that was not run."""
-    if not frame.method.eq(method).any():
-        return why_no_row(profile, method).split(":")[0]
-    if metric is None or frame.metric.eq(metric.name).any():
-        return "n/a"
-    return metrics.metric_of(metric.name).why_no_row(profile).split(":")[0]
+def measured(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the validation clips: all but the real footage's."""
+    return frame[frame.method != "real"]
 
 
 def why_no_row(profile: Profile, method: str) -> str:
     """Why a method has no row in metrics.csv: 'not run' or 'n/a', a colon, and the reason."""
     found = baselines.every(profile)[method]
     if method == "real":
-        return metrics.metric_of("gpt_rs").why_not(profile) or found.no_row
+        rating = next(metric for metric in metrics.every() if metric.rates_real)
+        return rating.why_no_row(profile)
     return found.why_not(profile) or found.no_row
 
 
-def _reasons(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+def missing(profile: Profile, frame: pd.DataFrame, method: str, column: Column | None = None) -> str:
+    """What stands in an empty cell: a metric that does not apply, or a method or metric that was not run."""
+    if not frame.method.eq(method).any():
+        return why_no_row(profile, method).split(":")[0]
+    if column is None or frame.metric.eq(column.name).any():
+        return "n/a"
+    return metrics.metric_of(column.name).why_no_row(profile).split(":")[0]
+
+
+def _rows(
+    profile: Profile,
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    columns: Sequence[Column],
+    estimate: Callable[[str, Column], Estimate],
+    digits: int | None = None,
+    signed: bool = False,
+) -> tuple[list[list[str]], list[dict]]:
+    """Cells and rows of the csv: a row a method, a column a metric; `digits`: in place of the column's own."""
+    methods, cells, data = baselines.every(profile), [], []
+    for name in names:
+        found = {column.name: estimate(name, column) for column in columns}
+        texts = [
+            cell(
+                found[column.name],
+                column.digits if digits is None else digits,
+                missing(profile, frame, name, column),
+                signed,
+            )
+            for column in columns
+        ]
+        cells.append([methods[name].label, *texts])
+        data.append({"profile": profile.name, "method": name, **_columns(found)})
+    return cells, data
+
+
+def _best(frame: pd.DataFrame, column: Column, names: Sequence[str]) -> str | None:
+    """The method that is better than every other one by more than chance, or None where there is none."""
+    found = {method: statistics.mean(frame, method, column.name) for method in names}
+    known = {method: column.better * mean.value for method, mean in found.items() if mean.known}
+    if not column.better or len(known) < 2:
+        return None
+    first = max(known, key=known.get)
+    for other in known.keys() - {first}:
+        gap = statistics.difference(frame, column.name, first, other)
+        if not (gap.low > 0 if column.better > 0 else gap.high < 0):
+            return None
+    return first
+
+
+def _why_empty(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Why a row is empty, a sentence each."""
-    empty = [method for method in names if method not in set(frame.method)]
-    return [f"{baselines.every(profile)[method].label}: {why_no_row(profile, method)}" for method in empty]
-
-
-def _notes(profile: Profile, frame: pd.DataFrame) -> list[str]:
-    """What each metric says of its values, or why there are none."""
-    notes = []
-    for metric in metrics.every():
-        names = [column.name for column in metric.columns]
-        notes.append(metric.note(profile, measured(frame)[measured(frame).metric.isin(names)]))
-    return [note for note in notes if note]
+    methods, run = baselines.every(profile), set(frame.method)
+    return [f"{methods[name].label}: {why_no_row(profile, name)}" for name in names if name not in run]
 
 
 def _columns(estimates: dict[str, Estimate]) -> dict[str, float | int | str]:
@@ -284,6 +289,5 @@ def _columns(estimates: dict[str, Estimate]) -> dict[str, float | int | str]:
     return columns
 
 
-def measured(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the validation clips: all but the real footage's."""
-    return frame[frame.method != "real"]
+def _title(column: Column) -> str:
+    return f"{column.label} {ARROWS[column.better]}".strip()

@@ -4,31 +4,25 @@ Reads and writes nothing. What stands in a table is for tables.py to say.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from rmkit import metrics
 from rmkit.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
-LATEX = {
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "%": r"\%",
-    "_": r"\_",
-    "&": r"\&",
-    "−": "$-$",
-    "<": "$<$",
-    ">": "$>$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-}
+# What LaTeX takes for a command, and signs that its usual fonts lack.
+ESCAPED = str.maketrans(
+    {letter: rf"\{letter}" for letter in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "≥": r"$\geq$", "≤": r"$\leq$"}
+    | {"−": "$-$", "<": "$<$", ">": "$>$"}
+)
 
 
 @dataclass(frozen=True)
@@ -44,62 +38,45 @@ class Table:
     bold: frozenset[tuple[int, int]] = frozenset()  # row and column of cells that are clearly the best
 
 
-def cell(
-    estimate: Estimate, metric: str, missing: str = "n/a", signed: bool = False, ratio: bool = False
-) -> str:
-    """'value [low, high]', or why there is none."""
+def cell(estimate: Estimate, digits: int, missing: str = "n/a", signed: bool = False) -> str:
+    """'value [low, high]' with so many decimals, or why there is none."""
     if not estimate.known:
         return missing
-    digits = 2 if ratio else metrics.columns()[metric].digits
-    sign = "+" if signed else ""
-
-    def number(value: float) -> str:
-        return f"{value:{sign}.{digits}f}".replace("-", "−")
-
-    if math.isnan(estimate.low):
-        return number(estimate.value)
-    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+    ends = () if math.isnan(estimate.low) else (estimate.low, estimate.high)
+    value, *bounds = (
+        f"{number:{'+' if signed else ''}.{digits}f}".replace("-", "−") for number in (estimate.value, *ends)
+    )
+    return f"{value} [{', '.join(bounds)}]" if bounds else value
 
 
 def markdown(table: Table) -> str:
-    """GitHub's form; the pipe inside a cell is escaped."""
-    lines = [f"**{table.title}**", "", _row(table.header), _row(["---"] * len(table.header))]
-    lines += [_row(row) for row in _emphasised(table, "**{}**")]
-    return "\n".join([*lines, "", notes(table), ""])
+    """GitHub's form, with the title above and the notes below; the pipe inside a cell is escaped."""
+    body = [
+        [f"**{text}**" if (i, j) in table.bold else text for j, text in enumerate(row)]
+        for i, row in enumerate(table.cells)
+    ]
+    return "\n".join([f"**{table.title}**", "", grid(table.header, body), notes(table), ""])
+
+
+def grid(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Rows under a header in GitHub's form."""
+    lines = [header, ["---"] * len(header), *rows]
+    texts = ["| " + " | ".join(str(part).replace("|", r"\|") for part in line) + " |" for line in lines]
+    return "\n".join([*texts, ""])
 
 
 def latex(table: Table) -> str:
     """A booktabs tabular with its caption; the notes follow as text."""
-    columns = "l" * len(table.header)
-    plain = replace(table, cells=[[_tex(text) for text in row] for row in table.cells])
-    body = [" & ".join(row) + r" \\" for row in _emphasised(plain, r"\textbf{{{}}}")]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{_tex(table.title)}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            " & ".join(_tex(text) for text in table.header) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(rf"\par {_tex(note)}" for note in table.notes),
-            r"\end{table}",
-            "",
-        ]
-    )
+    style = _styler(table).format(_tex).format_index(_tex, axis="columns")
+    body = style.to_latex(column_format="l" * len(table.header), hrules=True, convert_css=True)
+    caption = rf"\caption{{{_tex(table.title)}}}"
+    lines = [r"\begin{table}", caption, body.strip(), *(rf"\par {_tex(note)}" for note in table.notes)]
+    return "\n".join([*lines, r"\end{table}", ""])
 
 
 def styled(table: Table) -> "Styler":
     """The table as a notebook shows it, title above and the notes left to `notes`."""
-    frame = pd.DataFrame(table.cells, columns=list(table.header))
-    weights = [
-        ["font-weight: bold" if (i, j) in table.bold else "" for j in range(len(row))]
-        for i, row in enumerate(table.cells)
-    ]
-    style = frame.style.set_uuid(table.name)  # else random, and an executed notebook differs from its like
-    style = style.apply(lambda _: np.array(weights), axis=None).hide(axis="index").set_caption(table.title)
+    style = _styler(table).set_caption(table.title)
     return style.format(escape="html").format_index(escape="html", axis="columns")
 
 
@@ -108,16 +85,16 @@ def notes(table: Table) -> str:
     return "\n".join(f"{note}  " for note in table.notes)
 
 
-def _emphasised(table: Table, form: str) -> list[list[str]]:
-    return [
-        [form.format(text) if (i, j) in table.bold else text for j, text in enumerate(row)]
-        for i, row in enumerate(table.cells)
-    ]
-
-
-def _row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
+def _styler(table: Table) -> "Styler":
+    """The cells without an index, the best in bold."""
+    frame = pd.DataFrame(table.cells, columns=list(table.header))
+    weights = np.full(frame.shape, "", dtype=object)
+    for place in table.bold:
+        weights[place] = "font-weight: bold"
+    style = frame.style.set_uuid(table.name)  # else random, and an executed notebook differs from its like
+    return style.apply(lambda _: weights, axis=None).hide(axis="index")
 
 
 def _tex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    """Text that LaTeX shows as it is; at the start of a row, [ and * would belong to the line break before."""
+    return ("{}" if text.startswith(("[", "*")) else "") + text.translate(ESCAPED)

@@ -145,7 +145,7 @@ def _show(profile: Profile, path: Path, repeats: int) -> None:
     print(f"  {'':42} {'render':>26} {'output':>26}")
     for column in (column for column in metrics.columns().values() if column.name in names):
         means = (statistics.mean(frame, method, column.name) for method in ("render", "output"))
-        print(f"  {column.label:42}", *(f"{typeset.cell(mean, column.name):>26}" for mean in means))
+        print(f"  {column.label:42}", *(f"{typeset.cell(mean, column.digits):>26}" for mean in means))
     for line in _left_out(profile, names, repeats):
         print(f"  {line}")
 

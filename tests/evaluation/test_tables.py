@@ -12,8 +12,7 @@ from rmkit import baselines, metrics, profile
 from rmkit.errors import InputError
 from rmkit.evaluation import figures, statistics, tables, typeset
 
-# The columns that need no model.
-PLAIN = [c for c in metrics.columns().values() if metrics.metric_of(c.name).name in metrics.ORDER[:6]]
+PLAIN = [column for column in metrics.shown(()) if metrics.metric_of(column.name).name in metrics.ORDER[:6]]
 LEVELS = {m.name: (0.9, 0.02) for m in PLAIN} | {"psnr_truth": (22.0, 2.0), "sharpness": (300.0, 40.0)}
 
 
@@ -112,7 +111,7 @@ def test_bold_is_what_beats_every_other_by_more_than_chance(tiny_profile: profil
     assert f"| **{table.cells[list(table.data.method).index('realmaster')][column]}** |" in typeset.markdown(
         table
     )
-    assert r"\textbf{" in typeset.latex(table)
+    assert r"& \bfseries " in typeset.latex(table)
     assert "**" not in table.data.to_csv()
 
 
@@ -209,7 +208,7 @@ def test_tables_before_evaluation(tiny_profile: profile.Profile) -> None:
 
 
 def test_methods_that_a_profile_adds_have_rows(tiny_profile: profile.Profile) -> None:
-    """A folder of clips among the outside names, and real footage last, which is of other clips."""
+    """A folder of clips among the external ones, and real footage last, which is of other clips."""
     content = tiny_profile.model_dump()
     content["baselines"]["folders"] = {"mine": "My model"}
     content["judge"]["real"] = "footage"
@@ -228,3 +227,22 @@ def test_methods_that_a_profile_adds_have_rows(tiny_profile: profile.Profile) ->
         assert "Real footage" not in [row[0] for row in made[name].cells]
     labels = [text.get_text() for text in figures.fidelity(settings).axes[0].get_yticklabels()]
     assert "My model" in labels and "Real footage" not in labels
+
+
+def test_no_label_breaks_a_table(tiny_profile: profile.Profile) -> None:
+    content = tiny_profile.model_dump()
+    label = r"[A#1] a_b & c | 50% {x} \y ~^ $5 < 6"
+    content["baselines"]["folders"] = {"mine": label}
+    settings = profile.Profile.model_validate(content)
+    put_metrics(settings, ["render", "mine", "edges", "realmaster"])
+    table = tables.build(settings)[0]
+    (row,) = [line for line in typeset.latex(table).splitlines() if "A\\#1" in line]
+    first, *others = re.split(r"(?<!\\) & ", row)
+    escaped = (
+        r"{}[A\#1] a\_b \& c | 50\% \{x\} \textbackslash{}y \textasciitilde{}\textasciicircum{} \$5 $<$ 6"
+    )
+    assert first == escaped and len(others) == len(table.header) - 1
+    (row,) = [line for line in typeset.markdown(table).splitlines() if "A#1" in line]
+    assert len(re.findall(r"(?<!\\)\|", row)) == len(table.header) + 1
+    html = typeset.styled(table).to_html()
+    assert "a_b &amp; c" in html and "&lt; 6" in html
