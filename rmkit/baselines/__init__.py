@@ -10,6 +10,7 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -116,9 +117,24 @@ class Made(Method):
     def check(self, profile: Profile, count: int) -> None:
         """Raise InputError when weights, key, GPU or money for so many clips are missing; loads nothing."""
 
+    def depends_on(self, profile: Profile) -> dict[str, Any]:
+        """What of the profile a result depends on, beside clip and model: its settings but for the model's name."""
+        return self.settings(profile).model_dump(exclude={"model"}) if self.group else {}
+
+    def fingerprint(self, profile: Profile) -> str | None:
+        """Content hash of its model; None without one."""
+        return None
+
     def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
         """All that decides the result of a clip."""
-        raise NotImplementedError
+        return store.Recipe(
+            stage=self.name,
+            version=self.version,
+            settings=self.depends_on(profile),
+            inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
+            seed=store.seed_for(profile.seed, self.name, clip.id),
+            model=self.fingerprint(profile),
+        )
 
     def ready(self, profile: Profile) -> Edit:
         """The method, loaded: a function of a clip and a seed to its frames, uint8 [F, H, W, 3], of the clip's size.

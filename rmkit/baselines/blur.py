@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from rmkit.baselines import Edit, Made
-from rmkit.kit import store, video
+from rmkit.kit import video
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
@@ -21,12 +21,11 @@ class Blur(Made):
     name, label, colour, marker = "blur", "Blur", "#8C6D31", "h"
     fixed = True
 
-    def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
-        inputs = {"clip": store.fingerprint(sampling.path(profile, clip))}
-        return store.Recipe(self.name, self.version, {"sigma": SIGMA}, inputs)
+    def depends_on(self, profile: Profile) -> dict[str, float]:
+        return {"sigma": SIGMA}
 
     def ready(self, profile: Profile) -> Edit:
-        def edit(clip: Clip, seed: int | None) -> np.ndarray:
+        def edit(clip: Clip, seed: int) -> np.ndarray:
             return np.stack([soften(frame) for frame in video.stream(sampling.path(profile, clip))])
 
         return edit

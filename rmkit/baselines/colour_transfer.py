@@ -24,17 +24,13 @@ class ColourTransfer(Made):
     name, label, colour, marker = "colour_transfer", "Colour transfer", "#E69F00", "D"
     ablation = True
 
-    def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
-        inputs = {
-            "clip": store.fingerprint(sampling.path(profile, clip)),
-            "map": _fit_recipe(_pairs(profile)).key,
-        }
-        return store.Recipe(self.name, self.version, {}, inputs)
+    def depends_on(self, profile: Profile) -> dict[str, str]:
+        return {"map": _fit_recipe(_pairs(profile)).key}
 
     def ready(self, profile: Profile) -> Edit:
         colour_map = load_map(fit(profile))
 
-        def edit(clip: Clip, seed: int | None) -> np.ndarray:
+        def edit(clip: Clip, seed: int) -> np.ndarray:
             return apply(colour_map, video.read(sampling.path(profile, clip)))
 
         return edit

@@ -10,7 +10,7 @@ ships VACE, in place of the authors' Euler steps.
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -78,16 +78,12 @@ class Editto(Made):
         _require_fit(profile)
         models.require_gpu(profile, "Editto")
 
-    def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
-        settings = self.settings(profile).model_dump(exclude={"model"})
-        return store.Recipe(
-            stage=self.name,
-            version=self.version,
-            settings={**settings, "negative_prompt": NEGATIVE_PROMPT, "dtype": profile.models.dtype},
-            inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
-            seed=store.seed_for(profile.seed, self.name, clip.id),
-            model="+".join([_file(profile)[1], models.fingerprint(profile, "vace")]),
-        )
+    def depends_on(self, profile: Profile) -> dict[str, Any]:
+        ours = {"negative_prompt": NEGATIVE_PROMPT, "dtype": profile.models.dtype}
+        return super().depends_on(profile) | ours
+
+    def fingerprint(self, profile: Profile) -> str:
+        return "+".join([_file(profile)[1], models.fingerprint(profile, "vace")])
 
     def ready(self, profile: Profile) -> Edit:
         """Raises InputError when the size it is to work at is no multiple of the model's cells."""

@@ -6,14 +6,14 @@ one longer than 81 frames is edited in windows of 81, the last ending with the c
 """
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from pydantic import Field, field_validator
 
 from rmkit.baselines import PROMPT, Edit, Made, framing
-from rmkit.kit import models, store, video, weights
+from rmkit.kit import models, video, weights
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile, Settings
@@ -48,16 +48,11 @@ class LucyEdit(Made):
         weights.pipeline_folder(KEY, self.settings(profile).model)
         models.require_gpu(profile, "LucyEdit")
 
-    def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
-        settings = self.settings(profile).model_dump(exclude={"model"})
-        return store.Recipe(
-            stage=self.name,
-            version=self.version,
-            settings={**settings, "dtype": profile.models.dtype},
-            inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
-            seed=store.seed_for(profile.seed, self.name, clip.id),
-            model=weights.pipeline_fingerprint(KEY, self.settings(profile).model),
-        )
+    def depends_on(self, profile: Profile) -> dict[str, Any]:
+        return super().depends_on(profile) | {"dtype": profile.models.dtype}
+
+    def fingerprint(self, profile: Profile) -> str:
+        return weights.pipeline_fingerprint(KEY, self.settings(profile).model)
 
     def load(self, profile: Profile) -> "LucyEditPipeline":
         """The stock pipeline, where the profile computes."""

@@ -34,16 +34,12 @@ class PerFrame(Made):
     def check(self, profile: Profile, count: int) -> None:
         models.check(profile, "editor")
 
-    def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
+    def depends_on(self, profile: Profile) -> dict[str, Any]:
         settings = profile.anchors.model_dump(include={"prompt", "steps", "true_cfg_scale", "edit_area"})
-        return store.Recipe(
-            stage=self.name,
-            version=self.version,
-            settings={**settings, "dtype": profile.models.dtype},
-            inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
-            seed=store.seed_for(profile.seed, self.name, clip.id),
-            model=models.fingerprint(profile, "editor"),
-        )
+        return {**settings, "dtype": profile.models.dtype}
+
+    def fingerprint(self, profile: Profile) -> str:
+        return models.fingerprint(profile, "editor")
 
     def ready(self, profile: Profile) -> Edit:
         pipeline = models.load_editor(profile)

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -82,16 +82,11 @@ class RunwayAleph(Made):
                 f"{budget:g}: raise it, or set baselines.runway_aleph to null."
             )
 
-    def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
-        settings = self.settings(profile)
-        return store.Recipe(
-            stage=self.name,
-            version=self.version,
-            settings={"prompt": settings.prompt, "clips": profile.clips},
-            inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
-            seed=store.seed_for(profile.seed, self.name, clip.id),
-            model=settings.model,
-        )
+    def depends_on(self, profile: Profile) -> dict[str, Any]:
+        return {"prompt": self.settings(profile).prompt, "clips": profile.clips}
+
+    def fingerprint(self, profile: Profile) -> str:
+        return self.settings(profile).model
 
     def ready(self, profile: Profile) -> Edit:
         settings, size = self.settings(profile), profile.clips
