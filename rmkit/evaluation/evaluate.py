@@ -100,28 +100,23 @@ def subjects(profile: Profile, clips: Sequence[Clip]) -> list[Subject]:
     def frames(method: str, clip: Clip) -> Iterator[np.ndarray]:
         return iter(decoded(method, clip))
 
-    size, having = profile.clips, {name: set(m.having(profile, clips)) for name, m in methods.items()}
+    having = {name: set(method.having(profile, clips)) for name, method in methods.items()}
     found = []
     for clip in clips:
-        for name in methods:
-            if clip not in having[name]:
-                continue
-            sides = {"output": name, "render": "render"}
-            if truth.exists(profile, clip):
-                sides["truth"] = "truth"
+        known = {"render": "render"} | ({"truth": "truth"} if truth.exists(profile, clip) else {})
+        prints = {side: store.fingerprint(methods[side].path(profile, clip)) for side in known}
+        for name in (name for name in methods if clip in having[name]):
+            sides = {"output": name} | known
+            output = store.fingerprint(methods[name].path(profile, clip))
             found.append(
                 Subject(
                     method=name,
                     clip=clip.id,
                     frames={side: partial(frames, of, clip) for side, of in sides.items()},
-                    inputs={
-                        side: store.fingerprint(methods[of].path(profile, clip)) for side, of in sides.items()
-                    },
+                    inputs={"output": output} | prints,
                     source_frames=clip.source_frames,
-                    count=size.frames,
-                    times=sampling.repeats(clip, size.frames),
-                    height=size.height,
-                    width=size.width,
+                    count=profile.clips.frames,
+                    times=sampling.repeats(clip, profile.clips.frames),
                     sequence=clip.sequence,
                     subsets=clip.subsets,
                     folder=profile.layout.root,
@@ -153,26 +148,23 @@ def _items(
 
     A metric that cannot run keeps what it has measured before.
     """
+    # A reason though nothing is missing: there is no model, so not even what was measured before can be told.
+    possible = [metric for metric in metrics.every() if metric.why_not(profile, ()) is None]
+    prints = {metric: metric.fingerprint(profile) for metric in possible}
     jobs = [
         Job(metric, subject, columns)
         for subject in subjects
-        for metric in _possible(profile)
+        for metric in possible
         if (columns := _columns(metric, subject, wanted))
     ]
-    models = {metric: metric.fingerprint(profile) for metric in _possible(profile)}
-    items = [_item(profile, job, models[job.metric]) for job in sorted(jobs, key=lambda job: job.metric.last)]
+    items = [_item(profile, job, prints[job.metric]) for job in sorted(jobs, key=lambda job: job.metric.last)]
     refused = set()
-    for metric in models:
+    for metric in possible:
         missing = [i.subject.subject for i in items if i.subject.metric is metric and not i.is_done]
         if missing and (reason := metric.why_not(profile, missing)):
             print(f"{metric.name}: {reason}", flush=True)
             refused.add(metric)
     return [item for item in items if item.subject.metric not in refused or item.is_done]
-
-
-def _possible(profile: Profile) -> list[Metric]:
-    """The metrics of which nothing but what is left to measure can keep this profile."""
-    return [metric for metric in metrics.every() if metric.why_not(profile, ()) is None]
 
 
 def _columns(metric: Metric, subject: Subject, wanted: Collection[str] | None) -> list[Column]:
@@ -264,17 +256,14 @@ def _rows(profile: Profile, items: Sequence[stage.Item[Job]]) -> list[Row]:
 
 def _footage(profile: Profile, path: Path) -> Subject:
     """A file of real footage, shown at the clips' size, so that size is not what is rated."""
-    size, count = profile.clips, video.probe(path).frames
     return Subject(
         method=real.Real.name,
         clip=path.stem,
         frames={"output": partial(real.stream, profile, path)},
         inputs={"output": store.fingerprint(path)},
         source_frames=(),
-        count=count,
+        count=video.probe(path).frames,
         times=1,
-        height=size.height,
-        width=size.width,
         sequence=path.stem,
         subsets=(),
         folder=profile.layout.root,

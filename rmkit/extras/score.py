@@ -75,8 +75,6 @@ def _subjects(pair: Pair, folder: Path, repeats: int) -> list[Subject]:
             source_frames=(),
             count=pair.frames,
             times=repeats,
-            height=pair.height,
-            width=pair.width,
             sequence=pair.name,
             subsets=(),
             folder=folder,

@@ -65,8 +65,6 @@ class Subject:
     source_frames: tuple[int, ...]  # of the sequence; the file of a truth is the whole sequence's
     count: int  # frames
     times: int  # how often each source frame is shown
-    height: int
-    width: int
     sequence: str
     subsets: tuple[str, ...]
     folder: Path  # where intermediate artefacts of it may be kept

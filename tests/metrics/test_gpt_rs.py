@@ -191,8 +191,6 @@ def subject(
         source_frames=frames,
         count=FRAMES,
         times=1,
-        height=HEIGHT,
-        width=WIDTH,
         sequence=name,
         subsets=(),
         folder=Path(),

@@ -71,7 +71,7 @@ PLAIN = tuple(c for c in metrics.columns().values() if metrics.metric_of(c.name)
 def subject(**frames: Callable[[], Iterator[np.ndarray]]) -> Subject:
     """A clip of 81 frames, each source frame twice, that `frames` opens: output, and render or truth."""
     inputs = dict.fromkeys(frames, "")
-    size = {"count": 81, "times": 2, "height": 32, "width": 48, "source_frames": ()}
+    size = {"count": 81, "times": 2, "source_frames": ()}
     return Subject("a", "clip", frames, inputs, **size, sequence="s", subsets=(), folder=Path())
 
 
