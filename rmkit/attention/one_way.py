@@ -47,7 +47,8 @@ class OneWayAttention:
             states.unflatten(2, (attn.heads, -1))  # [2B, L, D] -> [2B, L, heads, D/heads]
             for states in (attn.norm_q(query), attn.norm_k(key), value)
         )
-        out = self.attend(_rotate(query, *rotary_emb), _rotate(key, *rotary_emb), value)
+        query, key = _rotate(query, *rotary_emb), _rotate(key, *rotary_emb)  # the unrotated ones are let go
+        out = self.attend(query, key, value)
         out = out.flatten(2, 3).type_as(query)  # [2B, L, heads, D/heads] -> [2B, L, D]
         return attn.to_out[1](attn.to_out[0](out))
 
