@@ -4,8 +4,9 @@ Fitted on the training pairs (render to generated target), so it has seen no tru
 pairs and validation clips; writes enhanced/colour_transfer/map.json and gives the clips' mapped frames.
 """
 
+import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +40,13 @@ class ColourTransfer(Made):
 def fit(profile: Profile) -> Path:
     """Fit the map on all kept training pairs and store it; returns its path."""
     pairs = _pairs(profile)
-    target, recipe = profile.layout.enhanced / "colour_transfer" / "map.json", _fit_recipe(pairs)
-    if not store.is_done(target, recipe):
-        colour_map = least_squares((video.stream(p["render"]), video.stream(p["target"])) for p in pairs)
-        with store.writing(target, recipe) as temporary:
+    path, recipe = profile.layout.enhanced / "colour_transfer" / "map.json", _fit_recipe(pairs)
+    if not store.is_done(path, recipe):
+        colour_map = least_squares((video.stream(render), video.stream(target)) for render, target in pairs)
+        with store.writing(path, recipe) as temporary:
             # Rounded, so that the last digits of a machine's linear algebra move no pixel.
             temporary.write_text(json.dumps({"map": colour_map.round(6).tolist()}, indent=1) + "\n")
-    return target
+    return path
 
 
 def load_map(path: Path) -> np.ndarray:
@@ -75,20 +76,27 @@ def apply(colour_map: np.ndarray, frames: np.ndarray) -> np.ndarray:
     return np.clip(mapped.round(), 0, 255).astype(np.uint8)
 
 
-def _pairs(profile: Profile) -> list[dict[str, Path]]:
+def _pairs(profile: Profile) -> list[tuple[Path, Path]]:
     """Render and target of every kept training pair."""
     kept = [entry for entry in identity.load(profile) if entry["kept"]]
     if not kept:
         raise InputError(f"{profile.layout.pairs} keeps no pair, so there is nothing to fit a colour map on.")
     root = profile.layout.root
-    return [{side: root / entry[side] for side in ("render", "target")} for entry in kept]
+    return [(root / entry["render"], root / entry["target"]) for entry in kept]
 
 
-def _fit_recipe(pairs: list[dict[str, Path]]) -> store.Recipe:
+def _fit_recipe(pairs: Sequence[tuple[Path, Path]]) -> store.Recipe:
+    """All that decides the map."""
+    changes = [file.stat().st_mtime_ns if file.exists() else 0 for pair in pairs for file in pair]
+    return _recipe_of(tuple(pairs), tuple(changes))
+
+
+@functools.lru_cache(maxsize=1)  # every clip asks for it, and thousands of pairs are read for an answer
+def _recipe_of(pairs: tuple[tuple[Path, Path], ...], changes: tuple[int, ...]) -> store.Recipe:
     inputs = {
-        f"{i:05d}/{side}": store.fingerprint(pair[side])
+        f"{i:05d}/{side}": store.fingerprint(file)
         for i, pair in enumerate(pairs)
-        for side in ("render", "target")
+        for side, file in zip(("render", "target"), pair, strict=True)
     }
     return store.Recipe("colour_transfer.fit", ColourTransfer.version, {}, inputs)
 
