@@ -4,16 +4,15 @@ Reads clips, propagated, enhanced and the truth; writes metrics/<metric>/<method
 and metrics.csv: one row a clip, method and column, with provenance. Values are rounded to six decimals.
 """
 
-import csv
 import functools
-import io
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from rmkit import baselines, metrics
 from rmkit.baselines import Method, real, truth
@@ -22,7 +21,7 @@ from rmkit.kit import models, stage, store, video
 from rmkit.method import sampling
 from rmkit.method.incontext import MODES
 from rmkit.method.sampling import Clip
-from rmkit.metrics import Column, Metric, Subject
+from rmkit.metrics import Column, Measure, Metric, Subject
 from rmkit.profile import Profile
 
 COLUMNS = ["profile", "method", "clip", "metric", "value"]
@@ -32,8 +31,7 @@ DECODED = 4  # videos: render, truth, and the outputs of a method and the one be
 Row = dict[str, str | float]
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One item of the stage: a metric, what it measures, and which of its columns."""
 
     metric: Metric
@@ -54,24 +52,24 @@ def evaluate(profile: Profile) -> Path:
     real.check(profile)
     baselines.validate(profile)
     methods = baselines.every(profile)
-    for name in unlisted(profile):
+    found = {clip.parent.name for clip in profile.layout.enhanced.glob("*/*.mp4")}
+    for name in sorted(found - methods.keys() - set(MODES)):  # `make compare-modes` has folders of its own
         print(f"enhanced/{name} holds clips of no known method: list it under baselines.folders.", flush=True)
     validation = sampling.load(profile, "validation")
     made = baselines.made(profile)
     for name, method in methods.items():
         if name not in made:
-            _check(profile, method, method.having(profile, validation))
+            _check(profile, method, validation)
     baselines.make(profile, validation)
     items = _items(profile, subjects(profile, validation))
     try:
-        _run(profile, items)
+        stage.run("metrics", items, partial(_ready, profile, items))
     finally:
         # Only a metric that may stop leaves a table without its rows.
         if all(item.is_done for item in items if not item.subject.metric.last):
             order = list(methods)
-            rows = _rows(profile, items)
-            rows.sort(key=lambda row: (order.index(row["method"]), row["clip"]))
-            write(profile.layout.metrics, rows)
+            by_method = sorted(_rows(profile, items), key=lambda r: (order.index(r["method"]), r["clip"]))
+            write(profile.layout.metrics, by_method)
     return profile.layout.metrics
 
 
@@ -84,7 +82,7 @@ def measure(
     Raises InputError when a video cannot be read to its end, or a metric stops.
     """
     items = _items(profile, subjects, wanted)
-    _run(profile, items)
+    stage.run("metrics", items, partial(_ready, profile, items))
     return _rows(profile, items)
 
 
@@ -106,8 +104,8 @@ def subjects(profile: Profile, clips: Sequence[Clip]) -> list[Subject]:
         known = {"render": "render"} | ({"truth": "truth"} if truth.exists(profile, clip) else {})
         prints = {side: store.fingerprint(methods[side].path(profile, clip)) for side in known}
         for name in (name for name in methods if clip in having[name]):
-            sides = {"output": name} | known
             output = store.fingerprint(methods[name].path(profile, clip))
+            sides = {"output": name} | known
             found.append(
                 Subject(
                     method=name,
@@ -122,23 +120,29 @@ def subjects(profile: Profile, clips: Sequence[Clip]) -> list[Subject]:
                     folder=profile.layout.root,
                 )
             )
-    return found + [_footage(profile, path) for path in real.files(profile)]
-
-
-def unlisted(profile: Profile) -> list[str]:
-    """Folders under enhanced/ that hold clips and are no method's, nor of a mode that `make compare-modes` compares."""
-    found = {clip.parent.name for clip in profile.layout.enhanced.glob("*/*.mp4")}
-    return sorted(found - baselines.every(profile).keys() - set(MODES))
+    for path in real.files(profile):
+        footage = Subject(
+            method=real.Real.name,
+            clip=path.stem,
+            frames={"output": partial(real.stream, profile, path)},  # at the clips' size, which is not rated
+            inputs={"output": store.fingerprint(path)},
+            source_frames=(),
+            count=video.probe(path).frames,
+            times=1,
+            sequence=path.stem,
+            subsets=(),
+            folder=profile.layout.root,
+        )
+        found.append(footage)
+    return found
 
 
 def write(target: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
     """Rows as metrics.csv has them, by rename; left alone when nothing changes."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS + PROVENANCE, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    if not (target.is_file() and target.read_text() == text.getvalue()):
-        store.write_text(target, text.getvalue())
+    frame = pd.DataFrame(rows, columns=COLUMNS + PROVENANCE, dtype=object)
+    text = frame.to_csv(index=False, na_rep="nan", lineterminator="\n")
+    if not (target.is_file() and target.read_text() == text):
+        store.write_text(target, text)
 
 
 def _items(
@@ -151,13 +155,13 @@ def _items(
     # A reason though nothing is missing: there is no model, so not even what was measured before can be told.
     possible = [metric for metric in metrics.every() if metric.why_not(profile, ()) is None]
     prints = {metric: metric.fingerprint(profile) for metric in possible}
-    jobs = [
-        Job(metric, subject, columns)
+    items = [
+        _item(profile, Job(metric, subject, columns), prints[metric])
         for subject in subjects
         for metric in possible
         if (columns := _columns(metric, subject, wanted))
     ]
-    items = [_item(profile, job, prints[job.metric]) for job in sorted(jobs, key=lambda job: job.metric.last)]
+    items.sort(key=lambda item: item.subject.metric.last)
     refused = set()
     for metric in possible:
         missing = [i.subject.subject for i in items if i.subject.metric is metric and not i.is_done]
@@ -181,13 +185,13 @@ def _columns(metric: Metric, subject: Subject, wanted: Collection[str] | None) -
 
 
 def _item(profile: Profile, job: Job, model: str | None) -> stage.Item[Job]:
-    metric, subject = job.metric, job.subject
-    sides = {"output", *(column.against for column in job.columns if column.against)}
+    metric, subject, columns = job
+    sides = {"output", *(column.against for column in columns if column.against)}
     recipe = store.Recipe(
         stage=metric.name,
         version=metric.version,
         settings={
-            "columns": {column.name: dict(column.options) for column in job.columns},
+            "columns": {column.name: dict(column.options) for column in columns},
             "source_frames": subject.source_frames,
             "frames": subject.count,
             "times": subject.times,
@@ -201,48 +205,41 @@ def _item(profile: Profile, job: Job, model: str | None) -> stage.Item[Job]:
     return stage.Item(path, recipe, job)
 
 
-def _run(profile: Profile, items: Sequence[stage.Item[Job]]) -> None:
-    stage.run("metrics", items, partial(_ready, profile, [item for item in items if not item.is_done]))
-
-
-def _ready(profile: Profile, missing: Sequence[stage.Item[Job]]) -> stage.Make[Job]:
+def _ready(profile: Profile, items: Sequence[stage.Item[Job]]) -> stage.Make[Job]:
     @functools.cache
-    def ready(metric: Metric) -> Callable[[Subject, Sequence[Column]], Mapping[str, float]]:
+    def ready(metric: Metric) -> Measure:
         """Each metric is loaded when its first subject comes."""
-        mine = [item.subject.subject for item in missing if item.subject.metric is metric]
-        return metric.ready(profile, mine)
+        mine = [item.subject for item in items if item.subject.metric is metric and not item.is_done]
+        return metric.ready(profile, [job.subject for job in mine])
 
     def make(item: stage.Item[Job], temporary: Path) -> dict[str, str] | None:
-        job = item.subject
-        values = ready(job.metric)(job.subject, job.columns)
-        rounded = {
-            column.name: round(values[column.name], 6) for column in job.columns if column.name in values
-        }
+        metric, subject, columns = item.subject
+        values = ready(metric)(subject, columns)
+        rounded = {column.name: round(values[column.name], 6) for column in columns if column.name in values}
         temporary.write_text(json.dumps(rounded, indent=1) + "\n")
-        return {"device": str(models.device(profile))} if job.metric.needs_model else None
+        return {"device": str(models.device(profile))} if metric.needs_model else None
 
     return make
 
 
 def _rows(profile: Profile, items: Sequence[stage.Item[Job]]) -> list[Row]:
     """What metrics.csv says of the items that are done; of one subject in the order of the columns."""
-    options: dict[Metric, dict[str, str]] = {}
+    done = [item for item in items if item.is_done]
+    options = {metric: metric.options(profile) for metric in {item.subject.metric for item in done}}
     rows = []
-    for item in (item for item in items if item.is_done):
-        metric, subject = item.subject.metric, item.subject.subject
-        if metric not in options:
-            options[metric] = metric.options(profile)
+    for item in done:
+        metric, subject, columns = item.subject
         commit = store.read_sidecar(item.path).get("commit", "unknown")
-        columns = {column.name: column for column in item.subject.columns}
-        for name, value in json.loads(item.path.read_text()).items():
-            shown = {**options[metric], **columns[name].options}
+        values = json.loads(item.path.read_text())
+        for column in (column for column in columns if column.name in values):
+            shown = options[metric] | dict(column.options)
             rows.append(
                 {
                     "profile": profile.name,
                     "method": subject.method,
                     "clip": subject.clip,
-                    "metric": name,
-                    "value": value,
+                    "metric": column.name,
+                    "value": values[column.name],
                     "sequence": subject.sequence,
                     "subsets": ";".join(subject.subsets),
                     "options": ";".join(f"{key}={option}" for key, option in shown.items()),
@@ -254,26 +251,10 @@ def _rows(profile: Profile, items: Sequence[stage.Item[Job]]) -> list[Row]:
     return sorted(rows, key=lambda row: names.index(row["metric"]))
 
 
-def _footage(profile: Profile, path: Path) -> Subject:
-    """A file of real footage, shown at the clips' size, so that size is not what is rated."""
-    return Subject(
-        method=real.Real.name,
-        clip=path.stem,
-        frames={"output": partial(real.stream, profile, path)},
-        inputs={"output": store.fingerprint(path)},
-        source_frames=(),
-        count=video.probe(path).frames,
-        times=1,
-        sequence=path.stem,
-        subsets=(),
-        folder=profile.layout.root,
-    )
-
-
 def _check(profile: Profile, method: Method, clips: Sequence[Clip]) -> None:
-    """Raise InputError unless a method's clips are there, of the profile's length and size."""
-    size = (profile.clips.frames, profile.clips.height, profile.clips.width)
-    for clip in clips:
+    """Raise InputError unless the clips that a method must have are there, of the profile's length and size."""
+    frames, height, width = profile.clips.frames, profile.clips.height, profile.clips.width
+    for clip in method.having(profile, clips):
         path = method.path(profile, clip)
         if not path.is_file():
             raise InputError(
@@ -283,8 +264,8 @@ def _check(profile: Profile, method: Method, clips: Sequence[Clip]) -> None:
         if method.name == "truth":
             continue  # its frames are counted and cropped as they are read
         info = video.probe(path)
-        if (info.frames, info.height, info.width) != size:
+        if (info.frames, info.height, info.width) != (frames, height, width):
             raise InputError(
                 f"{path} has {info.frames} frames of {info.height}x{info.width} and the profile asks for "
-                f"{size[0]} of {size[1]}x{size[2]}: delete it and run its stage again."
+                f"{frames} of {height}x{width}: delete it and run its stage again."
             )

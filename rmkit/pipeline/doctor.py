@@ -55,22 +55,15 @@ def require(profile: Profile) -> None:
 def check(profile: Profile) -> list[Finding]:
     """All findings, machine first, then data and models."""
     return [
-        _python(),
-        _packages(),
-        _video(),
-        Finding("machine", machine.machine(), True),
-        _gpu(profile),
-        _disk(profile),
-        _asked("data", lambda: sources.describe(profile)),
+        *_software(),
+        *_hardware(profile),
+        _asked("data", sources.describe, profile),
         _judge(profile),
         _faces(profile),
-        *(_asked(f"model {role}", lambda role=role: _model(profile, role)) for role in models.ROLES),
+        *(_asked(f"model {role}", _model, profile, role) for role in models.ROLES),
         *(_metric(profile, metric) for metric in metrics.every() if metric.needs_model),
         _training(profile),
-        *(
-            _asked(name, lambda made=made: _method(profile, made))
-            for name, made in baselines.asked(profile).items()
-        ),
+        *(_asked(name, _method, profile, method) for name, method in baselines.asked(profile).items()),
     ]
 
 
@@ -78,10 +71,8 @@ def gigabytes(profile: Profile) -> float:
     """About how much disk a run of the profile fills."""
     size = profile.clips
     raw = size.frames * size.height * size.width * 3 * STORED / 1e9
-    held = COPIES["validation"] + len(baselines.asked(profile))
-    return FIXED_GB + raw * (
-        COPIES["train"] * profile.data.train_clips + held * profile.data.validation_clips
-    )
+    held = (COPIES["validation"] + len(baselines.asked(profile))) * profile.data.validation_clips
+    return FIXED_GB + raw * (COPIES["train"] * profile.data.train_clips + held)
 
 
 def versions(lock: Path = REPOSITORY / "requirements.lock") -> list[str]:
@@ -90,8 +81,7 @@ def versions(lock: Path = REPOSITORY / "requirements.lock") -> list[str]:
 
     differing = []
     for line in lock.read_text().splitlines():
-        line = line.partition("#")[0].strip()
-        if not line:
+        if not (line := line.partition("#")[0].strip()):
             continue
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate():
@@ -106,54 +96,44 @@ def versions(lock: Path = REPOSITORY / "requirements.lock") -> list[str]:
     return differing
 
 
-def _python() -> Finding:
-    version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("Python", f"{version} in {sys.prefix}", sys.version_info >= (3, 11))
-
-
-def _packages() -> Finding:
-    differing = versions()
-    shown = "; ".join(differing[:5]) + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
-    return Finding("packages", shown or "as in requirements.lock", not differing, needed=False)
-
-
-def _video() -> Finding:
+def _software() -> list[Finding]:
     import av
 
+    version = ".".join(map(str, sys.version_info[:3]))
+    differing = versions()
+    shown = "; ".join(differing[:5]) + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
     have = {"libx264", "libx264rgb"} <= av.codecs_available
-    return Finding(
-        "lossless video", f"PyAV {av.__version__}, libx264rgb {'' if have else 'absent'}".strip(), have
-    )
+    video = f"PyAV {av.__version__}, libx264rgb{'' if have else ' absent'}"
+    return [
+        Finding("Python", f"{version} in {sys.prefix}", sys.version_info >= (3, 11)),
+        Finding("packages", shown or "as in requirements.lock", not differing, needed=False),
+        Finding("lossless video", video, have),
+    ]
 
 
-def _gpu(profile: Profile) -> Finding:
+def _hardware(profile: Profile) -> list[Finding]:
     import torch
 
-    if not torch.cuda.is_available():
-        missing = profile.models.device == "cuda" or profile.models.dtype == "bfloat16"
-        text = "no CUDA GPU that torch can see" + (
-            ", and this profile needs one" if missing else ": not needed"
-        )
-        return Finding("GPU", text, not missing, needed=profile.models.device == "cuda")
-    device = torch.cuda.get_device_properties(0)
-    return Finding("GPU", f"{device.name}, {device.total_memory / 2**30:.0f} GB", True)
-
-
-def _disk(profile: Profile) -> Finding:
-    folder = profile.layout.root
-    while not folder.exists():
-        folder = folder.parent
-    free, wanted = shutil.disk_usage(folder).free / 1e9, gigabytes(profile)
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_properties(0)
+        gpu = Finding("GPU", f"{device.name}, {device.total_memory / 2**30:.0f} GB", True)
+    else:
+        is_fixed = profile.models.device == "cuda"
+        missing = is_fixed or profile.models.dtype == "bfloat16"
+        use = ", and this profile needs one" if missing else ": not needed"
+        gpu = Finding("GPU", f"no CUDA GPU that torch can see{use}", not missing, needed=is_fixed)
+    root = profile.layout.root
+    free = shutil.disk_usage(next(f for f in (root, *root.parents) if f.exists())).free / 1e9
     # What is there already has taken its share.
-    done = sum(f.stat().st_size for f in profile.layout.root.rglob("*") if f.is_file()) / 1e9
-    text = f"{free:.1f} GB free, about {max(wanted - done, 0):.1f} GB more needed"
-    return Finding("disk", text, free > wanted - done)
+    left = gigabytes(profile) - sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) / 1e9
+    space = f"{free:.1f} GB free, about {max(left, 0):.1f} GB more needed"
+    return [Finding("machine", machine.machine(), True), gpu, Finding("disk", space, free > left)]
 
 
-def _asked(what: str, answer: Callable[[], str]) -> Finding:
+def _asked(what: str, answer: Callable[..., str], *arguments: object) -> Finding:
     """What a part of the kit says of itself, or its InputError, which would stop a run."""
     try:
-        return Finding(what, answer(), True)
+        return Finding(what, answer(*arguments), True)
     except InputError as error:
         return Finding(what, str(error), False)
 
@@ -173,12 +153,8 @@ def _judge(profile: Profile) -> Finding:
 def _faces(profile: Profile) -> Finding:
     """The identity filter's model, without which the filter does nothing."""
     if not profile.identity.model_pack:
-        return Finding(
-            "face model",
-            f"{face_pack.NO_PACK}; every pair is kept, and ArcFace is not measured",
-            False,
-            needed=False,
-        )
+        text = f"{face_pack.NO_PACK}; every pair is kept, and ArcFace is not measured"
+        return Finding("face model", text, False, needed=False)
 
     def answer() -> str:
         face_pack.check(profile)
