@@ -91,10 +91,7 @@ def enhance(
     output: Annotated[Path | None, typer.Argument(metavar="OUT", help="mp4 to write, or a folder")] = None,
     profile: Name = "mini",
     adapter: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="one subfolder an expert (the profile's run)", show_default=False
-        ),
+        Path | None, typer.Option(metavar="FOLDER", help="one subfolder an expert (the profile's run)")
     ] = None,
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="what to make of it (the prompt it was trained with)")
@@ -152,16 +149,14 @@ def study(
     against: Annotated[
         list[str],
         typer.Option(
-            metavar="METHOD ...",
-            help="methods beside RealMaster (the paper's baselines that have clips)",
+            metavar="METHOD ...", help="methods beside RealMaster (the paper's baselines that have clips)"
         ),
     ] = (),
     trials: Annotated[int, typer.Option(help="comparisons a participant (paper: 15)")] = 15,
     answers: Annotated[
         list[Path],
         typer.Option(
-            metavar="FILE ...",
-            help="participants' files: count them, to tables/study.* and figures/study.*",
+            metavar="FILE ...", help="participants' files: count them, to tables/study.* and figures/study.*"
         ),
     ] = (),
 ) -> None:
@@ -181,8 +176,7 @@ def verify(
     spread: Annotated[
         list[Path],
         typer.Option(
-            metavar="RUN_FOLDER ...",
-            help="write the tolerances from these runs of the same profile with other seeds",
+            metavar="RUN_FOLDER ...", help="write the tolerances from runs of this profile with other seeds"
         ),
     ] = (),
 ) -> int:

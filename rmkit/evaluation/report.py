@@ -5,7 +5,7 @@ tables/, figures/, sheets/, viewing/ and report.md. Only metrics.csv must be the
 with the reason. A claim that does not hold is stated as plainly as one that does.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -53,16 +53,14 @@ def write(profile: Profile) -> Path:
     frame = statistics.to_show(profile)
     if statistics.of_record(profile):
         print(f"report: {_of_record(profile)}", flush=True)
-    built = tables.build(profile)
-    tables.write(profile, built)
-    left_out = figures.draw(profile)
-    made = {table.name: table for table in built}
+    made = {table.name: table for table in tables.build(profile)}
+    tables.write(profile, list(made.values()))
     parts = [
         _opening(profile, frame),
         _outcome(profile, frame, made["claims"]),
         *(_section(title, typeset.markdown(made[name])) for name, title in TABLES.items() if name in made),
         _section("User study", _study(profile)),
-        _figures(profile, left_out),
+        _figures(profile),
         _of_run(profile, "What was generated", _generated),
         _settings(profile),
         _of_run(profile, "Times", _times),
@@ -70,17 +68,15 @@ def write(profile: Profile) -> Path:
         # Last, so that the shipped record, which has no sheets, is the report up to here.
         _of_run(profile, "Contact sheets", _sheets),
     ]
-    target = profile.layout.report
-    store.write_text(target, "\n".join(parts))
-    return target
+    store.write_text(profile.layout.report, "\n".join(parts))
+    return profile.layout.report
 
 
 def choose(clips: Sequence[Clip], count: int) -> list[Clip]:
     """Clips to show: the first of every labelled subset, then others evenly, in the manifest's order."""
-    firsts: dict[str, Clip] = {}
-    for clip in clips:
-        for subset in clip.subsets:
-            firsts.setdefault(subset, clip)
+    firsts = {
+        subset: clip for clip in reversed(clips) for subset in clip.subsets
+    }  # the first clip is written last
     chosen = {clip.id for clip in firsts.values()}
     for clip in clips[:: max(1, len(clips) // count)]:
         if len(chosen) < count:
@@ -89,19 +85,16 @@ def choose(clips: Sequence[Clip], count: int) -> list[Clip]:
 
 
 def _opening(profile: Profile, frame: pd.DataFrame) -> str:
-    held = tables.measured(frame)
-    clip_count = held["clip"].nunique()  # `frame.clip` is a method of pandas
-    outcomes = claims.check(frame)
-    counts = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in VERDICTS}
+    held, verdicts = tables.measured(frame), [outcome.verdict for outcome in claims.check(frame)]
+    found = ", ".join(f"{verdicts.count(v)} {text}" for v, text in VERDICTS.items() if v in verdicts)
     gain = statistics.difference(frame, "psnr_truth", "realmaster", "colour_transfer")
-    found = ", ".join(f"{count} {VERDICTS[verdict]}" for verdict, count in counts.items() if count)
     paragraphs = [
         f"# RealMaster, profile `{profile.name}`",
         *([f"**{_of_record(profile)}**"] if statistics.of_record(profile) else []),
         "A reproduction of *RealMaster: Lifting Rendered Scenes into Photorealistic Video* (arXiv 2603.23462), "
-        f"measured on {clip_count} validation clips of {held.sequence.nunique()} sequences. These numbers come from "
+        f"measured on {held['clip'].nunique()} validation clips of {held.sequence.nunique()} sequences. These numbers come from "
         "this profile's data and models; they are not the paper's and do not stand beside them.",
-        f"**In short:** of {len(outcomes)} statements checked, {found}.",
+        f"**In short:** of {len(verdicts)} statements checked, {found}.",
     ]
     if gain.known:
         where = "nearer to" if gain.value > 0 else "further from"
@@ -117,14 +110,11 @@ def _outcome(profile: Profile, frame: pd.DataFrame, table: Table) -> str:
     lines, methods = [typeset.markdown(table)], baselines.every(profile)
     for metric in ("psnr_truth", "ssim_truth", "dino"):
         label, order = metrics.columns()[metric].label, claims.observed_order(frame, metric)
-        if not order and metric == "dino":
-            continue  # the note under the table says why
-        if not order:
+        if order:
+            names = " > ".join(f"{methods[method].label} ({value:#.3g})" for method, value in order)
+            lines += [f"Order by {label}: {names}. {_against_paper([method for method, _ in order])}", ""]
+        elif metric != "dino":  # the note under the table says why that is not there
             lines.append(f"Order by {label}: not run (no truth).")
-            continue
-        names = " > ".join(f"{methods[method].label} ({value:#.3g})" for method, value in order)
-        lines.append(f"Order by {label}: {names}. {_against_paper([method for method, _ in order])}")
-        lines.append("")
     return _section("What is claimed, and what came out", "\n".join(lines))
 
 
@@ -158,13 +148,13 @@ def _left_out(profile: Profile, what: str, why: str) -> str:
     return text
 
 
-def _figures(profile: Profile, left_out: Mapping[str, str]) -> str:
-    parts = [
-        f"*{name}: {_left_out(profile, f'figure {name}', left_out[name])}*\n"
-        if name in left_out
-        else f"![{name}](figures/{name}.png)\n\n*{caption}*\n"
-        for name, caption in CAPTIONS.items()
-    ]
+def _figures(profile: Profile) -> str:
+    left_out, parts = figures.draw(profile), []
+    for name, caption in CAPTIONS.items():
+        if name in left_out:
+            parts.append(f"*{name}: {_left_out(profile, f'figure {name}', left_out[name])}*\n")
+        else:
+            parts.append(f"![{name}](figures/{name}.png)\n\n*{caption}*\n")
     return _section("Figures", "\n".join(parts))
 
 
@@ -211,7 +201,10 @@ def _generated(profile: Profile) -> str:
 
 
 def _settings(profile: Profile) -> str:
-    rows = [(f"`{key}`", _plain(value), text) for key, value, text in ours(profile)]
+    rows = []
+    for key, value, meaning in ours(profile):
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+        rows.append((f"`{key}`", shown, meaning))
     text = "The paper leaves these open; each value is ours.\n\n"
     return _section("Settings that are ours", text + typeset.grid(["Setting", "Value", "Meaning"], rows))
 
@@ -236,7 +229,3 @@ def _environment(profile: Profile) -> str:
 
 def _section(title: str, text: str) -> str:
     return f"## {title}\n\n{text}"
-
-
-def _plain(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -42,9 +42,8 @@ def write(profile: Profile, made: Sequence[Table]) -> list[Path]:
     for table in made:
         texts = {"csv": table.data.to_csv(index=False), "md": markdown(table), "tex": latex(table)}
         for suffix, text in texts.items():
-            path = folder / f"{table.name}.{suffix}"
-            path.write_text(text)
-            paths.append(path)
+            paths.append(folder / f"{table.name}.{suffix}")
+            paths[-1].write_text(text)
     return paths
 
 
@@ -126,27 +125,27 @@ def claims_table(profile: Profile, frame: pd.DataFrame) -> Table:
     rows, data = [], []
     for outcome in claims.check(frame):
         claim = outcome.claim
-        subject, kept, found, columns = (
-            _compared_methods(outcome) if claim.check else _taken_together(outcome)
-        )
-        rows.append([claim.section, claim.statement, subject, kept, found, outcome.verdict])
-        ids = {name: getattr(claim, name) for name in ("id", "section", "statement")}
+        measured_as, kept, found, names = _checked(outcome) if claim.check else _taken_together(outcome)
+        rows.append([claim.section, claim.statement, measured_as, kept, found, outcome.verdict])
+        ids = {"id": claim.id, "section": claim.section, "statement": claim.statement}
         estimate = _columns({"value": outcome.found})
-        data.append({"profile": profile.name, **ids, **columns, **estimate, "verdict": outcome.verdict})
+        data.append({"profile": profile.name, **ids, **names, **estimate, "verdict": outcome.verdict})
     header = ["Section", "Claim", "Measured as", "Bound", "Found", "Verdict"]
-    notes = [
-        claims.not_measured(frame),
-        *(f"{claim.statement}: not run: {claim.not_run}." for claim in claims.load() if claim.not_run),
-    ]
+    not_run = [f"{claim.statement}: not run: {claim.not_run}." for claim in claims.load() if claim.not_run]
+    notes = [claims.not_measured(frame), *not_run]
     return Table("claims", f"Claims, profile {profile.name}", header, rows, pd.DataFrame(data), notes)
 
 
-def _compared_methods(outcome: claims.Outcome) -> tuple[str, str, str, dict[str, str]]:
+def _checked(outcome: claims.Outcome) -> tuple[str, str, str, dict[str, str]]:
     """Of a claim with a number: measured as, bound, found, and the columns of the csv."""
     check = outcome.claim.check
-    (first, second), kept = check.methods, bound(check)
+    first, second = check.methods
     kind, sign = ("difference", "−") if check.difference else ("ratio", "/")
     digits = metrics.columns()[check.metric].digits if check.difference else 2
+    value, strict, loose = (check.least, ">", "≥") if check.most is None else (check.most, "<", "≤")
+    kept = f"{loose} {value:g}".replace("-", "−") if value else f"{strict} 0"  # 0 itself is a tie
+    if None not in (check.least, check.most):
+        kept = f"{check.least:g} to {check.most:g}"
     found = cell(outcome.found, digits, "not run", signed=check.difference is not None)
     names = {"metric": check.metric, "kind": kind, "method": first, "other": second, "bound": kept}
     return f"{first} {sign} {second}, {check.metric}", kept, found, names
@@ -193,19 +192,9 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
         ids = {"profile": profile.name, "table": number, "method": method, "metric": column.name}
         data.append({**ids, "paper": value, **_columns({"ours": found})})
     header = ["Table", "Method", "Metric", "Paper", "Ours", "Ours − paper"]
-    notes = [
-        "Paper: as a reader has put it into data/paper/tables.yaml. Ours: mean over clips [95 % interval]."
-    ]
+    note = "Paper: as a reader has put it into data/paper/tables.yaml. Ours: mean over clips [95 % interval]."
     title = f"The paper's values, profile {profile.name}"
-    return [Table("paper", title, header, cells, pd.DataFrame(data), notes)]
-
-
-def bound(check: claims.Check) -> str:
-    """A check's bounds in words: '≥ 1', '> 0', '< 0', '0.7 to 1.2'."""
-    if check.least is not None and check.most is not None:
-        return f"{check.least:g} to {check.most:g}"
-    value, strict, loose = (check.least, ">", "≥") if check.most is None else (check.most, "<", "≤")
-    return f"{loose} {value:g}".replace("-", "−") if value else f"{strict} 0"
+    return [Table("paper", title, header, cells, pd.DataFrame(data), [note])]
 
 
 def measured(frame: pd.DataFrame) -> pd.DataFrame:
@@ -215,10 +204,9 @@ def measured(frame: pd.DataFrame) -> pd.DataFrame:
 
 def why_no_row(profile: Profile, method: str) -> str:
     """Why a method has no row in metrics.csv: 'not run' or 'n/a', a colon, and the reason."""
-    found = baselines.every(profile)[method]
     if method == "real":
-        rating = next(metric for metric in metrics.every() if metric.rates_real)
-        return rating.why_no_row(profile)
+        return next(metric for metric in metrics.every() if metric.rates_real).why_no_row(profile)
+    found = baselines.every(profile)[method]
     return found.why_not(profile) or found.no_row
 
 
@@ -244,16 +232,11 @@ def _rows(
     methods, cells, data = baselines.every(profile), [], []
     for name in names:
         found = {column.name: estimate(name, column) for column in columns}
-        texts = [
-            cell(
-                found[column.name],
-                column.digits if digits is None else digits,
-                missing(profile, frame, name, column),
-                signed,
-            )
-            for column in columns
-        ]
-        cells.append([methods[name].label, *texts])
+        cells.append([methods[name].label])
+        for column in columns:
+            shown = column.digits if digits is None else digits
+            absent = missing(profile, frame, name, column)
+            cells[-1].append(cell(found[column.name], shown, absent, signed))
         data.append({"profile": profile.name, "method": name, **_columns(found)})
     return cells, data
 
@@ -265,11 +248,9 @@ def _best(frame: pd.DataFrame, column: Column, names: Sequence[str]) -> str | No
     if not column.better or len(known) < 2:
         return None
     first = max(known, key=known.get)
-    for other in known.keys() - {first}:
-        gap = statistics.difference(frame, column.name, first, other)
-        if not (gap.low > 0 if column.better > 0 else gap.high < 0):
-            return None
-    return first
+    gaps = (statistics.difference(frame, column.name, first, other) for other in known if other != first)
+    is_clear = all(gap.low > 0 if column.better > 0 else gap.high < 0 for gap in gaps)
+    return first if is_clear else None
 
 
 def _why_empty(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -278,14 +259,13 @@ def _why_empty(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> l
     return [f"{methods[name].label}: {why_no_row(profile, name)}" for name in names if name not in run]
 
 
-def _columns(estimates: dict[str, Estimate]) -> dict[str, float | int | str]:
+def _columns(estimates: dict[str, Estimate]) -> dict[str, float | str]:
     """Each estimate as columns of the csv, rounded so that two runs compare."""
-    columns: dict[str, float | int | str] = {}
-    for name, estimate in estimates.items():
-        columns[name] = round(estimate.value, 6)
-        columns[f"{name}_low"] = round(estimate.low, 6)
-        columns[f"{name}_high"] = round(estimate.high, 6)
-        columns[f"{name}_interval"] = estimate.interval
+    columns: dict[str, float | str] = {}
+    for name, found in estimates.items():
+        bounds = {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        columns |= {key: round(value, 6) for key, value in bounds.items()}
+        columns[f"{name}_interval"] = found.interval
     return columns
 
 

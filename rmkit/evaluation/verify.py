@@ -4,11 +4,9 @@ Reads metrics.csv of the run, and metrics.csv, tolerances.csv and profile.yaml i
 nothing. `spread` writes the last two, from runs that differ in their seed alone.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,16 +31,8 @@ FREE = {"seed": True, "judge": True, "data": {"root"}, "models": {"device", "off
 WRITE_IT = "write it with `rmkit verify --spread RUN_FOLDER ...`"
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A mean, or the clip of a method and metric that is furthest off, beyond its tolerance."""
-
-    method: str
-    metric: str
-    what: str  # the mean, or which clip and how many of them differ
-    reference: float
-    here: float
-    tolerance: float
+# Method, metric, which value (the mean, or a clip and how many of them differ), in the reference, here, its tolerance.
+Difference = tuple[str, str, str, float, float, float]
 
 
 def verify(profile: Profile) -> int:
@@ -69,13 +59,12 @@ def verify(profile: Profile) -> int:
         print(f"  {sentence}")
     if far:
         print(f"  {'method':16} {'metric':28} {'reference':>12} {'here':>12} {'tolerance':>10}  of")
-    for d in far:
-        numbers = f"{d.reference:12.6g} {d.here:12.6g} {d.tolerance:10.3g}"
-        print(f"  {d.method:16} {d.metric:28} {numbers}  {d.what}")
+    for method, metric, what, there, value, tolerance in far:
+        print(f"  {method:16} {metric:28} {there:12.6g} {value:12.6g} {tolerance:10.3g}  {what}")
     if not lone and not far:
         print("pass: all agree.")
         return 0
-    means = sum(d.what == MEAN for d in far)
+    means = sum(what == MEAN for _, _, what, *_ in far)
     some = f"{means} of {pairs} means, single clips of {len(far) - means} of {pairs}"
     print(f"differs: {some}, {len(lone)} without a counterpart.")
     return 1
@@ -94,12 +83,12 @@ def differences(reference: pd.Series, here: pd.Series, tolerances: pd.DataFrame)
             raise InputError(f"tolerances.csv has no row for {method}, {metric}: {WRITE_IT}.")
         mean, clip = tolerances.loc[(method, metric), ["tolerance", "clip_tolerance"]]
         if _apart(*values.mean(), mean):
-            means.append(Difference(method, metric, MEAN, *values.mean(), mean))
+            means.append((method, metric, MEAN, *values.mean(), mean))
         far = values[[_apart(*pair, clip) for pair in values.to_numpy()]].droplevel(["method", "metric"])
         if len(far):
             worst = (far.reference - far.here).abs().idxmax()
             what = f"{worst}, the furthest of {len(far)} (of {len(values)} clips)"
-            clips.append(Difference(method, metric, what, *far.loc[worst], clip))
+            clips.append((method, metric, what, *far.loc[worst], clip))
     return means + clips
 
 
@@ -133,15 +122,16 @@ def spread(profile: Profile, folders: Sequence[Path]) -> int:
     """
     if len(folders) < FEWEST:
         raise InputError(f"a spread needs {FEWEST} runs or more beside the reference; {len(folders)} given.")
-    expected = _reference(profile)
-    runs = {str(profile.layout.reference): _values(expected)}
+    expected, target = _reference(profile), profile.layout.reference
+    runs = {str(target): _values(expected)}
     for folder in folders:
-        if not (folder / "metrics.csv").is_file():
-            raise InputError(f"{folder / 'metrics.csv'} does not exist: give folders of finished runs.")
-        frame = statistics.read(folder / "metrics.csv")
-        _require_comparable(expected, frame, str(folder))
-        runs[str(folder)] = _values(frame)
-        if lone := unmatched(_values(expected), runs[str(folder)]):
+        path, run = folder / "metrics.csv", str(folder)
+        if not path.is_file():
+            raise InputError(f"{path} does not exist: give folders of finished runs.")
+        frame = statistics.read(path)
+        _require_comparable(expected, frame, run)
+        runs[run] = _values(frame)
+        if lone := unmatched(runs[str(target)], runs[run]):
             raise InputError(f"{folder} and the reference do not measure the same: {lone[0]}")
     if len(runs) <= len(folders):
         raise InputError("one folder is given twice, or is the reference: each run needs a seed of its own.")
@@ -152,11 +142,10 @@ def spread(profile: Profile, folders: Sequence[Path]) -> int:
     fixed = {name for name, method in baselines.every(profile).items() if method.fixed}
     for (method, metric), values in pd.concat(runs, axis=1).groupby(level=["method", "metric"], sort=False):
         rows.append((method, metric, *_tolerance(method, metric, values, method in fixed), len(runs)))
-    folder = profile.layout.reference
     settings = profile.model_dump(mode="json", exclude=FREE)
-    store.write_text(folder / "profile.yaml", yaml.safe_dump(settings, sort_keys=False))
-    store.write_text(folder / "tolerances.csv", pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))
-    print(f"{folder / 'tolerances.csv'}: {len(rows)} tolerances from {len(runs)} runs.")
+    store.write_text(target / "profile.yaml", yaml.safe_dump(settings, sort_keys=False))
+    store.write_text(target / "tolerances.csv", pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))
+    print(f"{target / 'tolerances.csv'}: {len(rows)} tolerances from {len(runs)} runs.")
     return 0
 
 
@@ -193,9 +182,10 @@ def _apart(a: float, b: float, tolerance: float) -> bool:
 def _reference(profile: Profile) -> pd.DataFrame:
     path = profile.layout.reference / "metrics.csv"
     if not path.is_file():
-        root = path.parent.parent
-        known = ", ".join(sorted(file.parent.name for file in root.glob("*/metrics.csv"))) or "none"
-        raise InputError(f"{path} does not exist: profiles with a reference are {known}.")
+        known = sorted(file.parent.name for file in path.parent.parent.glob("*/metrics.csv"))
+        raise InputError(
+            f"{path} does not exist: profiles with a reference are {', '.join(known) or 'none'}."
+        )
     return statistics.read(path)
 
 
@@ -218,9 +208,9 @@ def _require_settings(profile: Profile, path: Path) -> None:
     """Raise InputError unless the profile is the reference's, but for its seed and what is FREE."""
     if not path.is_file():
         raise InputError(f"{path} does not exist, so the reference's settings are not known: {WRITE_IT}.")
-    here, there = (_flat(p.model_dump(mode="json", exclude=FREE)) for p in (profile, profiles.load(path)))
-    other = [key for key in {**here, **there} if here.get(key) != there.get(key)]
-    if other:
+    both = [p.model_dump(mode="json", exclude=FREE) for p in (profile, profiles.load(path))]
+    here, there = (pd.json_normalize(settings).to_dict("records")[0] for settings in both)  # by dotted key
+    if other := [key for key in here | there if here.get(key) != there.get(key)]:
         key = other[0]
         raise InputError(
             f"this profile's settings are not the reference's: {key} is {here.get(key)} here and {there.get(key)} in "
@@ -258,12 +248,3 @@ def _values(frame: pd.DataFrame) -> pd.Series:
 def _pairs(values: pd.Series) -> set[tuple[str, str]]:
     """Every method and metric that has values."""
     return set(values.index.droplevel("clip"))
-
-
-def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = before + key
-        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -84,7 +83,14 @@ def run(profile: Profile) -> Path:
             peak = _execute(notebook, parameter, temporary, copy.with_suffix(".failed.ipynb"))
             facts |= {"outputs": _listing(profile, notebook), "peak_mib": round(peak)}
         seconds = time.time() - started
-        _record(profile, books, notebook, seconds, peak)
+        times = machine.notebook_times(profile)
+        times[notebook.name] = {
+            "seconds": round(seconds, 1),
+            "peak_mib": round(peak),
+            "device": machine.device_name(profile),
+        }
+        ordered = {book.name: times[book.name] for book in books if book.name in times}
+        store.write_json(profile.layout.notebooks / "times.json", ordered)
         print(f"{notebook.name}: done in {seconds:.0f} s, at most {peak:.0f} MiB", flush=True)
         ran = True
     if ran or not profile.layout.report.is_file():
@@ -104,10 +110,8 @@ def _parameter(profile: Profile) -> str:
     if shipped.is_file() and profiles.load(profile.name) == profile:
         return profile.name
     path = profile.layout.root / "profile.yaml"
-    text = yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False)
-    if not (path.is_file() and path.read_text() == text):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False))
     return str(path)
 
 
@@ -121,9 +125,8 @@ def _recipe(profile: Profile, notebook: Notebook, earlier: Sequence[Notebook]) -
         "code": _digest((REPOSITORY / "rmkit").rglob("*.py"), REPOSITORY),
         "models": "+".join(models.fingerprint(profile, role) for role in models.ROLES),
     }
-    for key, folder in (("bundle", profile.data.bundle), ("root", profile.data.root)):
-        if folder:
-            inputs[key] = _digest([resolve(folder)])
+    places = {"bundle": profile.data.bundle, "root": profile.data.root}
+    inputs |= {key: _digest([resolve(folder)]) for key, folder in places.items() if folder}
     inputs |= {before.name: _listing(profile, before) for before in earlier}
     if notebook.measures:
         for metric in metrics.every():
@@ -152,9 +155,8 @@ def _digest(paths: Iterable[Path], root: Path | None = None) -> str:
             is_sidecar = file.suffix == ".json" and file.with_suffix("").exists()
             if not file.is_file() or file.name.startswith(".") or is_sidecar:
                 continue
-            facts = file.stat()
-            large = facts.st_size > SMALL
-            what = f"{facts.st_size} {facts.st_mtime_ns}" if large else store.fingerprint(file)
+            stat = file.stat()
+            what = f"{stat.st_size} {stat.st_mtime_ns}" if stat.st_size > SMALL else store.fingerprint(file)
             digest.update(f"{file.relative_to(root or path.parent).as_posix()} {what}\n".encode())
     return digest.hexdigest()[:32]
 
@@ -225,13 +227,3 @@ def _end_with_parent() -> None:
 
 def _tail(text: str) -> str:
     return "\n".join(text.strip().splitlines()[-TAIL:])
-
-
-def _record(
-    profile: Profile, books: Sequence[Notebook], notebook: Notebook, seconds: float, peak: float
-) -> None:
-    facts: dict[str, Any] = {"seconds": round(seconds, 1), "peak_mib": round(peak)}
-    facts["device"] = machine.device_name(profile)
-    recorded = {**machine.notebook_times(profile), notebook.name: facts}
-    ordered = {book.name: recorded[book.name] for book in books if book.name in recorded}
-    store.write_json(profile.layout.notebooks / "times.json", ordered)

@@ -13,7 +13,7 @@ from statistics import median
 from rmkit import baselines, metrics
 from rmkit.kit import store
 from rmkit.method import anchoring
-from rmkit.metrics import Metric, gpt_rs
+from rmkit.metrics import gpt_rs
 from rmkit.profile import Profile
 
 # Seconds an item, expected of `mini` (33 frames of 96x144) on two laptop cores.
@@ -66,7 +66,7 @@ def steps(profile: Profile) -> list[Step]:
         *(found(name, "clips", held, layout.enhanced / name, "*.mp4") for name in baselines.asked(profile)),
         _evaluation(profile),
         *(
-            found(metric.name, "clips x methods", videos, _folder(profile, metric), "*/*.json")
+            found(metric.name, "clips x methods", videos, layout.root / "metrics" / metric.name, "*/*.json")
             for metric in metrics.with_models(profile)
         ),
     ]
@@ -86,11 +86,11 @@ def show(profile: Profile) -> None:
     print(f"judge: {gpt_rs.judging(profile)}")
     for name, usd in baselines.usd(profile, profile.data.validation_clips).items():
         print(f"{name}: at most about {usd:.2f} USD")
-    known = [row.left for row in rows if row.left is not None]
-    if len(known) == len(rows):
-        print(f"about {duration(sum(known))} to go")
-    else:
+    left = [row.left for row in rows]
+    if None in left:
         print("time not known: nothing of this size has been measured; it shows once a stage has begun")
+    else:
+        print(f"about {duration(sum(left))} to go")
 
 
 def duration(seconds: float | None) -> str:
@@ -112,24 +112,18 @@ def _step(profile: Profile, stage: str, items: str, count: int, folder: Path, pa
 def _evaluation(profile: Profile) -> Step:
     """Every video by all metrics that need no model of their own: together they take the sum of what each takes."""
     plain = [metric for metric in metrics.every() if not (metric.needs_model or metric.last)]
-    seconds = [_seconds(_folder(profile, metric), "*/*.json") for metric in plain]
+    seconds = [_seconds(profile.layout.root / "metrics" / metric.name, "*/*.json") for metric in plain]
     count, done = baselines.videos(profile), max(map(len, seconds))
     each = sum(map(median, filter(None, seconds))) if done >= ENOUGH else _expected(profile, "evaluate")
     return Step("evaluate", "clips x methods", count, min(done, count), each)
 
 
-def _folder(profile: Profile, metric: Metric) -> Path:
-    return profile.layout.root / "metrics" / metric.name
-
-
 def _training(profile: Profile) -> Step:
     """Counted in optimiser steps; an adapter of an unfinished expert counts as nothing."""
-    done = 0
-    for name, expert in (("low", profile.train.low), ("high", profile.train.high)):
-        folder = profile.layout.adapters / "realmaster" / name
-        done += expert.steps if store.sidecar_of(folder).is_file() else 0
-    count = profile.train.low.steps + profile.train.high.steps
-    return Step("train", "optimiser steps", count, done, _expected(profile, "train"))
+    adapters = profile.layout.adapters / "realmaster"
+    steps = {"low": profile.train.low.steps, "high": profile.train.high.steps}
+    done = [count for name, count in steps.items() if store.sidecar_of(adapters / name).is_file()]
+    return Step("train", "optimiser steps", sum(steps.values()), sum(done), _expected(profile, "train"))
 
 
 def _expected(profile: Profile, stage: str) -> float | None:
