@@ -11,8 +11,8 @@ import io
 import json
 import math
 import threading
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import product
@@ -33,13 +33,13 @@ from rmkit.paths import REPOSITORY
 from rmkit.profile import Judge, Profile
 
 if TYPE_CHECKING:
-    import httpx2
     import pandas as pd
 
 VERSION = 1
 KEY = "OPENAI_API_KEY"
 PROMPTS = REPOSITORY / "data" / "paper" / "gpt_rs.yaml"
 NO_REF, WITH_REF = "gpt_rs", "gpt_rs_ref"
+SIDES = {NO_REF: ("output",), WITH_REF: ("render", "output")}  # the pictures of a request, in order
 DETAIL = "high"  # the frame itself, not a thumbnail of it (ours)
 # An enumeration and no bounds: endpoints that enforce a schema do not all know `minimum`.
 SCHEMA = {
@@ -73,7 +73,7 @@ class GptRs(Metric):
     def why_not(self, profile: Profile, missing: Sequence[Subject] | None = None) -> str | None:
         if not profile.judge.enabled:
             return "not run: judge.enabled is false in this profile."
-        expected = forecast(profile) if missing is None else estimate(profile, _unanswered(profile, missing))
+        expected = forecast(profile) if missing is None else _estimate(profile, _unanswered(profile, missing))
         if not expected.answers:
             return None
         if not keys.present(KEY):
@@ -89,19 +89,14 @@ class GptRs(Metric):
         real.check(profile)
 
     def settings(self, profile: Profile) -> Mapping[str, object]:
-        judge = profile.judge
-        return {
-            **self.options(profile),
-            "host": urlsplit(judge.base_url).netloc,
-            "prompts": [_fingerprint(name) for name in (NO_REF, WITH_REF)],
-            "clips": profile.clips,
-        }
+        asked = {"host": urlsplit(profile.judge.base_url).netloc, "prompts": [*map(_fingerprint, SIDES)]}
+        return {**self.options(profile), **asked, "clips": profile.clips}
 
     def options(self, profile: Profile) -> dict[str, str]:
         """Who was asked, and how."""
-        judge = profile.judge
-        asked = {"repeats": judge.repeats, "frames": judge.frames, "sampling": judge.sampling}
-        return {"model": judge.model} | {name: str(value) for name, value in asked.items()}
+        return {
+            name: str(getattr(profile.judge, name)) for name in ("model", "repeats", "frames", "sampling")
+        }
 
     def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
         """Say what asking for the answers that are not kept will cost; `measure` then asks for a subject's.
@@ -110,17 +105,14 @@ class GptRs(Metric):
         attempts; what was answered by then is kept.
         """
         left, judge = _unanswered(profile, subjects), profile.judge
-        endpoint = Endpoint(judge) if left else None
-        if endpoint:
-            print(
-                f"judge: {judge.model} at {endpoint.host}, about {estimate(profile, left)} to come",
-                flush=True,
-            )
+        if left:
+            endpoint, expected = Endpoint(judge), _estimate(profile, left)
+            print(f"judge: {judge.model} at {endpoint.host}, about {expected} to come", flush=True)
 
         def measure(subject: Subject, columns: Sequence[Column]) -> Mapping[str, float]:
             asked = _questions(profile, subject)
             new = [question for question in asked if left.pop(question.path, None)]
-            if endpoint and new:
+            if new:
                 _ask(endpoint, judge.concurrency, subject, new)
                 if not left:
                     print(f"judge: {spent(profile)} in all", flush=True)
@@ -129,16 +121,14 @@ class GptRs(Metric):
         return measure
 
     def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
-        """Who gave the ratings and how far repeats differ, or why there are none."""
         if rows.empty:
             return f"GPT-RS: {self.why_no_row(profile)}"
         parts = [f"GPT-RS, 1 to 10 (C.1): {options_of(rows)}"]
         for column in self.columns[2:]:
             values = rows[rows.metric == column.name].value
             if len(values):
-                parts.append(
-                    f"{column.label}: repeats of a clip differ by {values.mean():.2f} (standard deviation)"
-                )
+                differ = f"repeats of a clip differ by {values.mean():.2f} (standard deviation)"
+                parts.append(f"{column.label}: {differ}")
         return "; ".join(parts) + "."
 
 
@@ -152,11 +142,10 @@ class Cost:
     usd: float | None
 
     def __str__(self) -> str:
-        known = self.read is not None and self.written is not None
-        tokens = f"{self.read:,} tokens read, {self.written:,} written" if known else "tokens not told"
-        return (
-            f"{self.answers:,} answers, {tokens}, {'cost n/a' if self.usd is None else f'{self.usd:.2f} USD'}"
-        )
+        told = None not in (self.read, self.written)
+        tokens = f"{self.read:,} tokens read, {self.written:,} written" if told else "tokens not told"
+        price = "cost n/a" if self.usd is None else f"{self.usd:.2f} USD"
+        return f"{self.answers:,} answers, {tokens}, {price}"
 
 
 @dataclass(frozen=True)
@@ -179,22 +168,28 @@ def forecast(profile: Profile, videos: int | None = None) -> Cost:
     """What rating so many videos (None: all), and the real footage, costs when no answer is kept yet."""
     videos = baselines.videos(profile) if videos is None else videos
     each = len(indices(profile)) * profile.judge.repeats
-    return _cost(profile, {NO_REF: (videos + len(real.files(profile))) * each, WITH_REF: videos * each})
+    return _expected(profile, {NO_REF: (videos + len(real.files(profile))) * each, WITH_REF: videos * each})
 
 
-def estimate(profile: Profile, asked: Mapping[Path, Question]) -> Cost:
-    """What the answers to these questions will cost."""
-    return _cost(profile, Counter(question.metric for question in asked.values()))
+def _estimate(profile: Profile, asked: Mapping[Path, Question]) -> Cost:
+    return _expected(profile, Counter(question.metric for question in asked.values()))
 
 
-def _cost(profile: Profile, answers: Mapping[str, int]) -> Cost:
+def _expected(profile: Profile, answers: Mapping[str, int]) -> Cost:
     """Cost of so many answers by column, counted as OpenAI says it counts for GPT-4o; others count otherwise."""
-    read, written = 0, sum(answers.values()) * ANSWER_TOKENS
-    for metric, count in answers.items():
-        prompt, images = _prompts()[metric], 2 if metric == WITH_REF else 1
+    read, count = 0, sum(answers.values())
+    image = image_tokens(profile.clips.height, profile.clips.width)
+    for metric, asked in answers.items():
+        prompt = _prompts()[metric]
         text = (len(prompt["system"]) + len(prompt["user"])) // LETTERS + SCHEMA_TOKENS
-        read += count * (text + images * image_tokens(profile.clips.height, profile.clips.width))
-    return Cost(sum(answers.values()), read, written, _usd(profile.judge, read, written))
+        read += asked * (text + len(SIDES[metric]) * image)
+    return _cost(profile.judge, count, read, count * ANSWER_TOKENS)
+
+
+def _cost(judge: Judge, answers: int, read: int | None, written: int | None) -> Cost:
+    prices = judge.usd_per_million_input, judge.usd_per_million_output
+    known = None not in (read, written, *prices)
+    return Cost(answers, read, written, (read * prices[0] + written * prices[1]) / 1e6 if known else None)
 
 
 def image_tokens(height: int, width: int) -> int:
@@ -205,15 +200,17 @@ def image_tokens(height: int, width: int) -> int:
 
 def spent(profile: Profile) -> Cost:
     """What all kept answers of this model have cost, unusable ones before them included."""
-    records = [
-        store.read_sidecar(path.with_suffix("")) for path in profile.layout.judge.glob("*/*.json.json")
-    ]
+    paths = profile.layout.judge.glob("*/*.json.json")
+    records = [store.read_sidecar(path.with_suffix("")) for path in paths]
     records = [record for record in records if record.get("model") == profile.judge.model]
-    count = sum(record["answers"] for record in records)
-    if any(record["read"] is None for record in records):
-        return Cost(count, None, None, None)
-    read, written = (sum(record[name] for record in records) for name in ("read", "written"))
-    return Cost(count, read, written, _usd(profile.judge, read, written))
+    counts = (_total(record[name] for record in records) for name in ("answers", "read", "written"))
+    return _cost(profile.judge, *counts)
+
+
+def _total(counts: Iterable[Any]) -> int | None:
+    """The sum; None when one is not told."""
+    counts = list(counts)
+    return sum(counts) if all(type(count) is int for count in counts) else None
 
 
 def indices(profile: Profile, count: int | None = None) -> list[int]:
@@ -226,7 +223,7 @@ def indices(profile: Profile, count: int | None = None) -> list[int]:
 def _questions(profile: Profile, subject: Subject) -> list[Question]:
     """One request for each prompt, frame and repeat; a file's name and recipe hash all that its answer depends on."""
     made, judge, output = [], profile.judge, subject.inputs["output"]
-    for metric in (NO_REF, WITH_REF) if "render" in subject.inputs else (NO_REF,):
+    for metric in SIDES if "render" in subject.inputs else (NO_REF,):
         inputs = {"video": output} | ({"render": subject.inputs["render"]} if metric == WITH_REF else {})
         for frame, repeat in product(indices(profile, subject.count), range(1, judge.repeats + 1)):
             settings = {
@@ -247,9 +244,7 @@ def _questions(profile: Profile, subject: Subject) -> list[Question]:
 def _unanswered(profile: Profile, subjects: Sequence[Subject]) -> dict[Path, Question]:
     """The questions without an answer, each once, though two methods may have the very same video."""
     every = (question for subject in subjects for question in _questions(profile, subject))
-    return {
-        question.path: question for question in every if not store.is_done(question.path, question.recipe)
-    }
+    return {asked.path: asked for asked in every if not store.is_done(asked.path, asked.recipe)}
 
 
 class Stopped(Exception):
@@ -278,22 +273,36 @@ class Endpoint:
         """The rating in the answer (None: declined), and every body received, with the key blotted out.
 
         Raises InputError when the endpoint refuses the request, asks for too long a wait, or has given no rating after
-        all attempts; Stopped once `stopped` is set.
+        all attempts; Stopped once `stopped` is set. The SDK repeats a request without an answer, and 408, 409, 429 and
+        5xx, after the wait that Retry-After asks for; it gives up where that is longer than two minutes.
         """
+        import openai
+
         bodies: list[dict] = []
-        made, why = 0, ""
-        while made < ATTEMPTS:
-            text, requests, why = self._send(request, ATTEMPTS - made - 1)
-            made += requests
-            if text is None:
+        made = 0
+        while True:
+            client = self._client.with_options(max_retries=ATTEMPTS - made - 1)
+            try:
+                answer = client.chat.completions.with_raw_response.create(**request)
+            except (openai.APIStatusError, openai.APIConnectionError) as error:
+                # Not passed on: it may quote the key.
+                made += 1 + int(error.request.headers["x-stainless-retry-count"])
+                why = type(error.__cause__).__name__
+                if isinstance(error, openai.APIStatusError):
+                    why = f"HTTP {error.status_code}"
+                    if after := error.response.headers.get("Retry-After"):
+                        why += f", Retry-After: {keys.blotted(after, self.key)}"
                 break
-            body = keys.blotted(keys.parsed(text), self.key)
+            made += 1 + answer.retries_taken
+            body = keys.blotted(keys.parsed(answer.text), self.key)
             bodies += [body] if isinstance(body, dict) else []
             try:
                 return _rating(body), bodies
             except ValueError as error:
                 why = str(error)
-            if made < ATTEMPTS and self.stopped.wait(PAUSE * 2 ** (made - 1)):
+            if made >= ATTEMPTS:
+                break
+            if self.stopped.wait(PAUSE * 2 ** (made - 1)):
                 raise Stopped
         if made < ATTEMPTS:
             raise InputError(
@@ -304,31 +313,11 @@ class Endpoint:
             f"('{self.model}') and run again; what was answered is kept."
         )
 
-    def _send(self, request: Mapping[str, Any], repeats: int) -> tuple[str | None, int, str]:
-        """The text of an answer, or None; how many requests were made; and why there is no answer.
-
-        The SDK repeats a request without an answer, and 408, 409, 429 and 5xx, after the wait that Retry-After asks for;
-        it gives up where that is longer than two minutes. Its errors are not passed on: they may quote the key.
-        """
-        import openai
-
-        client = self._client.with_options(max_retries=repeats)
-        try:
-            answer = client.chat.completions.with_raw_response.create(**request)
-            return answer.text, 1 + answer.retries_taken, ""
-        except openai.APIStatusError as error:
-            sent, why = error.request, f"HTTP {error.status_code}"
-            if after := error.response.headers.get("Retry-After"):
-                why += f", Retry-After: {keys.blotted(after, self.key)}"
-        except openai.APIConnectionError as error:
-            sent, why = error.request, type(error.__cause__).__name__
-        return None, 1 + int(sent.headers["x-stainless-retry-count"]), why
-
-    def _unless_stopped(self, _: "httpx2.Request") -> None:
+    def _unless_stopped(self, _: Any) -> None:
         if self.stopped.is_set():
             raise Stopped
 
-    def _unless_refused(self, response: "httpx2.Response") -> None:
+    def _unless_refused(self, response: Any) -> None:
         """Raise InputError for an answer that no repeat will change; what it says may quote the key."""
         status = response.status_code
         if status == 429 and b"insufficient_quota" in response.read():
@@ -344,7 +333,13 @@ class Endpoint:
 
 def _ask(endpoint: Endpoint, concurrency: int, subject: Subject, questions: Sequence[Question]) -> None:
     """Ask about a subject, so many requests at a time, and keep each answer as it comes."""
-    shown = _pictures(subject, questions)
+    wanted = {(side, question.frame) for question in questions for side in SIDES[question.metric]}
+    shown = {
+        (side, i): _data_address(frame)
+        for side in {side for side, _ in wanted}
+        for i, frame in enumerate(subject.frames[side]())
+        if (side, i) in wanted
+    }
     with ThreadPoolExecutor(concurrency, thread_name_prefix="judge") as pool:
         jobs = [pool.submit(_keep, endpoint, question, shown) for question in questions]
         try:
@@ -357,30 +352,20 @@ def _ask(endpoint: Endpoint, concurrency: int, subject: Subject, questions: Sequ
             raise
 
 
-def _pictures(subject: Subject, questions: Sequence[Question]) -> dict[tuple[str, int], str]:
-    """The frames asked about, as data addresses, by (output or render, index)."""
-    wanted = {
-        "output": {question.frame for question in questions},
-        "render": {question.frame for question in questions if question.metric == WITH_REF},
-    }
-    return {
-        (side, i): _data_address(frame)
-        for side, indices in wanted.items()
-        if indices
-        for i, frame in enumerate(subject.frames[side]())
-        if i in indices
-    }
-
-
 def _keep(endpoint: Endpoint, question: Question, shown: Mapping[tuple[str, int], str]) -> None:
-    """One question asked, and the answer stored with the unusable ones before it; a refusal stops all others."""
+    """One question asked, and the answer stored with the unusable ones before it; a refusal stops all others.
+
+    shown: the frames of each side as data addresses, by (side, index).
+    """
     facts: dict[str, Any] = {}
     try:
         with store.writing(question.path, question.recipe, facts=facts) as temporary:
             rating, answers = endpoint.ask(_request(endpoint.model, question, shown))
-            read, written = (_tokens(answers, name) for name in ("prompt_tokens", "completion_tokens"))
+            usages = [answer.get("usage") for answer in answers]
+            usages = [usage if isinstance(usage, dict) else {} for usage in usages]
             facts |= {"answered_by": answers[-1].get("model"), "answers": len(answers)}
-            facts |= {"read": None if written is None else read, "written": written}
+            facts["read"] = _total(usage.get("prompt_tokens") for usage in usages)
+            facts["written"] = _total(usage.get("completion_tokens") for usage in usages)
             store.write_json(temporary, {"rating": rating, "answers": answers})
     except InputError:
         endpoint.stopped.set()
@@ -389,12 +374,11 @@ def _keep(endpoint: Endpoint, question: Question, shown: Mapping[tuple[str, int]
 
 def _request(model: str, question: Question, shown: Mapping[tuple[str, int], str]) -> dict[str, Any]:
     """The body of a request; with reference, image 1 is the render and image 2 the clip's frame."""
-    prompt = _prompts()[question.metric]
-    sides = ("render", "output") if question.metric == WITH_REF else ("output",)
-    pictures = [
-        {"type": "image_url", "image_url": {"url": shown[side, question.frame], "detail": DETAIL}}
-        for side in sides
-    ]
+    prompt, urls = (
+        _prompts()[question.metric],
+        [shown[side, question.frame] for side in SIDES[question.metric]],
+    )
+    pictures = [{"type": "image_url", "image_url": {"url": url, "detail": DETAIL}} for url in urls]
     return {
         "model": model,
         "messages": [
@@ -419,38 +403,24 @@ def _rating(body: Any) -> int | None:
     return rating
 
 
-def _tokens(answers: Sequence[dict], name: str) -> int | None:
-    """Sum over the answers of a count in their usage; None when one does not tell."""
-    usages = [answer.get("usage") for answer in answers]
-    counts = [usage.get(name) if isinstance(usage, dict) else None for usage in usages]
-    return sum(counts) if all(type(count) is int for count in counts) else None
-
-
 def _ratings(questions: Sequence[Question]) -> dict[str, float]:
     """Values by column from the kept answers; a prompt whose answers were all declined has none.
 
     A rating is the mean over repeats of the mean over frames; the spread is the repeats' standard deviation.
     """
     found = {}
-    for metric in (NO_REF, WITH_REF):
-        by_repeat: dict[int, list[int]] = {}
+    for metric in SIDES:
+        by_repeat = defaultdict(list)
         for question in questions:
-            rating = json.loads(question.path.read_text())["rating"] if question.metric == metric else None
-            if rating is not None:
-                by_repeat.setdefault(question.repeat, []).append(rating)
-        means = [float(np.mean(ratings)) for ratings in by_repeat.values()]
+            if question.metric == metric:
+                by_repeat[question.repeat].append(json.loads(question.path.read_text())["rating"])
+        given = [[rating for rating in ratings if rating is not None] for ratings in by_repeat.values()]
+        means = [float(np.mean(ratings)) for ratings in given if ratings]
         if means:
             found[metric] = float(np.mean(means))
         if len(means) > 1:
             found[f"{metric}_spread"] = float(np.std(means, ddof=1))
     return found
-
-
-def _usd(judge: Judge, read: int, written: int) -> float | None:
-    """Price of tokens; None when the profile has no prices."""
-    if judge.usd_per_million_input is None or judge.usd_per_million_output is None:
-        return None
-    return (read * judge.usd_per_million_input + written * judge.usd_per_million_output) / 1e6
 
 
 def _data_address(frame: np.ndarray) -> str:
