@@ -110,8 +110,10 @@ def _parameter(profile: Profile) -> str:
     if shipped.is_file() and profiles.load(profile.name) == profile:
         return profile.name
     path = profile.layout.root / "profile.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False))
+    text = yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False)
+    if not (path.is_file() and path.read_text() == text):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     return str(path)
 
 
