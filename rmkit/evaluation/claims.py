@@ -4,6 +4,7 @@ Reads data/paper/claims.yaml and metrics.csv; writes nothing (tables.py writes t
 stated as plainly as one that holds.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,8 @@ from rmkit.paths import REPOSITORY
 from rmkit.profile import Settings
 
 FILE = REPOSITORY / "data" / "paper" / "claims.yaml"
+ORDER = ("realmaster", "edges", "depth", "multi_anchor")
+Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 
 
 class Check(Settings):
@@ -44,15 +47,15 @@ class Check(Settings):
         """The two that are compared."""
         return self.difference or self.ratio
 
-    def inside(self, found: Estimate) -> bool:
-        """Whether the whole interval keeps the bounds; 0 itself does not, as a tie is not better."""
-        above = self.least is None or (found.low >= self.least if self.least else found.low > 0)
-        return above and (self.most is None or (found.high <= self.most if self.most else found.high < 0))
-
-    def outside(self, found: Estimate) -> bool:
-        """Whether the whole interval breaks a bound."""
-        below = self.least is not None and (found.high < self.least if self.least else found.high <= 0)
-        return below or (self.most is not None and (found.low > self.most if self.most else found.low >= 0))
+    def verdict(self, found: Estimate) -> Verdict:
+        """Whether the whole interval keeps the bounds, or is beyond one; 0 itself does not, as a tie is not better."""
+        if not found.known:
+            return "not run"
+        least = -math.inf if self.least is None else self.least or math.nextafter(0, 1)
+        most = math.inf if self.most is None else self.most or math.nextafter(0, -1)
+        if least <= found.low and found.high <= most:
+            return "holds"
+        return "does not hold" if found.high < least or found.low > most else "undecided"
 
 
 class Claim(Settings):
@@ -75,9 +78,6 @@ class Claim(Settings):
         return self
 
 
-Verdict = Literal["holds", "does not hold", "undecided", "not run"]
-
-
 @dataclass(frozen=True)
 class Outcome:
     """A claim's number and what it says: undecided where the interval reaches over a bound."""
@@ -86,9 +86,6 @@ class Outcome:
     found: Estimate
     verdict: Verdict
     parts: tuple[Verdict, ...] = ()  # of the claims that it hangs on
-
-
-ORDER = ("realmaster", "edges", "depth", "multi_anchor")
 
 
 @cache
@@ -101,24 +98,27 @@ def check(frame: pd.DataFrame) -> list[Outcome]:
     """Outcome of every claim, in the order of their file."""
     outcomes: dict[str, Outcome] = {}
     for claim in load():
-        parts = tuple(outcomes[name].verdict for name in claim.every)
         if claim.check:
-            outcomes[claim.id] = _check(frame, claim, claim.check)
+            compare = statistics.difference if claim.check.difference else statistics.ratio
+            found = compare(frame, claim.check.metric, *claim.check.methods)
+            outcomes[claim.id] = Outcome(claim, found, claim.check.verdict(found))
         else:
+            parts = tuple(outcomes[name].verdict for name in claim.every)
             outcomes[claim.id] = Outcome(claim, statistics.NOTHING, _together(parts), parts)
     return list(outcomes.values())
 
 
 def not_measured(frame: pd.DataFrame) -> str:
     """Why some claims have no verdict: the metrics and methods that metrics.csv lacks."""
-    measured, run = set(frame.metric), set(frame.method)
     checks = [claim.check for claim in load() if claim.check]
-    lacking = dict.fromkeys(c.metric for c in checks if c.metric not in measured)
-    absent = dict.fromkeys(m for c in checks for m in c.methods if m not in run)
-    if not lacking and not absent:
+    names = dict.fromkeys(check.metric for check in checks)
+    lacking = [name for name in names if not frame.metric.eq(name).any()]
+    names = dict.fromkeys(name for check in checks for name in check.methods)
+    lacking += [name for name in names if not frame.method.eq(name).any()]
+    if not lacking:
         return "Every claim was checked."
     return (
-        f"Not run, for want of values: {', '.join([*lacking, *absent])} (the reasons stand under Table 1). PSNR and "
+        f"Not run, for want of values: {', '.join(lacking)} (the reasons stand under Table 1). PSNR and "
         "SSIM to the truth stand in for the paper's metrics here; the paper has no truth."
     )
 
@@ -129,16 +129,6 @@ def observed_order(frame: pd.DataFrame, metric: str = "psnr_truth") -> list[tupl
     better = metrics.columns()[metric].better
     known = [(method, found.value) for method, found in means if found.known]
     return sorted(known, key=lambda entry: -better * entry[1])
-
-
-def _check(frame: pd.DataFrame, claim: Claim, check: Check) -> Outcome:
-    compare = statistics.difference if check.difference else statistics.ratio
-    found = compare(frame, check.metric, *check.methods)
-    if not found.known:
-        return Outcome(claim, found, "not run")
-    if check.inside(found):
-        return Outcome(claim, found, "holds")
-    return Outcome(claim, found, "does not hold" if check.outside(found) else "undecided")
 
 
 def _together(parts: Sequence[Verdict]) -> Verdict:

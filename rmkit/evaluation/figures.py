@@ -93,13 +93,13 @@ def training(profile: Profile, name: str = training.NAME) -> "Figure":
 
 def learning(curve: pd.DataFrame, held_out: pd.DataFrame) -> "Figure":
     """The same of tables (`record.read`), for a training that is still going on."""
-    experts = list(dict.fromkeys(curve.expert))
+    experts = curve.expert.unique()
     figure, axes = _subplots(2 * len(experts), columns=2, height=2.8)
     for expert, (left, right) in zip(experts, np.reshape(axes, (-1, 2)), strict=True):
         rows = curve[curve.expert == expert]
         window = max(1, len(rows) // 20)
-        left.plot(rows.step, rows.loss, ".", color=SKY, alpha=0.3, markersize=3)
         mean = rows.loss.rolling(window, min_periods=1).mean()
+        left.plot(rows.step, rows.loss, ".", color=SKY, alpha=0.3, markersize=3)
         left.plot(rows.step, mean, color=VERMILION, label=f"mean of {window} pairs")
         left.set(title=f"{expert} noise: pairs trained on", ylabel="loss (squared error of velocity)")
         rows = held_out[held_out.expert == expert]
@@ -109,8 +109,7 @@ def learning(curve: pd.DataFrame, held_out: pd.DataFrame) -> "Figure":
         shades = np.linspace(0.35, 1, rows["quantile"].nunique())
         for shade, (level, of_level) in zip(shades, rows.groupby("sigma"), strict=False):
             mean = of_level.groupby("step").loss.mean()
-            style = {"markersize": 3, "color": BLUE, "alpha": shade}
-            right.plot(mean.index, mean, "o-", label=f"{level:.2f}", **style)
+            right.plot(mean.index, mean, "o-", label=f"{level:.2f}", markersize=3, color=BLUE, alpha=shade)
         right.set(title=f"{expert} noise: held-out pairs, by sigma")
     for ax in axes:
         ax.set(xlabel="optimiser step", yscale="log")
@@ -125,16 +124,14 @@ def anchor_residuals(profile: Profile) -> "Figure":
     if facts.empty:
         return _nothing(figure, ax, "no anchors")
     limit = profile.anchors.max_shift * float(np.hypot(profile.clips.height, profile.clips.width))
-    top = max(limit * 1.2, facts.drift_pixels.max() * 1.05)
-    bins = np.linspace(0, top, 31).tolist()
+    bins = np.linspace(0, max(limit * 1.2, facts.drift_pixels.max() * 1.05), 31).tolist()
     ax.hist(facts.drift_pixels, bins, color=ORANGE, alpha=0.7, label="as edited")
     line = {"histtype": "step", "color": BLUE, "linewidth": 1.5}
     ax.hist(facts.residual_pixels.dropna(), bins, label="after the gate", **line)
     ax.axvline(limit, color="black", linestyle="--", linewidth=1, label="refused beyond")
     ax.set(xlabel="shift against the render (pixels)", ylabel="anchors")
-    refused, unmeasured = (~facts.accepted).sum(), (~facts.measured).sum()
-    title = f"of {len(facts)} anchors {refused} refused, {unmeasured} too plain to measure"
-    ax.set_title(title, fontsize=9)
+    refused, plain = (~facts.accepted).sum(), (~facts.measured).sum()
+    ax.set_title(f"of {len(facts)} anchors {refused} refused, {plain} too plain to measure", fontsize=9)
     ax.legend(**LEGEND)
     return figure
 
@@ -145,9 +142,8 @@ def anchor_facts(profile: Profile) -> pd.DataFrame:
     for clip in sampling.load(profile):
         for picture in sorted((profile.layout.anchors / clip.id).glob("*.png")):
             facts = store.read_sidecar(picture)
-            if "accepted" not in facts:
-                continue
-            rows.append((clip.id, clip.split, int(picture.stem), *map(facts.get, ANCHOR_FACTS)))
+            if "accepted" in facts:
+                rows.append((clip.id, clip.split, int(picture.stem), *map(facts.get, ANCHOR_FACTS)))
     frame = pd.DataFrame(rows, columns=["clip", "split", "frame", *ANCHOR_FACTS])
     types = {"drift_pixels": float, "residual_pixels": float, "measured": bool, "accepted": bool}
     return frame.astype(types)
@@ -177,10 +173,8 @@ def study(profile: Profile, preferences: pd.DataFrame) -> "Figure":
     """How often people preferred RealMaster, by method and question, with intervals (the paper's Figure 5)."""
     figure, ax = _subplots(1, width=6.5, height=3.2)
     methods = baselines.every(profile)
-    questions = list(dict.fromkeys(preferences.question))
-    against = list(dict.fromkeys(preferences.against))
-    shades = (VERMILION, BLUE, GREEN)
-    for i, (question, colour) in enumerate(zip(questions, shades, strict=False)):
+    questions, against = preferences.question.unique(), preferences.against.unique()
+    for i, (question, colour) in enumerate(zip(questions, (VERMILION, BLUE, GREEN), strict=False)):
         rows = preferences[preferences.question == question].set_index("against").reindex(against)
         spread = np.nan_to_num([rows.preferred - rows.low, rows.high - rows.preferred]).clip(min=0)
         place = np.arange(len(against)) + (i - (len(questions) - 1) / 2) * 0.25
@@ -213,9 +207,8 @@ def noise_levels(profile: Profile, sampler: str | None = None, draws: int = 20_0
         levels = objective.sample_sigma(uniform, *expert.sigma, settings).numpy()
         label = f"{expert.name} noise, {expert.steps} steps"
         ax.hist(levels, np.linspace(0, 1, 81).tolist(), density=True, color=colour, alpha=0.7, label=label)
-    ax.set(
-        title=settings.sampler, xlabel="noise level sigma (0: clean, 1: noise)", ylabel="density", xlim=(0, 1)
-    )
+    ax.set(title=settings.sampler, xlabel="noise level sigma (0: clean, 1: noise)", ylabel="density")
+    ax.set_xlim(0, 1)
     ax.legend(**LEGEND)
     return figure
 
@@ -239,12 +232,8 @@ def attention(tokens: int = 6) -> "Figure":
             ax.text(middles[x], middles[y], said[block], ha="center", va="center", fontsize=8)
         ax.set_xticks(middles, ["reference", "noisy"])
         ax.set_yticks(middles, ["reference", "noisy"], rotation=90, va="center")
-        ax.set(
-            title=mode,
-            xlabel="keys: tokens that are read",
-            ylabel="queries: tokens that read",
-            aspect="equal",
-        )
+        ax.set(title=mode, xlabel="keys: tokens that are read", ylabel="queries: tokens that read")
+        ax.set_aspect("equal")
         ax.tick_params(length=0)
         ax.invert_yaxis()  # the reference first, as in the sequence
     return figure

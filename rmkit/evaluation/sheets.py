@@ -28,10 +28,8 @@ def save(profile: Profile, clips: Sequence[Clip], columns: int = 4, width: int =
     """Write a sheet and a viewing copy of each clip; returns the sheets' paths."""
     root, settings = profile.layout.root, {"columns": columns, "width": width}
     sheets = [_item(profile, clip, root / "sheets" / f"{clip.id}.png", ROWS, settings) for clip in clips]
-    copies = [
-        _item(profile, clip, root / "viewing" / f"{clip.id}.mp4", BESIDE, {"beside": BESIDE})
-        for clip in clips
-    ]
+    beside = {"beside": BESIDE}
+    copies = [_item(profile, clip, root / "viewing" / f"{clip.id}.mp4", BESIDE, beside) for clip in clips]
     stage.run("viewing copies", copies, partial(_copying, profile))
     return stage.run("contact sheets", sheets, partial(_drawing, profile, columns, width))
 

@@ -111,17 +111,12 @@ def win_rate(frame: pd.DataFrame, metric: str, method: str, better: int, other: 
         return NOTHING
     gains = better * (a - b)
     rate = float(((gains > 0) + 0.5 * (gains == 0)).mean())
-    count = len(np.unique(sequences))
-    low, high = wilson(rate, count)
-    return Estimate(rate, low, high, len(a), count, "Wilson")
-
-
-def wilson(rate: float, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of `trials` (Wilson 1927, eq. 4)."""
-    z = 1.959964
+    trials = len(np.unique(sequences))
+    z = 1.959964  # of 95 % (Wilson 1927, eq. 4)
     centre = rate + z**2 / (2 * trials)
     spread = z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
-    return (centre - spread) / (1 + z**2 / trials), (centre + spread) / (1 + z**2 / trials)
+    low, high = ((centre + side * spread) / (1 + z**2 / trials) for side in (-1, 1))
+    return Estimate(rate, low, high, len(a), trials, "Wilson")
 
 
 def p_values(
@@ -138,11 +133,9 @@ def p_values(
         means = _sums(a - b, sequences) / _sums(np.ones(len(a)), sequences)
         if (means != 0).sum() > 1:
             raw[method] = _wilcoxon(means)
-    corrected, highest = {}, 0.0
-    for rank, method in enumerate(sorted(raw, key=raw.get)):
-        highest = max(highest, min(1.0, (len(raw) - rank) * raw[method]))
-        corrected[method] = highest
-    return {method: corrected[method] for method in raw}
+    ranked = sorted(raw, key=raw.get)
+    scaled = [min(1.0, (len(raw) - rank) * raw[method]) for rank, method in enumerate(ranked)]
+    return dict(zip(ranked, np.maximum.accumulate(scaled).tolist(), strict=True))
 
 
 def _wilcoxon(differences: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,11 +78,9 @@ def make(profile: Profile, against: Sequence[str] = (), trials: int = TRIALS) ->
         key[trial] = {"clip": clip.id, "against": name, "ours": "a" if side else "b"}
     shown.sort(key=lambda trial: trial["id"])
     content = json.dumps({"questions": QUESTIONS, "trials": shown, "count": min(trials, len(shown))})
+    content = content.replace("<", "\\u003c")  # what could end a script or open a tag
     store.write_json(profile.layout.study / "key.json", key)
-    # What could end a script or open a tag is written as an escape.
-    store.write_text(
-        page / "index.html", TEMPLATE.read_text().replace("/*STUDY*/", content.replace("<", "\\u003c"))
-    )
+    store.write_text(page / "index.html", TEMPLATE.read_text().replace("/*STUDY*/", content))
     return page / "index.html"
 
 
@@ -103,18 +101,19 @@ def read(profile: Profile, answers: Sequence[Path]) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path} does not exist: make the study first (`rmkit study`).")
     key, seen, rows = json.loads(path.read_text()), set(), []
-    for where, row in _rows(answers):
-        trial = key.get(row["trial"])
-        if trial is None or row["question"] not in QUESTIONS or row["choice"] not in ("a", "b"):
-            raise InputError(f"{where} is no answer to this study: {', '.join(row.values())}.")
-        if (given := (row["participant"], row["trial"], row["question"])) in seen:
-            raise InputError(
-                f"{where}: participant {given[0]} has answered this before; is a file given twice?"
-            )
-        seen.add(given)
-        facts = {name: trial[name] for name in ("against", "clip")}
-        kept = {name: row[name] for name in ("participant", "question")}
-        rows.append(kept | facts | {"ours": int(row["choice"] == trial["ours"])})
+    for file in answers:
+        for line, row in enumerate(_answers(file), start=2):
+            trial, where = key.get(row["trial"]), f"{file}, line {line}"
+            if trial is None or row["question"] not in QUESTIONS or row["choice"] not in ("a", "b"):
+                raise InputError(f"{where} is no answer to this study: {', '.join(row.values())}.")
+            given = {name: row[name] for name in ("participant", "question")}
+            if (who := (*given.values(), row["trial"])) in seen:
+                raise InputError(
+                    f"{where}: participant {who[0]} has answered this before; is a file given twice?"
+                )
+            seen.add(who)
+            facts = {"against": trial["against"], "clip": trial["clip"]}
+            rows.append(given | facts | {"ours": int(row["choice"] == trial["ours"])})
     if not rows:
         raise InputError("the files hold no answer.")
     return pd.DataFrame(rows)
@@ -131,26 +130,21 @@ def preferences(profile: Profile, answers: pd.DataFrame) -> Table:
         interval = "" if math.isnan(found.low) else f" [{found.low:.0%}, {found.high:.0%}]"
         label = methods[against].label if against in methods else against
         cells.append([label, question, f"{found.value:.0%}{interval}", str(len(rows)), str(people)])
-        bounds = {"preferred": found.value, "low": found.low, "high": found.high}
-        data.append(
-            {"against": against, "question": question, **bounds, "trials": len(rows), "participants": people}
-        )
+        data.append((against, question, found.value, found.low, found.high, len(rows), people))
+    columns = ["against", "question", "preferred", "low", "high", "trials", "participants"]
     header = ["Against", "Question", "RealMaster preferred", "Trials", "Participants"]
     notes = ["Share of trials [95 % interval, resampled by participant]; 50 % is chance."]
-    return Table("study", "User study", header, cells, pd.DataFrame(data), notes)
+    return Table("study", "User study", header, cells, pd.DataFrame(data, columns=columns), notes)
 
 
-def _rows(answers: Sequence[Path]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Every answer of the files, and where it stands."""
-    for file in answers:
-        try:
-            frame = pd.read_csv(file, dtype=str, index_col=False).fillna("")
-        except (OSError, ValueError) as error:  # pandas' own are of this kind
-            raise InputError(f"{file} cannot be read: {error}") from None
-        if tuple(frame.columns) != COLUMNS:
-            raise InputError(f"{file} must have the columns {', '.join(COLUMNS)}: it is not of this study.")
-        for line, row in enumerate(frame.to_dict("records"), start=2):
-            yield f"{file}, line {line}", row
+def _answers(file: Path) -> list[dict[str, str]]:
+    try:
+        frame = pd.read_csv(file, dtype=str, index_col=False).fillna("")
+    except (OSError, ValueError) as error:  # pandas' own are of this kind
+        raise InputError(f"{file} cannot be read: {error}") from None
+    if tuple(frame.columns) != COLUMNS:
+        raise InputError(f"{file} must have the columns {', '.join(COLUMNS)}: it is not of this study.")
+    return frame.to_dict("records")
 
 
 def _hash(profile: Profile, *parts: str) -> str:

@@ -168,22 +168,19 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
     number, or of an unknown method or metric.
     """
     methods, columns = baselines.every(profile), metrics.columns()
-    known = [
+    cells, data = [], []
+    values = [
         (number, method, metric, value)
         for number, rows in yaml.safe_load(PAPER.read_text()).items()
-        for method, values in rows.items()
-        for metric, value in values.items()
+        for method, row in rows.items()
+        for metric, value in row.items()
         if value is not None
     ]
-    for number, method, metric, value in known:
+    for number, method, metric, value in values:
         if method not in methods or metric not in columns:
             raise InputError(f"{PAPER}: {number} has {method}, {metric}, and one of them is not known here.")
         if not isinstance(value, int | float):
             raise InputError(f"{PAPER}: {number}, {method}, {metric} is {value!r} and must be a number.")
-    if profile.data.source == "diorama" or not known:
-        return []
-    cells, data = [], []
-    for number, method, metric, value in known:
         column = columns[PAPERS_METRICS.get(metric, metric)]
         found = statistics.mean(frame, method, column.name)
         gap = f"{found.value - value:+.4g}".replace("-", "−") if found.known else "n/a"
@@ -191,6 +188,8 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
         cells.append([number, methods[method].label, column.label, f"{value:g}", ours, gap])
         ids = {"profile": profile.name, "table": number, "method": method, "metric": column.name}
         data.append({**ids, "paper": value, **_columns({"ours": found})})
+    if profile.data.source == "diorama" or not values:
+        return []
     header = ["Table", "Method", "Metric", "Paper", "Ours", "Ours − paper"]
     note = "Paper: as a reader has put it into data/paper/tables.yaml. Ours: mean over clips [95 % interval]."
     title = f"The paper's values, profile {profile.name}"

@@ -54,14 +54,18 @@ def require(profile: Profile) -> None:
 
 def check(profile: Profile) -> list[Finding]:
     """All findings, machine first, then data and models."""
+    # The identity filter's model, without which the filter does nothing.
+    faceless = f"{face_pack.NO_PACK}; every pair is kept, and ArcFace is not measured"
+    # A metric without its model is not measured, and stops nothing; with a broken one the run would stop.
+    with_model = [metric for metric in metrics.every() if metric.needs_model]
     return [
         *_software(),
         *_hardware(profile),
         _asked("data", sources.describe, profile),
-        _judge(profile),
-        _faces(profile),
+        _asked("judge", _judge, profile, unused=gpt_rs.METRIC.why_not(profile)),
+        _asked("face model", _faces, profile, unused=None if profile.identity.model_pack else faceless),
         *(_asked(f"model {role}", _model, profile, role) for role in models.ROLES),
-        *(_metric(profile, metric) for metric in metrics.every() if metric.needs_model),
+        *(_asked(f"model {m.name}", _metric, profile, m, unused=m.why_not(profile)) for m in with_model),
         _training(profile),
         *(_asked(name, _method, profile, method) for name, method in baselines.asked(profile).items()),
     ]
@@ -130,37 +134,28 @@ def _hardware(profile: Profile) -> list[Finding]:
     return [Finding("machine", machine.machine(), True), gpu, Finding("disk", space, free > left)]
 
 
-def _asked(what: str, answer: Callable[..., str], *arguments: object) -> Finding:
-    """What a part of the kit says of itself, or its InputError, which would stop a run."""
+def _asked(what: str, answer: Callable[..., str], *arguments: object, unused: str | None = None) -> Finding:
+    """What a part of the kit says of itself, or its InputError, which would stop a run.
+
+    unused: why the profile does without it, which stops nothing.
+    """
+    if unused:
+        return Finding(what, unused, False, needed=False)
     try:
         return Finding(what, answer(*arguments), True)
     except InputError as error:
         return Finding(what, str(error), False)
 
 
-def _judge(profile: Profile) -> Finding:
-    if gpt_rs.METRIC.why_not(profile):
-        return Finding("judge", gpt_rs.judging(profile), False, needed=False)
-
-    def answer() -> str:
-        keys.read(gpt_rs.KEY)
-        real.check(profile)
-        return gpt_rs.judging(profile)
-
-    return _asked("judge", answer)
+def _judge(profile: Profile) -> str:
+    keys.read(gpt_rs.KEY)
+    real.check(profile)
+    return gpt_rs.judging(profile)
 
 
-def _faces(profile: Profile) -> Finding:
-    """The identity filter's model, without which the filter does nothing."""
-    if not profile.identity.model_pack:
-        text = f"{face_pack.NO_PACK}; every pair is kept, and ArcFace is not measured"
-        return Finding("face model", text, False, needed=False)
-
-    def answer() -> str:
-        face_pack.check(profile)
-        return ": ".join(filter(None, [profile.identity.model_pack, face_pack.licence(profile)]))
-
-    return _asked("face model", answer)
+def _faces(profile: Profile) -> str:
+    face_pack.check(profile)
+    return ": ".join(filter(None, [profile.identity.model_pack, face_pack.licence(profile)]))
 
 
 def _model(profile: Profile, role: models.Role) -> str:
@@ -168,17 +163,9 @@ def _model(profile: Profile, role: models.Role) -> str:
     return getattr(profile.models, role)
 
 
-def _metric(profile: Profile, metric: Metric) -> Finding:
-    """A metric without its model is not measured, and stops nothing; with a broken one the run would stop."""
-    what = f"model {metric.name}"
-    if reason := metric.why_not(profile):
-        return Finding(what, reason, False, needed=False)
-
-    def answer() -> str:
-        metric.check(profile, profile.clips.height, profile.clips.width)
-        return str(metric.model(profile))
-
-    return _asked(what, answer)
+def _metric(profile: Profile, metric: Metric) -> str:
+    metric.check(profile, profile.clips.height, profile.clips.width)
+    return str(metric.model(profile))
 
 
 def _training(profile: Profile) -> Finding:

@@ -554,7 +554,7 @@ def test_without_a_key_nothing_is_asked(
     assert rate(settings, [subject("a"), subject("b")]) == [{}, {}]
     assert gpt_rs.METRIC.why_no_row(settings) == "not run: the environment has no OPENAI_API_KEY."
     assert gpt_rs.judging(settings).startswith("not run")
-    assert doctor._judge(settings).needed is False
+    assert next(f for f in doctor.check(settings) if f.what == "judge").needed is False
     assert not server.requests and not settings.layout.judge.exists()
 
 
@@ -595,7 +595,8 @@ def test_what_cannot_be_a_key_is_not_quoted(settings: profile.Profile, monkeypat
     with pytest.raises(InputError, match="OPENAI_API_KEY holds something that is no key") as error:
         rate(settings, [subject()])
     assert "cret" not in str(error.value)
-    assert doctor._judge(settings).needed and not doctor._judge(settings).ok
+    judge = next(finding for finding in doctor.check(settings) if finding.what == "judge")
+    assert judge.needed and not judge.ok
 
 
 def test_a_short_key_of_a_local_server_leaves_answers_alone(
