@@ -67,6 +67,11 @@ class Clips(Settings):
             )
         return self
 
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of a clip's frames, uint8 RGB, before they are encoded."""
+        return self.frames * self.height * self.width * 3
+
 
 class Models(Settings):
     wan: str = Field(description="folder or hub name of the text-to-video pipeline")
