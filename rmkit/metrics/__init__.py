@@ -69,6 +69,10 @@ class Subject:
     subsets: tuple[str, ...]
     folder: Path  # where intermediate artefacts of it may be kept
 
+    def output(self, column: Column) -> Iterator[np.ndarray]:
+        """The output's frames, uint8 [H, W, 3], without repetitions where the column counts distinct frames."""
+        return islice(self.frames["output"](), 0, None, self.times if column.distinct else 1)
+
 
 Measure = Callable[[Subject, Sequence[Column]], Mapping[str, float]]
 
@@ -143,6 +147,10 @@ class Metric:
 
     def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
         """Load what measuring these subjects needs; the function returned gives the values of some columns by name."""
+        return self.measure
+
+    def measure(self, subject: Subject, columns: Sequence[Column]) -> Mapping[str, float]:
+        """The values of a metric that has nothing to load."""
         raise NotImplementedError
 
     def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
@@ -150,9 +158,13 @@ class Metric:
         return ""
 
 
+@functools.cache
 def every() -> tuple[Metric, ...]:
     """All metrics: those of ORDER first, then files of other names by name."""
-    return _every()
+    files = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    names = sorted(files, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    return tuple(module.METRIC for module in modules if hasattr(module, "METRIC"))
 
 
 def with_models(profile: Profile) -> tuple[Metric, ...]:
@@ -184,19 +196,3 @@ def metric_of(name: str) -> Metric:
 def options_of(rows: "pd.DataFrame") -> str:
     """What the values of these rows of metrics.csv depend on beside the clip, as a note says it."""
     return "; ".join(text.replace(";", ", ") for text in rows.options.unique())
-
-
-def distinct(frames: Iterable[np.ndarray], times: int) -> Iterator[np.ndarray]:
-    """Every `times`-th frame, the first included."""
-    return islice(frames, 0, None, times)
-
-
-@functools.cache
-def _every() -> tuple[Metric, ...]:
-    names = {name for _, name, _ in pkgutil.iter_modules(__path__)}
-    modules = (importlib.import_module(f"{__name__}.{name}") for name in _ordered(names))
-    return tuple(module.METRIC for module in modules if hasattr(module, "METRIC"))
-
-
-def _ordered(names: set[str]) -> list[str]:
-    return [*(name for name in ORDER if name in names), *sorted(names - set(ORDER))]

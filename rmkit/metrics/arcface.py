@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _ENDS, _MIDDLES = {"frames": "5 linspace"}, {"frames": "5 midpoints"}
 # A face that nobody matched has no cosine; `arcface_coverage`, which every clip with a face has, counts it.
-_COSINE = {"digits": 3, "floor": 1e-3, "against": "render", "with_itself": True, "optional": True}
+_OF_FACES = {"digits": 3, "floor": 1e-3, "against": "render", "with_itself": True}
+_COSINE = {**_OF_FACES, "optional": True}
 
 
 class ArcFace(Metric):
@@ -29,14 +30,11 @@ class ArcFace(Metric):
         Column("arcface", "ArcFace", "cosine", 1, **_COSINE, options=_ENDS, shown="always"),
         Column("arcface_mid5", "ArcFace, midpoints", "cosine", 1, **_COSINE, options=_MIDDLES),
         Column("arcface_min", "ArcFace, minimum", "cosine", 1, **_COSINE, options=_ENDS),
-        Column(
-            "arcface_coverage", "Faces matched", "share", 1, **{**_COSINE, "optional": False}, options=_ENDS
-        ),
+        Column("arcface_coverage", "Faces matched", "share", 1, **_OF_FACES, options=_ENDS),
     )
     uses = (faces,)
 
     def why_not(self, profile: Profile, missing: Sequence[Subject] | None = None) -> str | None:
-        """Without the face model of the identity filter it is not run."""
         return None if profile.identity.model_pack else f"not run: {face_pack.NO_PACK}."
 
     def why_no_row(self, profile: Profile) -> str:
@@ -49,28 +47,28 @@ class ArcFace(Metric):
         face_pack.check(profile)
 
     def fingerprint(self, profile: Profile) -> str:
-        """Content hash of the pack's models."""
         return face_pack.fingerprint(profile)
 
     def settings(self, profile: Profile) -> dict[str, float]:
-        """How faces are found and matched."""
         return {key: getattr(profile.identity, key) for key in ("det_size", "det_thresh", "iou_gate")}
 
     def options(self, profile: Profile) -> dict[str, str]:
-        """The pack's name."""
         return {"pack": Path(profile.identity.model_pack).name}
 
     def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
         """The pack is loaded only where faces have not been found before."""
 
         def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
-            found = [_found(profile, subject, side) for side in ("render", "output")]
+            wanted, found = faces.linspace(subject.count) + faces.midpoints(subject.count), []
+            for side, method in (("render", "render"), ("output", subject.method)):
+                kept = subject.folder / "faces" / method / f"{subject.clip}.npz"
+                clip = subject.inputs[side], subject.frames[side]
+                found.append(faces.of_video(profile, *clip, wanted, kept, subject.source_frames))
             return arcface(*found, subject.count, profile.identity.iou_gate)
 
         return measure
 
     def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
-        """What it was measured with and on how many clips."""
         asked = rows[rows.metric == "arcface_coverage"]
         if asked.empty:
             return f"{self.label}: {self.why_no_row(profile)}"
@@ -81,15 +79,6 @@ class ArcFace(Metric):
             f"{identity.det_size} pixels. `midpoints`: five frames without the ends, which are anchors. Of an unmatched "
             "face nothing is known but that it lowers `Faces matched`: read the two together."
         )
-
-
-def _found(profile: Profile, subject: Subject, side: str) -> Faces:
-    """The faces of a subject's output or its render in the frames of both choices."""
-    wanted = faces.linspace(subject.count) + faces.midpoints(subject.count)
-    method = subject.method if side == "output" else side
-    kept = subject.folder / "faces" / method / f"{subject.clip}.npz"
-    video, frames = subject.inputs[side], subject.frames[side]
-    return faces.of_video(profile, video, frames, wanted, kept, subject.source_frames)
 
 
 def arcface(render: Faces, output: Faces, frames: int, gate: float) -> dict[str, float]:

@@ -8,7 +8,7 @@ model's folder; writes nothing.
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -27,12 +27,8 @@ if TYPE_CHECKING:
 
 TOKENS = 8192  # at a time through the model: two frames of 800x1200, about 0.3 GB in ViT-B/16
 MOMENTS = 16  # of each stream are decoded before the model looks at them
-REMEMBERED = (
-    4 * 2**30
-)  # bytes of features: more than render, truth and output of a clip of the paper's size take
-ROWS = (
-    1024  # of a self-similarity at a time: at 800x1200 and patches of 8, 15,001 tokens, all rows take 0.9 GB
-)
+REMEMBERED = 4 * 2**30  # bytes of features: render, truth and output of a clip of the paper's size take less
+ROWS = 1024  # of a self-similarity at a time: at 800x1200 and patches of 8, 15,001 tokens, all take 0.9 GB
 
 
 class Dino(Metric):
@@ -71,7 +67,6 @@ class Dino(Metric):
         return measure
 
     def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
-        """Which model's features are compared and how."""
         if rows.empty:
             return f"DINO: {self.why_no_row(profile)}"
         return (
@@ -131,27 +126,21 @@ class FeatureModel(VisionModel):
 
     def __call__(self, frames: Sequence[np.ndarray]) -> list[Features]:
         """Features of pictures uint8 [H, W, 3] of one size, a few at a time."""
+        import torch
+
         if not len(frames):
             return []
         patch = self.model.config.patch_size
-        tokens = (frames[0].shape[0] // patch) * (frames[0].shape[1] // patch) + 1
-        at_once = max(1, TOKENS // tokens)
-        return [
-            features
-            for first in range(0, len(frames), at_once)
-            for features in self._few(frames[first : first + at_once])
-        ]
-
-    def _few(self, frames: Sequence[np.ndarray]) -> list[Features]:
-        import torch
-
-        with torch.inference_mode():
-            x = self.pixels(frames)
-            tokens = self.model(x, interpolate_pos_encoding=True).last_hidden_state  # [B, 1 + N, D]
-        # Copies: a view of one picture would keep the tokens of all.
-        return [
-            Features(t[0].clone(), t[1:].clone(), k.clone()) for t, k in zip(tokens, self._keys, strict=True)
-        ]
+        count = (frames[0].shape[0] // patch) * (frames[0].shape[1] // patch) + 1
+        at_once, found = max(1, TOKENS // count), []
+        for first in range(0, len(frames), at_once):
+            with torch.inference_mode():
+                x = self.pixels(frames[first : first + at_once])
+                tokens = self.model(x, interpolate_pos_encoding=True).last_hidden_state  # [B, 1 + N, D]
+            # Copies: a view of one picture would keep the tokens of all.
+            pairs = zip(tokens, self._keys, strict=True)
+            found += [Features(t[0].clone(), t[1:].clone(), k.clone()) for t, k in pairs]
+        return found
 
     def _keep_keys(self, module: "torch.nn.Module", inputs: tuple, output: "torch.Tensor") -> None:
         self._keys = output
@@ -198,28 +187,19 @@ def compare(
     """
     values: dict[str, list[float]] = {column.name: [] for column in columns}
     before: dict[str, tuple[Features, Features]] = {}
-    for moment in _looked_at(look, streams):
-        for column in columns:
-            pair = moment["output"], moment[column.against]
-            # A clip raised from 8 to 16 fps shows frames twice: the same pair is as far apart.
-            if before.get(column.name) != pair:
-                values[column.name].append(DISTANCES[column.name](*pair))
-            else:
-                values[column.name].append(values[column.name][-1])
-            before[column.name] = pair
-    return {name: float(np.mean(found)) for name, found in values.items()}
-
-
-def _looked_at(
-    look: Callable[[Sequence[np.ndarray]], list[Features]], streams: Mapping[str, Iterable[np.ndarray]]
-) -> Iterator[dict[str, Features]]:
-    """Features of every moment by stream, a few moments at a time."""
     moments = zip(*streams.values(), strict=True)
     while frames := [frame for moment in islice(moments, MOMENTS) for frame in moment]:
-        found = look(frames)
+        found = iter(look(frames))
         frames.clear()
-        for first in range(0, len(found), len(streams)):
-            yield dict(zip(streams, found[first : first + len(streams)], strict=True))
+        for features in zip(*[found] * len(streams), strict=True):
+            moment = dict(zip(streams, features, strict=True))
+            for column in columns:
+                pair, told = (moment["output"], moment[column.against]), values[column.name]
+                # A clip raised from 8 to 16 fps shows frames twice: the same pair is as far apart.
+                is_twin = before.get(column.name) == pair
+                told.append(told[-1] if is_twin else DISTANCES[column.name](*pair))
+                before[column.name] = pair
+    return {name: float(np.mean(told)) for name, told in values.items()}
 
 
 METRIC = Dino()

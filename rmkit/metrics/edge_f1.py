@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 
 from rmkit.method import structure
-from rmkit.metrics import Column, Measure, Metric, Subject
-from rmkit.profile import Profile
+from rmkit.metrics import Column, Metric, Subject
 
 THRESHOLDS = (100, 200)  # of Canny, those of the control video
 TOLERANCE = 1  # pixels an outline may be off
@@ -30,13 +29,8 @@ class EdgeF1(Metric):
     )
     uses = (structure,)
 
-    def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
-        return measure
-
-
-def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
-    """The one value of a clip."""
-    return {"edge_f1": edge_f1(subject.frames["output"](), subject.frames["render"]())}
+    def measure(self, subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
+        return {"edge_f1": edge_f1(subject.frames["output"](), subject.frames["render"]())}
 
 
 def edge_f1(frames: Iterable[np.ndarray], renders: Iterable[np.ndarray]) -> float:

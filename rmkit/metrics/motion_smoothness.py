@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from rmkit.metrics import Column, Measure, Metric, Subject, distinct
+from rmkit.metrics import Column, Measure, Metric, Subject
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 Interpolator = Callable[[np.ndarray, np.ndarray], np.ndarray]
-_DIS = {"interpolator": "dis_flow"}
+_NAME = "Motion Smoothness (flow interpolator)"
+_DIS = {"floor": 2e-5, "options": {"interpolator": "dis_flow"}, "shown": "always"}
 
 
 class MotionSmoothness(Metric):
@@ -26,29 +27,16 @@ class MotionSmoothness(Metric):
 
     version = VERSION
     columns = (
-        Column(
-            *("motion_smoothness", "Motion Smoothness (flow interpolator)", "", 1),
-            floor=2e-5,
-            options=_DIS,
-            shown="always",
-        ),
-        Column(
-            *("motion_smoothness_distinct", "Motion Smoothness (flow interpolator), distinct frames", "", 1),
-            floor=2e-5,
-            distinct=True,
-            options=_DIS,
-            shown="always",
-        ),
+        Column("motion_smoothness", _NAME, "", 1, **_DIS),
+        Column("motion_smoothness_distinct", f"{_NAME}, distinct frames", "", 1, distinct=True, **_DIS),
     )
 
     def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
-        """Nothing to load."""
         return by(flow_midpoint)
 
     def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
-        """How it differs from VBench's, and what `distinct` means here and elsewhere."""
         return (
-            "Motion Smoothness (flow interpolator): VBench's arithmetic with an optical-flow interpolator (DIS) in place "
+            f"{_NAME}: VBench's arithmetic with an optical-flow interpolator (DIS) in place "
             "of AMT-S; not comparable with VBench's own numbers. `distinct`: on the source's frames, without the "
             "repetition from 8 to 16 fps; the others at 16 fps, as in the paper."
         )
@@ -58,12 +46,7 @@ def by(interpolate: Interpolator) -> Measure:
     """The function that gives the value of each column by an interpolator."""
 
     def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
-        return {
-            column.name: motion_smoothness(
-                distinct(subject.frames["output"](), subject.times if column.distinct else 1), interpolate
-            )
-            for column in columns
-        }
+        return {column.name: motion_smoothness(subject.output(column), interpolate) for column in columns}
 
     return measure
 
@@ -108,13 +91,8 @@ def _warp(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Frame sampled at x + flow(x), bilinear, edges repeated."""
     h, w = frame.shape[:2]
     x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-    return cv2.remap(
-        frame.astype(np.float32),
-        x + flow[..., 0],
-        y + flow[..., 1],
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    places = x + flow[..., 0], y + flow[..., 1]
+    return cv2.remap(frame.astype(np.float32), *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 METRIC = MotionSmoothness()

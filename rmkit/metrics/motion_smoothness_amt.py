@@ -21,20 +21,16 @@ if TYPE_CHECKING:
 
 KEY = "metrics.motion_smoothness_amt"
 CELL = 16  # pixels that AMT's sides are multiples of
-_AMT = {"interpolator": "amt_s"}
+_NAME = "Motion Smoothness (AMT-S)"
+_AMT = {"floor": 2e-5, "options": {"interpolator": "amt_s"}}
 
 
 class MotionSmoothnessAmt(Metric):
     """Motion Smoothness by AMT-S."""
 
     columns = (
-        Column("motion_smoothness_amt", "Motion Smoothness (AMT-S)", "", 1, floor=2e-5, options=_AMT),
-        Column(
-            *("motion_smoothness_amt_distinct", "Motion Smoothness (AMT-S), distinct frames", "", 1),
-            floor=2e-5,
-            distinct=True,
-            options=_AMT,
-        ),
+        Column("motion_smoothness_amt", _NAME, "", 1, **_AMT),
+        Column("motion_smoothness_amt_distinct", f"{_NAME}, distinct frames", "", 1, distinct=True, **_AMT),
     )
     uses = (motion_smoothness,)
     needs_model = True
@@ -51,11 +47,9 @@ class MotionSmoothnessAmt(Metric):
         return "+".join(store.fingerprint(part) for part in (file, data) if part.is_file())
 
     def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
-        """Load the network."""
         return motion_smoothness.by(self._load(profile))
 
     def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
-        """Why there are no values; nothing where there are, as the columns say what they are."""
         return "" if len(rows) else f"{self.label}, the paper's: {self.why_no_row(profile)}"
 
     def _load(self, profile: Profile) -> "Amt":
@@ -106,9 +100,8 @@ class Amt:
     def require_size(self, height: int, width: int) -> None:
         """Raise InputError unless frames of this size can go through; a graph may have been exported for one only."""
         wanted = [1, 3, *(side + sum(_padding(side)) for side in (height, width))]
-        if any(
-            isinstance(have, int) and have != want for have, want in zip(self._shape, wanted, strict=True)
-        ):
+        fixed = zip(self._shape, wanted, strict=True)
+        if any(isinstance(have, int) and have != want for have, want in fixed):
             raise InputError(
                 f"{KEY}: {self._path} takes {self._shape} and frames of {height}x{width} come as {wanted}: "
                 "export it for that size, or for any."
@@ -117,8 +110,7 @@ class Amt:
     def __call__(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """The frame half-way between two uint8 [H, W, 3], float32 [H, W, 3] in 0..255."""
         height, width = left.shape[:2]
-        (top, bottom), (before, after) = _padding(height), _padding(width)
-        edges = ((top, bottom), (before, after), (0, 0))
+        edges = _padding(height), _padding(width), (0, 0)
         padded = [np.pad(frame, edges, mode="edge") for frame in (left, right)]
         tensors = [(frame.transpose(2, 0, 1)[None] / 255).astype(np.float32) for frame in padded]
         (middle,) = self._session.run(None, dict(zip(self._names, tensors, strict=True)))
@@ -126,6 +118,7 @@ class Amt:
             raise InputError(
                 f"{KEY}: {self._path} makes {list(middle.shape)} of two frames of {list(tensors[0].shape)}."
             )
+        (top, _), (before, _), _ = edges
         return 255 * middle[0].transpose(1, 2, 0)[top : top + height, before : before + width]
 
 

@@ -40,11 +40,10 @@ class OfflineRating(Metric):
     def check(self, profile: Profile, height: int, width: int) -> None:
         """A classifier of other things, or of frames of another size, would give numbers that mean nothing."""
         name, config = weights.single_config(self.key, self.model(profile))
-        labels, known = config.get("id2label"), config.get("calibration")
+        known = config.get("calibration")
         numbers = [known.get(key) for key in ("slope", "offset")] if isinstance(known, dict) else [None]
-        if labels != {"0": "render", "1": "truth"} or not all(
-            isinstance(value, int | float) for value in numbers
-        ):
+        calibrated = all(isinstance(value, int | float) for value in numbers)
+        if config.get("id2label") != {"0": "render", "1": "truth"} or not calibrated:
             raise InputError(
                 f"{self.key}: {name} is no judge: its config.json must name the classes render and truth and hold a "
                 "calibration, as data/diorama/train_judge.py writes it."
@@ -56,7 +55,6 @@ class OfflineRating(Metric):
             )
 
     def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
-        """Load the classifier."""
         judge = OfflineJudge(*self.place(profile), models.device(profile))
 
         def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
@@ -65,7 +63,6 @@ class OfflineRating(Metric):
         return measure
 
     def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
-        """What it is and is not."""
         if rows.empty:
             return f"Offline judge: {self.why_no_row(profile)}"
         return (

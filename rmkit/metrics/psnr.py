@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from rmkit.metrics import Column, Measure, Metric, Subject
-from rmkit.profile import Profile
+from rmkit.metrics import Column, Metric, Subject
 
 
 class Psnr(Metric):
@@ -19,13 +18,8 @@ class Psnr(Metric):
         Column("psnr_truth", "PSNR to truth", "dB", 1, digits=2, floor=0.01, against="truth", shown="always"),
     )
 
-    def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
-        return measure
-
-
-def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
-    """The one value of a clip."""
-    return {"psnr_truth": psnr(subject.frames["output"](), subject.frames["truth"]())}
+    def measure(self, subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
+        return {"psnr_truth": psnr(subject.frames["output"](), subject.frames["truth"]())}
 
 
 def psnr(frames: Iterable[np.ndarray], truth: Iterable[np.ndarray]) -> float:

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
-from rmkit.metrics import Column, Measure, Metric, Subject
-from rmkit.profile import Profile
+from rmkit.metrics import Column, Metric, Subject
 
 
 class Sharpness(Metric):
@@ -20,13 +19,8 @@ class Sharpness(Metric):
         Column("sharpness", "Sharpness", "grey levels squared", 0, digits=0, floor=0.1, shown="always"),
     )
 
-    def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
-        return measure
-
-
-def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
-    """The one value of a clip."""
-    return {"sharpness": sharpness(subject.frames["output"]())}
+    def measure(self, subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
+        return {"sharpness": sharpness(subject.frames["output"]())}
 
 
 def sharpness(frames: Iterable[np.ndarray]) -> float:

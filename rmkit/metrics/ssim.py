@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from rmkit.metrics import Column, Measure, Metric, Subject
-from rmkit.profile import Profile
+from rmkit.metrics import Column, Metric, Subject
 
-WINDOW = (
-    11  # pixels a side of scikit-image's Gaussian window: three and a half standard deviations to each side
-)
+# Pixels a side of scikit-image's Gaussian window: three and a half standard deviations to each side.
+WINDOW = 11
+GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
 
 class Ssim(Metric):
@@ -29,13 +28,8 @@ class Ssim(Metric):
         ),
     )
 
-    def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
-        return measure
-
-
-def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
-    """The one value of a clip."""
-    return {"ssim_truth": ssim(subject.frames["output"](), subject.frames["truth"]())}
+    def measure(self, subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
+        return {"ssim_truth": ssim(subject.frames["output"](), subject.frames["truth"]())}
 
 
 def ssim(frames: Iterable[np.ndarray], truth: Iterable[np.ndarray]) -> float:
@@ -53,14 +47,7 @@ def ssim(frames: Iterable[np.ndarray], truth: Iterable[np.ndarray]) -> float:
         # A clip raised from 8 to 16 fps shows frames twice: the same pair has the same score.
         repeated = before is not None and all(np.array_equal(a, b) for a, b in zip(before, pair, strict=True))
         if not repeated:
-            score = structural_similarity(
-                *pair,
-                gaussian_weights=True,
-                sigma=1.5,
-                use_sample_covariance=False,
-                data_range=255,
-                channel_axis=-1,
-            )
+            score = structural_similarity(*pair, data_range=255, channel_axis=-1, **GAUSSIAN)
         scores.append(float(score))
         before = pair
     return float(np.mean(scores))

@@ -8,35 +8,28 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
-from rmkit.metrics import Column, Measure, Metric, Subject, distinct
-from rmkit.profile import Profile
+from rmkit.metrics import Column, Metric, Subject
+
+_SHOWN = {"floor": 2e-5, "shown": "always"}
 
 
 class TemporalFlickering(Metric):
     """VBench's Temporal Flickering of a clip."""
 
     columns = (
-        Column("temporal_flickering", "Temporal Flickering", "", 1, floor=2e-5, shown="always"),
+        Column("temporal_flickering", "Temporal Flickering", "", 1, **_SHOWN),
         Column(
-            *("temporal_flickering_distinct", "Temporal Flickering, distinct frames", "", 1),
-            floor=2e-5,
+            "temporal_flickering_distinct",
+            "Temporal Flickering, distinct frames",
+            "",
+            1,
             distinct=True,
-            shown="always",
+            **_SHOWN,
         ),
     )
 
-    def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
-        return measure
-
-
-def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
-    """The value of each column of a clip."""
-    return {
-        column.name: temporal_flickering(
-            distinct(subject.frames["output"](), subject.times if column.distinct else 1)
-        )
-        for column in columns
-    }
+    def measure(self, subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
+        return {column.name: temporal_flickering(subject.output(column)) for column in columns}
 
 
 def temporal_flickering(frames: Iterable[np.ndarray]) -> float:

@@ -117,8 +117,10 @@ def test_amt_where_the_profile_names_it(tiny_profile: profile.Profile, folders, 
 
 def test_nothing_is_measured_twice(tiny_profile: profile.Profile, folders, monkeypatch: pytest.MonkeyPatch):
     before = score.score(tiny_profile, *folders).read_bytes()
-    measured, measure = [], sharpness.measure
-    monkeypatch.setattr(sharpness, "measure", lambda s, *rest: measured.append(s.clip) or measure(s, *rest))
+    measured, measure = [], sharpness.METRIC.measure
+    monkeypatch.setattr(
+        sharpness.METRIC, "measure", lambda s, *rest: measured.append(s.clip) or measure(s, *rest)
+    )
     assert score.score(tiny_profile, *folders).read_bytes() == before and not measured
     video.write(folders[1] / "b.mp4", moving(1), RATE)
     again = values(score.score(tiny_profile, *folders))
