@@ -210,14 +210,12 @@ def _load(name: str) -> Profile:
 
 def _one_value_each(arguments: Sequence[str]) -> list[str]:
     """`--answers A B` as typer reads it: `--answers A --answers B`."""
-    written, flag, given = [], None, False
+    written, flag = [], None
     for argument in arguments:
         if argument.startswith("-"):
-            flag, given = argument if argument in SEVERAL else None, False
-        elif flag:
-            if given:
-                written.append(flag)
-            given = True
+            flag = argument if argument in SEVERAL else None
+        elif flag and written[-1] != flag:
+            written.append(flag)
         written.append(argument)
     return written
 

@@ -76,20 +76,20 @@ def differences(reference: pd.Series, here: pd.Series, tolerances: pd.DataFrame)
     reference, here: values by method, metric and clip; tolerances: as in tolerances.csv, by method and metric. Raises
     InputError where one is lacking.
     """
-    means, clips = [], []
+    found: list[Difference] = []
     both = pd.concat([reference, here], axis=1, keys=["reference", "here"]).dropna()
     for (method, metric), values in both.groupby(level=["method", "metric"], sort=False):
         if (method, metric) not in tolerances.index:
             raise InputError(f"tolerances.csv has no row for {method}, {metric}: {WRITE_IT}.")
         mean, clip = tolerances.loc[(method, metric), ["tolerance", "clip_tolerance"]]
         if _apart(*values.mean(), mean):
-            means.append((method, metric, MEAN, *values.mean(), mean))
+            found.append((method, metric, MEAN, *values.mean(), mean))
         far = values[[_apart(*pair, clip) for pair in values.to_numpy()]].droplevel(["method", "metric"])
         if len(far):
             worst = (far.reference - far.here).abs().idxmax()
             what = f"{worst}, the furthest of {len(far)} (of {len(values)} clips)"
-            clips.append((method, metric, what, *far.loc[worst], clip))
-    return means + clips
+            found.append((method, metric, what, *far.loc[worst], clip))
+    return sorted(found, key=lambda difference: difference[2] != MEAN)
 
 
 def unmatched(reference: pd.Series, here: pd.Series) -> list[str]:
@@ -97,18 +97,16 @@ def unmatched(reference: pd.Series, here: pd.Series) -> list[str]:
     sentences, columns = [], metrics.columns()
     for side, a, b in (("only in the reference", reference, here), ("only here", here, reference)):
         methods, pairs = set(b.index.unique("method")), _pairs(b)
-        lone: dict[tuple[str, ...], list[str]] = {}
-        for method, metric, clip in a.index[~a.index.isin(b.index)]:
+        only = a[~a.index.isin(b.index)]
+        for (method, metric), values in only.groupby(level=["method", "metric"], sort=False):
             if method not in methods:
-                lone[(method,)] = []
+                sentences.append(f"{method}: {side}.")
             elif (method, metric) not in pairs:
-                lone[method, metric] = []
+                sentences.append(f"{method}, {metric}: {side}.")
             elif metric not in columns or not columns[metric].optional:
-                lone.setdefault((method, metric), []).append(clip)
-        for key, clips in lone.items():
-            some = f" for {len(clips)} clips, {clips[0]} the first" if clips else ""
-            sentences.append(f"{', '.join(key)}: {side}{some}.")
-    return sentences
+                clips = values.index.unique("clip")
+                sentences.append(f"{method}, {metric}: {side} for {len(clips)} clips, {clips[0]} the first.")
+    return list(dict.fromkeys(sentences))  # a method once, not once a metric
 
 
 def spread(profile: Profile, folders: Sequence[Path]) -> int:
