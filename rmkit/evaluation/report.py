@@ -74,10 +74,8 @@ def write(profile: Profile) -> Path:
 
 def choose(clips: Sequence[Clip], count: int) -> list[Clip]:
     """Clips to show: the first of every labelled subset, then others evenly, in the manifest's order."""
-    firsts = {
-        subset: clip for clip in reversed(clips) for subset in clip.subsets
-    }  # the first clip is written last
-    chosen = {clip.id for clip in firsts.values()}
+    firsts = {subset: clip.id for clip in reversed(clips) for subset in clip.subsets}  # the first is kept
+    chosen = set(firsts.values())
     for clip in clips[:: max(1, len(clips) // count)]:
         if len(chosen) < count:
             chosen.add(clip.id)
@@ -85,15 +83,16 @@ def choose(clips: Sequence[Clip], count: int) -> list[Clip]:
 
 
 def _opening(profile: Profile, frame: pd.DataFrame) -> str:
-    held, verdicts = tables.measured(frame), [outcome.verdict for outcome in claims.check(frame)]
+    clips, sequences = tables.measured(frame)[["clip", "sequence"]].nunique()
+    verdicts = [outcome.verdict for outcome in claims.check(frame)]
     found = ", ".join(f"{verdicts.count(v)} {text}" for v, text in VERDICTS.items() if v in verdicts)
     gain = statistics.difference(frame, "psnr_truth", "realmaster", "colour_transfer")
     paragraphs = [
         f"# RealMaster, profile `{profile.name}`",
         *([f"**{_of_record(profile)}**"] if statistics.of_record(profile) else []),
         "A reproduction of *RealMaster: Lifting Rendered Scenes into Photorealistic Video* (arXiv 2603.23462), "
-        f"measured on {held['clip'].nunique()} validation clips of {held.sequence.nunique()} sequences. These numbers come from "
-        "this profile's data and models; they are not the paper's and do not stand beside them.",
+        f"measured on {clips} validation clips of {sequences} sequences. These numbers come from this profile's data "
+        "and models; they are not the paper's and do not stand beside them.",
         f"**In short:** of {len(verdicts)} statements checked, {found}.",
     ]
     if gain.known:
