@@ -42,9 +42,8 @@ class Method:
     fixed = False  # True: without randomness, so two runs differ by arithmetic alone
     table1 = True
     ablation = False  # True: it stands in Table 2
-    no_row = (
-        "not run: metrics.csv has no row of it; run 05_evaluation again."  # where `why_not` knows no reason
-    )
+    # Where `why_not` knows no reason.
+    no_row = "not run: metrics.csv has no row of it; run 05_evaluation again."
 
     def why_not(self, profile: Profile) -> str | None:
         """Why this profile does not ask for it ('not run', a colon, and the reason), or None where it does."""
@@ -63,8 +62,9 @@ class Method:
         return clips
 
     def count(self, profile: Profile) -> int:
-        """How many videos it has at most."""
-        return profile.data.validation_clips
+        """How many videos it has at most; a user's own are in a folder or nowhere."""
+        is_there = not self.is_users(profile) or (profile.layout.enhanced / self.name).is_dir()
+        return profile.data.validation_clips if is_there else 0
 
     def is_users(self, profile: Profile) -> bool:
         """Whether its clips are those that a user puts into enhanced/<name>/."""
@@ -102,10 +102,6 @@ class Made(Method):
 
     def having(self, profile: Profile, clips: Sequence[Clip]) -> Sequence[Clip]:
         return [clip for clip in self.wanted(profile, clips) if self.path(profile, clip).is_file()]
-
-    def count(self, profile: Profile) -> int:
-        is_there = not self.is_users(profile) or (profile.layout.enhanced / self.name).is_dir()
-        return profile.data.validation_clips if is_there else 0
 
     def is_users(self, profile: Profile) -> bool:
         return self.why_not(profile) is not None
@@ -154,9 +150,6 @@ class Folder(Method):
     def having(self, profile: Profile, clips: Sequence[Clip]) -> Sequence[Clip]:
         return [clip for clip in clips if self.path(profile, clip).is_file()]
 
-    def count(self, profile: Profile) -> int:
-        return profile.data.validation_clips if (profile.layout.enhanced / self.name).is_dir() else 0
-
     def is_users(self, profile: Profile) -> bool:
         return True
 
@@ -166,7 +159,9 @@ def every(profile: Profile) -> dict[str, Method]:
 
     Raises InputError when a folder of the profile has a name that the kit uses.
     """
-    found = _found()
+    files = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in files]
+    found = {method.name: method for module in modules for method in getattr(module, "METHODS", ())}
     folders = {name: Folder(name, label) for name, label in profile.baselines.folders.items()}
     if taken := sorted(folders.keys() & found.keys()):
         raise InputError(
@@ -179,11 +174,8 @@ def every(profile: Profile) -> dict[str, Method]:
 
 def made(profile: Profile) -> dict[str, Made]:
     """The methods that this profile has the kit run at evaluation, in the order of the tables."""
-    return {
-        name: method
-        for name, method in every(profile).items()
-        if isinstance(method, Made) and method.why_not(profile) is None
-    }
+    methods = [method for method in every(profile).values() if isinstance(method, Made)]
+    return {method.name: method for method in methods if method.why_not(profile) is None}
 
 
 def asked(profile: Profile) -> dict[str, Made]:
@@ -210,19 +202,18 @@ def make(profile: Profile, clips: Sequence[Clip], methods: Mapping[str, Made] | 
     methods = made(profile) if methods is None else methods
     sampling.check(profile, clips)
     items = {name: _items(profile, method, clips) for name, method in methods.items()}
-    missing = {name: sum(not item.is_done for item in items[name]) for name in methods}
+    counts = {name: sum(not item.is_done for item in items[name]) for name in methods}
+    missing = {name: count for name, count in counts.items() if count}
     for name, count in missing.items():
-        if count:
-            methods[name].check(profile, count)
+        methods[name].check(profile, count)
     size = profile.clips.frames * profile.clips.height * profile.clips.width * 3
     store.require_space(profile.layout.enhanced, sum(missing.values()) * size / 1e9)
     for name, count in missing.items():
         if cost := methods[name].usd(profile, count):
             print(f"{name}: {count} clips, at most about {cost:.2f} USD to come", flush=True)
-    for name, method in methods.items():
-        if missing[name]:
-            device = str(models.device(profile)) if method.on_device else "cpu"
-            stage.run(name, items[name], partial(_ready, profile, method), size, device)
+    for name in missing:
+        device = str(models.device(profile)) if methods[name].on_device else "cpu"
+        stage.run(name, items[name], partial(_ready, profile, methods[name]), size, device)
 
 
 def usd(profile: Profile, count: int) -> dict[str, float]:
@@ -234,13 +225,6 @@ def usd(profile: Profile, count: int) -> dict[str, float]:
 def videos(profile: Profile) -> int:
     """How many videos are measured at most: every method of the profile on every clip that it may have."""
     return sum(method.count(profile) for method in every(profile).values())
-
-
-def _found() -> dict[str, Method]:
-    """The methods of all files here, by name."""
-    files = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in files]
-    return {method.name: method for module in modules for method in getattr(module, "METHODS", ())}
 
 
 def _items(profile: Profile, method: Made, clips: Sequence[Clip]) -> list[stage.Item[Clip]]:

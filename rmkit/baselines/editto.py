@@ -26,7 +26,7 @@ from rmkit.profile import Profile, Settings
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import WanVACEPipeline, WanVACETransformer3DModel
+    from diffusers import WanVACEPipeline
 
 # Wan's own, which the authors' script passes: garish, over-exposed, static, blurred, subtitles, deformed hands, ...
 NEGATIVE_PROMPT = (
@@ -87,9 +87,17 @@ class Editto(Made):
 
     def ready(self, profile: Profile) -> Edit:
         """Raises InputError when the size it is to work at is no multiple of the model's cells."""
-        settings = self.settings(profile)
-        pipeline = load(profile)
-        embeds = _embeddings(profile, pipeline)
+        import torch
+
+        settings, pipeline = self.settings(profile), load(profile)
+        size = (settings.height, settings.width)
+        with torch.no_grad():
+            positive, negative = pipeline.encode_prompt(
+                settings.prompt,
+                negative_prompt=NEGATIVE_PROMPT,
+                do_classifier_free_guidance=settings.guidance > 1,
+                max_sequence_length=models.text_length(pipeline),
+            )
 
         def one_pass(frames: np.ndarray, seed: int) -> np.ndarray:
             output = pipeline(
@@ -102,13 +110,13 @@ class Editto(Made):
                 guidance_scale=settings.guidance,
                 generator=models.generator(seed),
                 output_type="np",
-                **embeds,
+                prompt_embeds=positive,
+                negative_prompt_embeds=negative,
             )
             return video.to_uint8(output.frames[0])
 
         def edit(clip: Clip, seed: int) -> np.ndarray:
             frames = video.read(sampling.path(profile, clip))
-            size = (settings.height, settings.width)
             return framing.edited(partial(one_pass, seed=seed), frames, size, settings.frames)
 
         return edit
@@ -121,9 +129,8 @@ def load(profile: Profile) -> "WanVACEPipeline":
     """VACE with the LoRA in it at full strength."""
     settings = METHOD.settings(profile)
     pipeline = models.load_vace(profile)
-    size = (settings.height, settings.width)
-    misfit = f"baselines.editto: {size[0]}x{size[1]} does not fit models.vace"
-    models.require_cells(pipeline, *size, misfit)
+    misfit = f"baselines.editto: {settings.height}x{settings.width} does not fit models.vace"
+    models.require_cells(pipeline, settings.height, settings.width, misfit)
     models.set_flow_shift(pipeline, settings.shift)
     pipeline.load_lora_weights(tensors(_file(profile)[0]), adapter_name="editto")
     return pipeline
@@ -146,62 +153,35 @@ def _renamed(name: str) -> str:
     return f"{PREFIX}{found[1]}.{RENAMED[found[2]]}.{found[3]}.weight"
 
 
-def _shapes(file: Path) -> dict[str, list[int]]:
-    """Shape of every tensor of the LoRA by diffusers' name, from the header; InputError when it is none."""
+def _require_fit(profile: Profile) -> None:
+    """InputError unless every tensor has its place in VACE: diffusers only warns of names that it does not know."""
+    import torch
+    from diffusers import WanVACETransformer3DModel
     from safetensors import SafetensorError, safe_open
 
+    file, name = _file(profile)[0], profile.models.vace
     try:
         with safe_open(file, "pt") as content:
-            return {_renamed(name): content.get_slice(name).get_shape() for name in content.keys()}
+            shapes = {_renamed(key): content.get_slice(key).get_shape() for key in content.keys()}
     except (SafetensorError, InputError) as error:
         raise InputError(
             f"baselines.editto: {file} is not Editto's LoRA, or is truncated ({error})."
         ) from None
-
-
-def _require_fit(profile: Profile) -> None:
-    """InputError unless every tensor has its place in VACE: diffusers only warns of names that it does not know."""
-    file = _file(profile)[0]
-    shapes, layers = _shapes(file), dict(_skeleton(profile).named_modules())
-    for name, shape in shapes.items():
-        module, _, side = name.removesuffix(".weight").rpartition(".lora_")
+    is_hub = weights.is_hub_name(name)
+    root = weights.hub_snapshot(name, "transformer/config.json")[0] if is_hub else resolve(name)
+    config = WanVACETransformer3DModel.load_config(root / "transformer")
+    with torch.device("meta"):  # without weights
+        layers = dict(WanVACETransformer3DModel.from_config(config).named_modules())
+    for key, shape in shapes.items():
+        module, _, side = key.removesuffix(".weight").rpartition(".lora_")
         layer = layers.get(module.removeprefix(PREFIX))
-        size = getattr(layer, "in_features" if side == "A" else "out_features", None)
-        other = name.replace(f".lora_{side}.", f".lora_{'BA'['AB'.index(side)]}.")
-        if shape["BA".index(side)] != size or other not in shapes:
+        axis, size, other = (1, "in_features", "B") if side == "A" else (0, "out_features", "A")
+        is_pair = f"{module}.lora_{other}.weight" in shapes
+        if shape[axis] != getattr(layer, size, None) or not is_pair:
             raise InputError(
-                f"baselines.editto: {file} does not fit models.vace (first: {name}): it was trained on "
+                f"baselines.editto: {file} does not fit models.vace (first: {key}): it was trained on "
                 "Wan2.1-VACE-14B."
             )
-
-
-def _skeleton(profile: Profile) -> "WanVACETransformer3DModel":
-    """The transformer of models.vace without its weights."""
-    import torch
-    from diffusers import WanVACETransformer3DModel
-
-    name = profile.models.vace
-    if weights.is_hub_name(name):
-        root = weights.hub_snapshot(name, "transformer/config.json")[0]
-    else:
-        root = resolve(name)
-    config = WanVACETransformer3DModel.load_config(root / "transformer")
-    with torch.device("meta"):
-        return WanVACETransformer3DModel.from_config(config)
-
-
-def _embeddings(profile: Profile, pipeline: "WanVACEPipeline") -> dict[str, "torch.Tensor"]:
-    import torch
-
-    settings = METHOD.settings(profile)
-    with torch.no_grad():
-        positive, negative = pipeline.encode_prompt(
-            settings.prompt,
-            negative_prompt=NEGATIVE_PROMPT,
-            do_classifier_free_guidance=settings.guidance > 1,
-            max_sequence_length=models.text_length(pipeline),
-        )
-    return {"prompt_embeds": positive, "negative_prompt_embeds": negative}
 
 
 def _file(profile: Profile) -> tuple[Path, str]:

@@ -46,7 +46,7 @@ class Variant(Method):
         return [clip for clip in wanted if not anchoring.refused(profile, clip, indices)]
 
     def count(self, profile: Profile) -> int:
-        return 0 if self.why_not(profile) else profile.data.validation_clips
+        return 0 if self.why_not(profile) else super().count(profile)
 
 
 class RealMaster(Method):

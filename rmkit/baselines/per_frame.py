@@ -43,23 +43,22 @@ class PerFrame(Made):
 
     def ready(self, profile: Profile) -> Edit:
         pipeline = models.load_editor(profile)
-        return lambda clip, _: _edited(profile, pipeline, clip)
+
+        def edit(clip: Clip, seed: int) -> np.ndarray:
+            frames = video.read(sampling.path(profile, clip))
+            times = sampling.repeats(clip, len(frames))
+            edited = []  # the twins of a repeated source frame once
+            for number, frame in enumerate(frames[::times]):
+                own_seed = store.seed_for(profile.seed, self.name, f"{clip.id}/{number}")
+                edited.append(anchoring.edit_frame(profile, pipeline, frame, own_seed))
+            return np.repeat(np.stack(edited), times, axis=0)[: len(frames)]
+
+        return edit
 
 
 def chosen(clips: Sequence[T]) -> list[T]:
     """The clips (or their numbers) this baseline is run on: at most CLIPS of them, evenly spread."""
     return [clips[i] for i in video.evenly(min(CLIPS, len(clips)), len(clips))]
-
-
-def _edited(profile: Profile, pipeline: Any, clip: Clip) -> np.ndarray:
-    """All frames of a clip, the twins of a repeated source frame edited once: uint8 [F, H, W, 3]."""
-    frames = video.read(sampling.path(profile, clip))
-    times = sampling.repeats(clip, len(frames))
-    edited = []
-    for number, frame in enumerate(frames[::times]):
-        seed = store.seed_for(profile.seed, PerFrame.name, f"{clip.id}/{number}")
-        edited.append(anchoring.edit_frame(profile, pipeline, frame, seed))
-    return np.repeat(np.stack(edited), times, axis=0)[: len(frames)]
 
 
 METHODS = (PerFrame(),)

@@ -126,10 +126,8 @@ def _buy(settings: RunwayAlephSettings, clip: Path, order: store.Recipe, target:
     """
     from anyio.from_thread import start_blocking_portal
 
-    why = ""
     for number in range(ATTEMPTS):
-        if why:
-            time.sleep(PAUSE * 2 ** (number - 1))
+        time.sleep(PAUSE * 2 ** (number - 1) if number else 0)
         try:
             # Only the SDK's asynchronous wait ends when a task is cancelled; notebooks have an event loop of their own.
             with start_blocking_portal() as portal:
@@ -155,7 +153,13 @@ async def _bought(settings: RunwayAlephSettings, clip: Path, order: store.Recipe
         ),
     ) as service:
         if task.get("key") != order.key:
-            task = {"key": order.key, "id": await _submitted(service, settings, clip, order), "failure": None}
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "clip.mp4"
+                video.write_viewing_copy(file, video.stream(clip), video.probe(clip).fps)
+                sent = await _asked(service.uploads.create_ephemeral(file=file), settings)
+            edit = {"model": settings.model, "prompt_text": settings.prompt, "video_uri": sent.uri}
+            begun = await _asked(service.video_to_video.create(**edit, seed=order.seed), settings)
+            task = {"key": order.key, "id": begun.id, "failure": None}
             ticket.parent.mkdir(parents=True, exist_ok=True)
             store.write_json(ticket, task)
         try:
@@ -167,19 +171,6 @@ async def _bought(settings: RunwayAlephSettings, clip: Path, order: store.Recipe
             raise LeftOut(f"task {task['id']}: {reason}; delete {ticket} to buy it again.") from None
     with store.writing(target, order, task=task["id"]) as temporary:
         await _download(link, temporary, settings.timeout)
-
-
-async def _submitted(
-    service: "runwayml.AsyncRunwayML", settings: RunwayAlephSettings, clip: Path, order: store.Recipe
-) -> str:
-    """Upload a clip and ask for its edit; returns the task's id."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "clip.mp4"
-        video.write_viewing_copy(file, video.stream(clip), video.probe(clip).fps)
-        sent = await _asked(service.uploads.create_ephemeral(file=file), settings)
-    request = {"model": settings.model, "prompt_text": settings.prompt, "video_uri": sent.uri}
-    task = await _asked(service.video_to_video.create(**request, seed=order.seed), settings)
-    return task.id
 
 
 async def _finished(service: "runwayml.AsyncRunwayML", settings: RunwayAlephSettings, task: str) -> str:
@@ -219,19 +210,17 @@ async def _asked(request: Awaitable[T], settings: RunwayAlephSettings) -> T:
     import httpx
     import runwayml
 
-    answer = None
     try:
         return await request
     except runwayml.APIStatusError as error:
-        answer, why = error.response, f"HTTP {error.status_code}"
+        status, why, sent = error.status_code, f"HTTP {error.status_code}", error.request
     except runwayml.APIConnectionError as error:
-        why = type(error.__cause__).__name__
+        status, why, sent = 503, type(error.__cause__).__name__, error.request
     except httpx.HTTPError as error:
         raise _Broken(f"an upload fails ({type(error).__name__})") from None
-    if answer is not None and answer.url.host != urlsplit(settings.base_url).hostname:
+    if sent.url.host != urlsplit(settings.base_url).hostname:
         raise _Broken(f"an upload fails ({why})")
-    status = 503 if answer is None else answer.status_code
-    if status == 404 and answer.request.method == "GET":
+    if status == 404 and sent.method == "GET":
         raise _Refused("the service does not know it any more")
     if status in (401, 403):
         raise InputError(f"{settings.base_url} refuses the key in {KEY} ({why}): set another.")

@@ -25,7 +25,6 @@ class Truth(Method):
     no_row = "n/a: this data has no truth."
 
     def path(self, profile: Profile, clip: Clip) -> Path:
-        """Of the whole sequence."""
         return path(profile, clip)
 
     def stream(self, profile: Profile, clip: Clip) -> Iterator[np.ndarray]:

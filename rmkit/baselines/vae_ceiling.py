@@ -42,7 +42,15 @@ class VaeCeiling(Made):
         )
 
     def ready(self, profile: Profile) -> Edit:
-        vae = _load(profile)
+        import torch
+        from diffusers import AutoencoderKLWan
+
+        # The VAE alone: its transformers would be tens of gigabytes at the paper's size.
+        name = profile.models.wan
+        source = name if weights.is_hub_name(name) else resolve(name)
+        vae = AutoencoderKLWan.from_pretrained(source, subfolder="vae", torch_dtype=torch.float32)
+        vae.eval().to(models.device(profile))
+        models.speed_up_convolutions(vae)
         return lambda clip, _: reconstruct(vae, np.stack(list(truth.stream(profile, clip))))
 
 
@@ -55,19 +63,6 @@ def reconstruct(vae: "AutoencoderKLWan", frames: np.ndarray) -> np.ndarray:
         latents = vae.encode(x.to(vae.device, vae.dtype)).latent_dist.mode()
         decoded = vae.decode(latents).sample[0]  # [3, F, H, W], -1..1
     return video.to_uint8(decoded.permute(1, 2, 3, 0).float().cpu().numpy() / 2 + 0.5)
-
-
-def _load(profile: Profile) -> "AutoencoderKLWan":
-    """The VAE alone: its transformers would be tens of gigabytes at the paper's size."""
-    import torch
-    from diffusers import AutoencoderKLWan
-
-    name = profile.models.wan
-    source = name if weights.is_hub_name(name) else resolve(name)
-    vae = AutoencoderKLWan.from_pretrained(source, subfolder="vae", torch_dtype=torch.float32)
-    vae.eval().to(models.device(profile))
-    models.speed_up_convolutions(vae)
-    return vae
 
 
 METHODS = (VaeCeiling(),)
