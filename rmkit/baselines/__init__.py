@@ -206,14 +206,13 @@ def make(profile: Profile, clips: Sequence[Clip], methods: Mapping[str, Made] | 
     missing = {name: count for name, count in counts.items() if count}
     for name, count in missing.items():
         methods[name].check(profile, count)
-    size = profile.clips.frames * profile.clips.height * profile.clips.width * 3
-    store.require_space(profile.layout.enhanced, sum(missing.values()) * size / 1e9)
+    store.require_space(profile.layout.enhanced, sum(missing.values()) * profile.clips.raw_bytes / 1e9)
     for name, count in missing.items():
         if cost := methods[name].usd(profile, count):
             print(f"{name}: {count} clips, at most about {cost:.2f} USD to come", flush=True)
     for name in missing:
         device = str(models.device(profile)) if methods[name].on_device else "cpu"
-        stage.run(name, items[name], partial(_ready, profile, methods[name]), size, device)
+        stage.run(name, items[name], partial(_ready, profile, methods[name]), profile.clips.raw_bytes, device)
 
 
 def usd(profile: Profile, count: int) -> dict[str, float]:

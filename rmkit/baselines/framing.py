@@ -4,7 +4,6 @@ Nothing is stretched: black bars fill what the clip does not, and are cut off ag
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 
 import cv2
@@ -12,31 +11,23 @@ import numpy as np
 
 from rmkit.errors import InputError
 
-
-@dataclass(frozen=True)
-class Box:
-    """Where in a larger picture the clip lies, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
+Box = tuple[slice, slice]  # where in a larger picture the clip lies: rows and columns
 
 
 def letterbox(frames: np.ndarray, height: int, width: int) -> tuple[np.ndarray, Box]:
     """Frames [F, H, W, 3] as large as fits, centred on black [F, height, width, 3], and where they lie."""
     scale = min(height / frames.shape[1], width / frames.shape[2])
-    inner = [max(1, round(side * scale)) for side in frames.shape[1:3]]
-    box = Box((height - inner[0]) // 2, (width - inner[1]) // 2, *inner)
+    h, w = (max(1, round(side * scale)) for side in frames.shape[1:3])
+    box = _centred((h, w), height, width)
     canvas = np.zeros((len(frames), height, width, 3), np.uint8)
     for target, frame in zip(canvas, frames, strict=True):
-        _inside(target, box)[:] = resized(frame, box.height, box.width)
+        target[box] = resized(frame, h, w)
     return canvas, box
 
 
 def unboxed(frames: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
     """The clip cut out of letterboxed frames, at its own size: uint8 [F, height, width, 3]."""
-    return np.stack([resized(_inside(frame, box), height, width) for frame in frames])
+    return np.stack([resized(frame[box], height, width) for frame in frames])
 
 
 def filling(frame: np.ndarray, height: int, width: int, most: float = 0.05) -> np.ndarray:
@@ -50,8 +41,7 @@ def filling(frame: np.ndarray, height: int, width: int, most: float = 0.05) -> n
         raise InputError(
             f"frames of {frame.shape[0]}x{frame.shape[1]} do not show a clip of {height}x{width}"
         )
-    box = Box((h - height) // 2, (w - width) // 2, height, width)
-    return _inside(resized(frame, h, w), box)
+    return resized(frame, h, w)[_centred((height, width), h, w)]
 
 
 def resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -115,5 +105,6 @@ def at_rate(frames: Iterable[np.ndarray], rate: Fraction, count: int, fps: int) 
         yield shown
 
 
-def _inside(frame: np.ndarray, box: Box) -> np.ndarray:
-    return frame[box.top : box.top + box.height, box.left : box.left + box.width]
+def _centred(size: tuple[int, int], height: int, width: int) -> Box:
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    return slice(top, top + size[0]), slice(left, left + size[1])
