@@ -73,8 +73,7 @@ def check(profile: Profile) -> list[Finding]:
 
 def gigabytes(profile: Profile) -> float:
     """About how much disk a run of the profile fills."""
-    size = profile.clips
-    raw = size.frames * size.height * size.width * 3 * STORED / 1e9
+    raw = profile.clips.raw_bytes * STORED / 1e9
     held = (COPIES["validation"] + len(baselines.asked(profile))) * profile.data.validation_clips
     return FIXED_GB + raw * (COPIES["train"] * profile.data.train_clips + held)
 

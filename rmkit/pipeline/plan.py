@@ -29,7 +29,7 @@ EXPECTED = {
     "faces": 0.2,
     "offline_judge": 0.05,
 }
-MINI_SIZE = 33 * 96 * 144  # samples a clip
+MINI_BYTES = 33 * 96 * 144 * 3  # a clip
 ENOUGH = 3  # finished items from which an average is taken
 
 
@@ -130,8 +130,7 @@ def _expected(profile: Profile, stage: str) -> float | None:
     """Seconds an item by our estimate, scaled to the clip size; None for other models than mini's."""
     if stage not in EXPECTED or not profile.models.wan.startswith("data/diorama/"):
         return None
-    size = profile.clips
-    return EXPECTED[stage] * size.frames * size.height * size.width / MINI_SIZE
+    return EXPECTED[stage] * profile.clips.raw_bytes / MINI_BYTES
 
 
 def _seconds(folder: Path, pattern: str) -> list[float]:
