@@ -94,9 +94,8 @@ class GptRs(Metric):
 
     def options(self, profile: Profile) -> dict[str, str]:
         """Who was asked, and how."""
-        return {
-            name: str(getattr(profile.judge, name)) for name in ("model", "repeats", "frames", "sampling")
-        }
+        names = ("model", "repeats", "frames", "sampling")
+        return {name: str(getattr(profile.judge, name)) for name in names}
 
     def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
         """Say what asking for the answers that are not kept will cost; `measure` then asks for a subject's.
@@ -361,8 +360,8 @@ def _keep(endpoint: Endpoint, question: Question, shown: Mapping[tuple[str, int]
     try:
         with store.writing(question.path, question.recipe, facts=facts) as temporary:
             rating, answers = endpoint.ask(_request(endpoint.model, question, shown))
-            usages = [answer.get("usage") for answer in answers]
-            usages = [usage if isinstance(usage, dict) else {} for usage in usages]
+            told = [answer.get("usage") for answer in answers]
+            usages = [usage if isinstance(usage, dict) else {} for usage in told]
             facts |= {"answered_by": answers[-1].get("model"), "answers": len(answers)}
             facts["read"] = _total(usage.get("prompt_tokens") for usage in usages)
             facts["written"] = _total(usage.get("completion_tokens") for usage in usages)
@@ -374,10 +373,8 @@ def _keep(endpoint: Endpoint, question: Question, shown: Mapping[tuple[str, int]
 
 def _request(model: str, question: Question, shown: Mapping[tuple[str, int], str]) -> dict[str, Any]:
     """The body of a request; with reference, image 1 is the render and image 2 the clip's frame."""
-    prompt, urls = (
-        _prompts()[question.metric],
-        [shown[side, question.frame] for side in SIDES[question.metric]],
-    )
+    prompt = _prompts()[question.metric]
+    urls = [shown[side, question.frame] for side in SIDES[question.metric]]
     pictures = [{"type": "image_url", "image_url": {"url": url, "detail": DETAIL}} for url in urls]
     return {
         "model": model,
