@@ -47,12 +47,8 @@ def placement(
 
     cpu, here = torch.device("cpu"), noisy.device
     whole, small = (cache_bytes(transformer, noisy, in_8_bit) for in_8_bit in (False, True))
-    placements = [
-        Placement(here, whole),
-        Placement(cpu, whole),
-        Placement(here, small, True),
-        Placement(cpu, small, True),
-    ]
+    placements = [Placement(device, whole) for device in (here, cpu)]
+    placements += [Placement(device, small, in_8_bit=True) for device in (here, cpu)]
     if cache != "auto":
         return placements[("device", "cpu", "8-bit").index(cache)]
     working = WORKING_WIDTHS * _widths(transformer, noisy)

@@ -61,7 +61,11 @@ def enhance_video(
     files = _files(source, target)
     infos = {path: video.probe(path) for path, _ in files}
     for path, info in infos.items():
-        _require_sound_for_mp4(path, info)
+        if info.sound and info.sound not in video.MP4_SOUND:
+            raise InputError(
+                f"{path} has sound as {info.sound}, which mp4 does not hold: convert it first, as by "
+                f"`ffmpeg -i {path.name} -c:v copy -c:a aac {path.stem}.mp4`."
+            )
     models.check(profile, "wan")
     adapter, items = enhance.check_adapter(profile, folder), []
     for path, out in files:
@@ -146,14 +150,6 @@ def _windows(
                 profile, pipeline, frames.shape[:3], text, negative, latents=noise, output_type="latent"
             )
         yield encode.frames(pipeline, latents)
-
-
-def _require_sound_for_mp4(path: Path, info: video.VideoInfo) -> None:
-    if info.sound and info.sound not in video.MP4_SOUND:
-        raise InputError(
-            f"{path} has sound as {info.sound}, which mp4 does not hold: convert it first, as by "
-            f"`ffmpeg -i {path.name} -c:v copy -c:a aac {path.stem}.mp4`."
-        )
 
 
 def padded(frames: np.ndarray, multiple: int) -> np.ndarray:

@@ -5,8 +5,7 @@ results/<profile>/scored/<outputs>/metrics/, so that it resumes. Of the profile 
 sizes are the clips' own.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,17 +21,6 @@ from rmkit.profile import Profile
 FEWEST = 3  # distinct frames, of Motion Smoothness
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A render and its output, which are alike in size, length and rate."""
-
-    name: str
-    paths: Mapping[str, Path]  # of render and output
-    frames: int
-    height: int
-    width: int
-
-
 def score(profile: Profile, renders: Path, outputs: Path, out: Path | None = None, repeats: int = 1) -> Path:
     """Measure every output beside its render, write the csv, print the means, and return its path.
 
@@ -45,15 +33,15 @@ def score(profile: Profile, renders: Path, outputs: Path, out: Path | None = Non
     files = _matched(renders, outputs)
     name = outputs.resolve().name
     target = _writable(out or profile.layout.scored / f"{name}.csv")
-    pairs = [_pair(a, b, repeats) for a, b in track(files, "checking")]
+    infos = [_checked(render, output, repeats) for render, output in track(files, "checking")]
     own = [metric for metric in metrics.every() if metric.own_clips]
     for metric in own:
         if metric.why_not(profile) is None:
-            for height, width in {(pair.height, pair.width) for pair in pairs}:
+            for height, width in {(info.height, info.width) for info in infos}:
                 metric.check(profile, height, width)
-    subjects = [
-        subject for pair in pairs for subject in _subjects(pair, profile.layout.scored / name, repeats)
-    ]
+    subjects = []
+    for pair, info in zip(files, infos, strict=True):
+        subjects += _subjects(*pair, info.frames, profile.layout.scored / name, repeats)
     wanted = {c.name for metric in own for c in metric.columns if repeats > 1 or not c.distinct}
     rows = evaluate.measure(profile, subjects, wanted)
     rows.sort(key=lambda row: (row["method"] == "output", row["clip"]))
@@ -62,20 +50,21 @@ def score(profile: Profile, renders: Path, outputs: Path, out: Path | None = Non
     return target
 
 
-def _subjects(pair: Pair, folder: Path, repeats: int) -> list[Subject]:
+def _subjects(render: Path, output: Path, count: int, folder: Path, repeats: int) -> list[Subject]:
     """The render alone, then the output beside it; frames are streamed, so that length costs no memory."""
-    streams = {side: partial(video.stream, path) for side, path in pair.paths.items()}
-    inputs = {side: store.fingerprint(path) for side, path in pair.paths.items()}
+    paths = {"render": render, "output": output}
+    streams = {side: partial(video.stream, path) for side, path in paths.items()}
+    inputs = {side: store.fingerprint(path) for side, path in paths.items()}
     return [
         Subject(
             method=method,
-            clip=pair.name,
+            clip=render.stem,
             frames={side: streams[of] for side, of in sides.items()},
             inputs={side: inputs[of] for side, of in sides.items()},
             source_frames=(),
-            count=pair.frames,
+            count=count,
             times=repeats,
-            sequence=pair.name,
+            sequence=render.stem,
             subsets=(),
             folder=folder,
         )
@@ -109,7 +98,8 @@ def _files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _pair(render: Path, output: Path, repeats: int) -> Pair:
+def _checked(render: Path, output: Path, repeats: int) -> video.VideoInfo:
+    """What render and output are alike in, with the length as decoded; InputError where they differ."""
     a, b = (video.probe(path) for path in (render, output))
     # What a file says of its length does not tell that it was cut short: all of it is decoded once.
     lengths = [sum(1 for _ in video.stream(path)) for path in (render, output)]
@@ -121,7 +111,7 @@ def _pair(render: Path, output: Path, repeats: int) -> Pair:
         raise InputError(f"{output} has {said[1]} and its render {said[0]}: they must be alike.")
     if sampling.distinct(lengths[0], repeats) < FEWEST:
         raise InputError(f"{render} has {said[0]}, each shown {repeats} times: {FEWEST} are needed.")
-    return Pair(render.stem, {"render": render, "output": output}, lengths[0], a.height, a.width)
+    return replace(a, frames=lengths[0])
 
 
 def _writable(path: Path) -> Path:
@@ -144,16 +134,9 @@ def _show(profile: Profile, path: Path, repeats: int) -> None:
     for column in (column for column in metrics.columns().values() if column.name in names):
         means = (statistics.mean(frame, method, column.name) for method in ("render", "output"))
         print(f"  {column.label:42}", *(f"{typeset.cell(mean, column.digits):>26}" for mean in means))
-    for line in _left_out(profile, names, repeats):
-        print(f"  {line}")
-
-
-def _left_out(profile: Profile, names: set[str], repeats: int) -> Sequence[str]:
-    lines = []
     if repeats == 1:
-        lines.append("Distinct frames: not measured; --repeats says how often each source frame is shown.")
+        print("  Distinct frames: not measured; --repeats says how often each source frame is shown.")
     for metric in metrics.every():
         truthless = [column for column in metric.columns if column.against != "truth"]
         if metric.own_clips and truthless and names.isdisjoint(column.name for column in truthless):
-            lines.append(f"{metric.label}: {metric.why_no_row(profile)}")
-    return lines
+            print(f"  {metric.label}: {metric.why_no_row(profile)}")

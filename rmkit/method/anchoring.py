@@ -36,8 +36,8 @@ def edit(profile: Profile, clips: Sequence[Clip], frames: Literal["ends", "every
         for clip in clips
         for index in wanted
     ]
-    size = profile.clips.height * profile.clips.width * 3
-    made = stage.run("anchors", items, functools.partial(_ready, profile), size, str(models.device(profile)))
+    ready, size = functools.partial(_ready, profile), profile.clips.raw_bytes // profile.clips.frames
+    made = stage.run("anchors", items, ready, size, str(models.device(profile)))
     for clip in clips:
         if bad := refused(profile, clip, wanted):
             places = ("frame " if len(bad) == 1 else "frames ") + ", ".join(map(str, bad))
@@ -118,7 +118,7 @@ def _ready(profile: Profile) -> stage.Make[tuple[Clip, int]]:
     def make(item: stage.Item[tuple[Clip, int]], temporary: Path) -> dict[str, Any]:
         clip, index = item.subject
         frame = render(sampling.path(profile, clip))[index]
-        picture, facts = _anchor(profile, pipeline, clip, index, frame)
+        picture, facts = _anchor(profile, pipeline, f"{clip.id}/{index}", frame)
         Image.fromarray(picture).save(temporary)
         return facts
 
@@ -126,14 +126,14 @@ def _ready(profile: Profile) -> stage.Make[tuple[Clip, int]]:
 
 
 def _anchor(
-    profile: Profile, pipeline: Any, clip: Clip, index: int, render: np.ndarray
+    profile: Profile, pipeline: Any, name: str, render: np.ndarray
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """One anchor, with further seeds while the gate refuses; the least drifted attempt is kept."""
     limit = profile.anchors.max_shift * float(np.hypot(*render.shape[:2]))
     tries: list[tuple[np.ndarray, dict[str, Any]]] = []
     for attempt in range(profile.anchors.attempts):
-        name = f"{clip.id}/{index}" + (f"/{attempt}" if attempt else "")
-        edited = edit_frame(profile, pipeline, render, store.seed_for(profile.seed, "anchors", name))
+        seed = store.seed_for(profile.seed, "anchors", f"{name}/{attempt}" if attempt else name)
+        edited = edit_frame(profile, pipeline, render, seed)
         tries.append(alignment.align(render, edited, limit))
         if tries[-1][1]["accepted"]:
             break

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 T = TypeVar("T")
+Encoded = tuple[Path, Path]  # files of a pair as the transformer takes it: latents, text
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,6 @@ class Pair:
     render: Path
     target: Path
     prompt: str
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Files of a pair as the transformer takes it."""
-
-    latents: Path
-    text: Path
 
 
 def pairs(profile: Profile) -> list[Pair]:
@@ -87,7 +80,7 @@ def encode_pairs(profile: Profile, pipeline: "WanPipeline", pairs: list[Pair]) -
     text_ready = partial(_ready, partial(_text, pipeline))
     stage.run("encode prompts", list(prompts.values()), text_ready, device=device)
     stage.run("encode pairs", latents, partial(_ready, partial(_latents, pipeline)), device=device)
-    return [Encoded(item.path, prompts[item.subject.prompt].path) for item in latents]
+    return [(item.path, prompts[item.subject.prompt].path) for item in latents]
 
 
 def batch(encoded: list[Encoded]) -> dict[str, "torch.Tensor"]:
@@ -95,7 +88,7 @@ def batch(encoded: list[Encoded]) -> dict[str, "torch.Tensor"]:
     import torch
     from safetensors.torch import load_file
 
-    rows = [{**load_file(row.latents), **load_file(row.text)} for row in encoded]
+    rows = [{**load_file(latents), **load_file(text)} for latents, text in encoded]
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 

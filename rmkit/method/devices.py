@@ -5,7 +5,6 @@ Reads the profile and what accelerate's launcher sets in the environment. Writes
 
 import importlib.util
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,33 +18,32 @@ if TYPE_CHECKING:
 
 def require(profile: Profile) -> None:
     """Raise InputError where the settings under `train` ask for what is not here: before a model is loaded."""
-    for sentence in _refusals(profile):
-        raise InputError(sentence)
-
-
-def _refusals(profile: Profile) -> Iterator[str]:
     settings, on_cpu = profile.train, models.device(profile).type == "cpu"
     in_8_bit = settings.optimizer == "adamw8bit"
     if in_8_bit and (on_cpu or not importlib.util.find_spec("bitsandbytes")):
-        yield (
+        raise InputError(
             "train.optimizer is 'adamw8bit', which needs a CUDA GPU and the package bitsandbytes "
             "(pip install bitsandbytes): install it, or set it to 'adamw'."
         )
     if settings.tensorboard and not importlib.util.find_spec("tensorboard"):
-        yield "train.tensorboard needs the package tensorboard: pip install tensorboard."
+        raise InputError("train.tensorboard needs the package tensorboard: pip install tensorboard.")
     if _is_sharded():
         if on_cpu:  # accelerate would train copies there, without a word
-            yield "a model is sharded (FSDP) on CUDA GPUs only: launch the training without it."
+            raise InputError("a model is sharded (FSDP) on CUDA GPUs only: launch the training without it.")
         if os.environ.get("FSDP_VERSION") != "2":
-            yield "this FSDP is not version 2: launch with `--config_file rmkit/method/fsdp.yaml`."
+            raise InputError(
+                "this FSDP is not version 2: launch with `--config_file rmkit/method/fsdp.yaml`."
+            )
         if settings.base == "fp8" or in_8_bit:
-            yield (
+            raise InputError(
                 "a sharded model (FSDP) takes neither train.base 'fp8' nor train.optimizer 'adamw8bit': set them "
                 "to 'full' and 'adamw', or launch with `--multi_gpu`."
             )
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if settings.batch % processes:
-        yield f"train.batch is {settings.batch} and {processes} processes share it: make it a multiple of them."
+        raise InputError(
+            f"train.batch is {settings.batch} and {processes} processes share it: make it a multiple of them."
+        )
 
 
 def accelerator(profile: Profile, folder: Path) -> "Accelerator":

@@ -40,9 +40,8 @@ def enhance(profile: Profile, clips: Sequence[Clip], name: str = training.NAME) 
     files = check_adapter(profile, folder)
     target = profile.layout.enhanced / name
     items = [stage.Item(target / f"{clip.id}.mp4", _recipe(profile, clip, files), clip) for clip in clips]
-    size = profile.clips.frames * profile.clips.height * profile.clips.width * 3
-    device = str(models.device(profile))
-    return stage.run("enhance", items, functools.partial(_ready, profile, folder), size, device)
+    ready, device = functools.partial(_ready, profile, folder), str(models.device(profile))
+    return stage.run("enhance", items, ready, profile.clips.raw_bytes, device)
 
 
 def check_adapter(profile: Profile, folder: Path) -> dict[str, str]:
@@ -75,10 +74,8 @@ def run(
 ) -> np.ndarray:
     """One clip through the pipeline: uint8 [F, H, W, 3] in and out; text and negative [1, T, D]."""
     with seeing(profile, pipeline, render):
-        generator = models.generator(seed)
-        made = sample(
-            profile, pipeline, render.shape[:3], text, negative, generator=generator, output_type="np"
-        )
+        options = {"generator": models.generator(seed), "output_type": "np"}
+        made = sample(profile, pipeline, render.shape[:3], text, negative, **options)
     return video.to_uint8(made[0])
 
 

@@ -62,16 +62,11 @@ def of_video(
     file holds a whole sequence. Raises InputError when the pack cannot be used or the video is too short.
     """
     numbers = sorted(set(wanted))
-    identity = profile.identity
     recipe = store.Recipe(
         stage="faces",
         version=VERSION,
-        settings={
-            "det_size": identity.det_size,
-            "det_thresh": identity.det_thresh,
-            "frames": numbers,
-            "source_frames": source_frames,
-        },
+        settings=profile.identity.model_dump(include={"det_size", "det_thresh"})
+        | {"frames": numbers, "source_frames": source_frames},
         inputs={"video": fingerprint},
         model=face_pack.fingerprint(profile),
     )
@@ -88,8 +83,8 @@ def compare(render: Faces, output: Faces, frames: Iterable[int], gate: float) ->
     for frame in frames:
         (boxes, embeddings), (other_boxes, other_embeddings) = render.at(frame), output.at(frame)
         found += len(boxes)
-        for i, j in match(boxes, other_boxes, gate):
-            cosines.append(cosine(embeddings[i], other_embeddings[j]))
+        pairs = match(boxes, other_boxes, gate)
+        cosines += [cosine(embeddings[i], other_embeddings[j]) for i, j in pairs]
     return Likeness(tuple(cosines), found)
 
 

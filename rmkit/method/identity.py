@@ -8,12 +8,11 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from rmkit.errors import InputError
-from rmkit.kit import face_pack, stage, store, video
+from rmkit.kit import face_pack, store, video
 from rmkit.kit.progress import track
 from rmkit.method import anchoring, faces, propagation, sampling
 from rmkit.method.faces import Likeness
@@ -40,9 +39,9 @@ def filter_pairs(profile: Profile, clips: Sequence[Clip]) -> list[dict[str, Any]
     sampling.check(profile, clips)
     pairs = [_pair(profile, clip) for clip in clips]
     if measured:
-        having = [(clip, pair) for clip, pair in zip(clips, pairs, strict=True) if pair["kept"]]
-        for clip, pair in track(having, "faces"):
-            pair |= decide(likeness(profile, clip), profile.identity)
+        for clip, pair in track(list(zip(clips, pairs, strict=True)), "faces"):
+            if pair["kept"]:
+                pair |= decide(likeness(profile, clip), profile.identity)
     kept = {pair["clip"]: pair for pair in pairs if pair["kept"]}
     _require(profile, pairs, len(kept))
     recipe = store.Recipe(
@@ -57,8 +56,10 @@ def filter_pairs(profile: Profile, clips: Sequence[Clip]) -> list[dict[str, Any]
         | {f"{pair['clip']}/record": json.dumps(pair, sort_keys=True) for pair in pairs},
         model=face_pack.fingerprint(profile) if measured else None,
     )
-    item = stage.Item(profile.layout.pairs / "pairs.json", recipe, pairs)
-    stage.run("", [item], _ready)
+    file = profile.layout.pairs / "pairs.json"
+    if not store.is_done(file, recipe):
+        with store.writing(file, recipe, device="cpu") as temporary:
+            store.write_json(temporary, pairs)
     print(f"pairs: {len(kept)} of {len(pairs)} kept ({_summary(pairs) if measured else NOT_APPLIED}).")
     return pairs
 
@@ -123,21 +124,12 @@ def _pair(profile: Profile, clip: Clip) -> dict[str, Any]:
     }
 
 
-def _ready() -> stage.Make[list[dict[str, Any]]]:
-    def make(item: stage.Item[list[dict[str, Any]]], temporary: Path) -> None:
-        store.write_json(temporary, item.subject)
-
-    return make
-
-
 def _require(profile: Profile, pairs: list[dict[str, Any]], kept: int) -> None:
     """Raise InputError when too few pairs are left to train on."""
-    if not profile.identity.model_pack:
-        if not kept:
-            raise InputError("no pair is left to train on: every clip has a refused anchor.")
-        return
-    fewest = profile.identity.fewest_pairs
-    if kept < fewest:
+    measured, fewest = bool(profile.identity.model_pack), profile.identity.fewest_pairs
+    if not measured and not kept:
+        raise InputError("no pair is left to train on: every clip has a refused anchor.")
+    if measured and kept < fewest:
         raise InputError(
             f"the face filter keeps {kept} of {len(pairs)} pairs and identity.fewest_pairs is {fewest} "
             f"({_summary(pairs)}): sample more clips (data.train_clips), improve the anchors, or lower "

@@ -119,18 +119,15 @@ def save(
         HEADER: json.dumps(facts, sort_keys=True),
     }
     tensors = get_peft_model_state_dict(transformer, parameters)
+    tensors = {PREFIX + name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {PREFIX + name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-        folder / WEIGHTS,
-        metadata=header,
-    )
+    save_file(tensors, folder / WEIGHTS, metadata=header)
     store.write_json(folder / "adapter.json", facts)
 
 
 def write_card(profile: Profile, folder: Path) -> None:
     """Write the model card of the adapters in `folder`: what they are, of what, how to load them, how they were trained."""
-    rows, facts = [], {}
+    rows, loads, facts = [], "", {}
     for expert in wan.experts(profile):
         facts = json.loads((folder / expert.name / "adapter.json").read_text())
         low, high = facts["sigma"]
@@ -138,20 +135,11 @@ def write_card(profile: Profile, folder: Path) -> None:
             f"| {expert.name} | `{expert.part}` | {low:g} to {high:g} | {facts['steps']} | {facts['learning_rate']:g} "
             f"| `{facts['base'][-50:]}` |"
         )
-    loads = "".join(
-        f'pipeline.load_lora_weights("{expert.name}"{", load_into_transformer_2=True" * expert.is_second})\n'
-        for expert in wan.experts(profile)
-    )
-    store.write_text(
-        folder / "README.md",
-        CARD.format(
-            **{**facts, "base_name": profile.models.wan},
-            name=folder.name,
-            table="\n".join(rows),
-            loads=loads,
-            seconds=facts["frames"] / facts["fps"],
-        ),
-    )
+        second = ", load_into_transformer_2=True" * expert.is_second
+        loads += f'pipeline.load_lora_weights("{expert.name}"{second})\n'
+    facts |= {"base_name": profile.models.wan, "seconds": facts["frames"] / facts["fps"]}
+    card = CARD.format(**facts, name=folder.name, table="\n".join(rows), loads=loads)
+    store.write_text(folder / "README.md", card)
 
 
 def check(profile: Profile, folder: Path, expert: Expert, mode: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ inverse of a distribution's cumulative function cut to an expert's range, so tha
 fixed number the noise level at that quantile. Reads and writes nothing.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,15 +70,13 @@ def logit_normal(
     return torch.sigmoid(logit).clamp(low, high).to(u.dtype)
 
 
-SAMPLERS: dict[str, Callable[["torch.Tensor", float, float, Train], "torch.Tensor"]] = {
-    "uniform": lambda u, low, high, settings: uniform(u, low, high),
-    "shifted": lambda u, low, high, settings: shifted(u, low, high, settings.shift),
-    "logit-normal": lambda u, low, high, settings: logit_normal(
-        u, low, high, settings.logit_mean, settings.logit_std
-    ),
-}
+SAMPLERS = ("uniform", "shifted", "logit-normal")
 
 
 def sample_sigma(u: "torch.Tensor", low: float, high: float, settings: Train) -> "torch.Tensor":
     """The profile's sampler in a range of noise levels: u [B] in 0..1 -> sigma [B] in low..high."""
-    return SAMPLERS[settings.sampler](u, low, high, settings)
+    if settings.sampler == "uniform":
+        return uniform(u, low, high)
+    if settings.sampler == "shifted":
+        return shifted(u, low, high, settings.shift)
+    return logit_normal(u, low, high, settings.logit_mean, settings.logit_std)

@@ -36,13 +36,17 @@ def propagate(profile: Profile, clips: Sequence[Clip], variant: Variant) -> list
     anchoring.require(profile, clips, indices)
     models.check(profile, "vace")
     model = models.fingerprint(profile, "vace")
-    items = [
-        stage.Item(path(profile, variant, clip), _recipe(profile, clip, variant, indices, model), clip)
-        for clip in _without_refused(profile, clips, variant, indices)
-    ]
-    size = profile.clips.frames * profile.clips.height * profile.clips.width * 3
-    ready = functools.partial(_ready, profile, variant)
-    return stage.run(f"propagate {variant}", items, ready, size, str(models.device(profile)))
+    items = []
+    for clip in clips:
+        target = path(profile, variant, clip)
+        if anchoring.refused(profile, clip, indices):
+            # An earlier version, made from anchors that were accepted then, must not be taken for this run's.
+            store.discard(target)
+            print(f"propagate {variant}: {clip.id} is left out, an anchor of it was refused.")
+        else:
+            items.append(stage.Item(target, _recipe(profile, clip, variant, indices, model), clip))
+    ready, device = functools.partial(_ready, profile, variant), str(models.device(profile))
+    return stage.run(f"propagate {variant}", items, ready, profile.clips.raw_bytes, device)
 
 
 def path(profile: Profile, variant: str, clip: Clip) -> Path:
@@ -133,17 +137,6 @@ def run(
         **embeds,
     )
     return video.to_uint8(output.frames[0])
-
-
-def _without_refused(
-    profile: Profile, clips: Sequence[Clip], variant: Variant, indices: Sequence[int]
-) -> list[Clip]:
-    left_out = [clip for clip in clips if anchoring.refused(profile, clip, indices)]
-    for clip in left_out:
-        # An earlier version, made from anchors that were accepted then, must not be taken for this run's.
-        store.discard(path(profile, variant, clip))
-        print(f"propagate {variant}: {clip.id} is left out, an anchor of it was refused.")
-    return [clip for clip in clips if clip not in left_out]
 
 
 def _recipe(

@@ -44,12 +44,12 @@ def sample(profile: Profile) -> list[Clip]:
     """
     counts = {"train": profile.data.train_clips, "validation": profile.data.validation_clips}
     chosen = [pair for split, count in counts.items() if count for pair in _choose(profile, split, count)]
-    items = [
-        stage.Item(path(profile, clip), _recipe(profile, sequence, clip), (sequence, clip))
-        for sequence, clip in chosen
-    ]
-    size = profile.clips.frames * profile.clips.height * profile.clips.width * 3
-    stage.run("clips", items, functools.partial(_ready, profile), size)
+    items = []
+    for sequence, clip in chosen:
+        inputs = sequence.fingerprints(clip.source_frames)
+        recipe = store.Recipe("clips", VERSION, profile.clips.model_dump(), inputs)
+        items.append(stage.Item(path(profile, clip), recipe, (sequence, clip)))
+    stage.run("clips", items, functools.partial(_ready, profile), profile.clips.raw_bytes)
     clips = [clip for _, clip in chosen]
     store.write_json(profile.layout.clips / "clips.json", [asdict(clip) for clip in clips])
     return clips
@@ -176,11 +176,6 @@ def _clip(sequence: sources.Sequence, frames: range) -> Clip:
         caption=caption,
         subsets=subsets,
     )
-
-
-def _recipe(profile: Profile, sequence: sources.Sequence, clip: Clip) -> store.Recipe:
-    inputs = sequence.fingerprints(clip.source_frames)
-    return store.Recipe("clips", VERSION, profile.clips.model_dump(), inputs)
 
 
 def _ready(profile: Profile) -> stage.Make[tuple[sources.Sequence, Clip]]:
