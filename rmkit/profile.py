@@ -10,15 +10,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY, Layout
@@ -118,7 +110,10 @@ class Identity(Settings):
     model_pack: str | None = Field(
         None, description="insightface pack, a folder or a name it knows; null: not applied, not measured"
     )
-    det_size: int = Field(640, ge=32, description="pixels a side at which faces are looked for (ours)")
+    # The detector's stride is 32.
+    det_size: int = Field(
+        640, ge=32, multiple_of=32, description="pixels a side at which faces are looked for (ours)"
+    )
     det_thresh: float = Field(0.5, gt=0, lt=1, description="score from which something is a face (ours)")
     iou_gate: float = Field(0.3, gt=0, le=1, description="least overlap of matched faces (ours)")
     threshold: float = Field(0.4, ge=-1, le=1, description="ArcFace cosine (paper: 0.4)")
@@ -128,15 +123,6 @@ class Identity(Settings):
     )
     faceless: Literal["keep", "drop"] = Field("keep", description="clips in which no face is found (ours)")
     fewest_pairs: int = Field(16, ge=1, description="training stops when the filter leaves fewer (ours)")
-
-    @field_validator("det_size")
-    @classmethod
-    def _stride(cls, value: int) -> int:
-        if value % 32:
-            raise ValueError(
-                f"identity.det_size must be a multiple of 32, the detector's stride, not {value}"
-            )
-        return value
 
 
 class Expert(Settings):
@@ -231,6 +217,7 @@ class Judge(Settings):
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Label = Annotated[str, Field(min_length=1)]
 MethodName = Annotated[str, AfterValidator(partial(_require_file, "baselines"))]
+MetricName = Annotated[str, AfterValidator(partial(_require_file, "metrics"))]
 
 
 class Baselines(BaseModel):
@@ -266,17 +253,12 @@ class Profile(Settings):
     identity: Identity = Identity()
     train: Train
     enhance: Enhance = Enhance()
-    metrics: dict[str, str] = Field(
+    metrics: dict[MetricName, str] = Field(
         {},
         description="the model of each metric that has one, by the metric's name: folder, file or hub name",
     )
     judge: Judge = Judge()
     baselines: Baselines = Baselines()
-
-    @field_validator("metrics")
-    @classmethod
-    def _metrics(cls, value: dict[str, str]) -> dict[str, str]:
-        return {_require_file("metrics", name): model for name, model in value.items()}
 
     @property
     def layout(self) -> Layout:
@@ -303,22 +285,18 @@ def load(name: str | Path) -> Profile:
 def first_mistake(error: ValidationError, group: str = "") -> str:
     """The first thing that is wrong, as "'key': what."; `group`: the dotted key of what was validated."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in (group, *first["loc"]) if part != "") or "profile"
+    key = ".".join(str(part) for part in (group, *first["loc"]) if part not in ("", "[key]")) or "profile"
     said = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
     return f"'{key}': {said.removeprefix('Value error, ')}."
 
 
-def ours(profile: Profile) -> list[tuple[str, Any, str]]:
-    """Every setting the paper leaves open: (dotted key, value, description), for the report."""
-    return _ours("", profile)
-
-
-def _ours(prefix: str, settings: Settings) -> list[tuple[str, Any, str]]:
+def ours(settings: Settings, prefix: str = "") -> list[tuple[str, Any, str]]:
+    """Every setting the paper leaves open: (dotted key after `prefix`, value, description), for the report."""
     rows = []
     for key, field in type(settings).model_fields.items():
         value = getattr(settings, key)
         if isinstance(value, Settings):
-            rows += _ours(f"{prefix}{key}.", value)
+            rows += ours(value, f"{prefix}{key}.")
         elif "(ours)" in (field.description or ""):
             rows.append((f"{prefix}{key}", value, field.description))
     return rows
