@@ -7,6 +7,7 @@ of SAIL-VOS reads, and `truth/<sequence>.mp4` (validation only, for metrics) und
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,11 @@ def prepare(profile: Profile) -> None:
         folders = sequence_folders(bundle, split)
         items = [_item("diorama", root / folder.name, "sequence", folder) for folder in folders]
         if split == "validation":
+            videos = [folder / "truth.mp4" for folder in folders]
             target = profile.layout.truth
-            items += [
-                _item("truth", target / f"{folder.name}.mp4", "truth", folder / "truth.mp4")
-                for folder in folders
-            ]
+            items += [_item("truth", target / f"{path.parent.name}.mp4", "truth", path) for path in videos]
         stage.run(f"unpack {split}", items, _ready)
-        store.write_json(
-            root / sailvos.SPLIT_FILES[split], _listing([read_meta(folder) for folder in folders])
-        )
+        store.write_json(root / sailvos.SPLIT_FILES[split], _listing(map(read_meta, folders)))
 
 
 def sequences(profile: Profile, split: str) -> list[Sequence]:
@@ -153,12 +150,11 @@ def _unpack(item: stage.Item[Path], temporary: Path) -> None:
         np.save(temporary / "depth" / f"{i:06d}.npy", depth[i])
     captions = [{key: shot[key] for key in ("first_frame", "caption", "subsets")} for shot in meta["shots"]]
     store.write_json(temporary / "captions.json", captions)
-    store.write_json(
-        temporary / "engine.json", {key: meta[key] for key in ("objects", "identities", "faces")}
-    )
+    engine = {key: meta[key] for key in ("objects", "identities", "faces")}
+    store.write_json(temporary / "engine.json", engine)
 
 
-def _listing(metas: list[dict[str, Any]]) -> dict[str, Any]:
+def _listing(metas: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """A split file like SAIL-VOS' own: videos, images, categories (masks are in `visible/`)."""
     videos, images, classes = [], [], set()
     for number, meta in enumerate(metas):
@@ -166,13 +162,7 @@ def _listing(metas: list[dict[str, Any]]) -> dict[str, Any]:
         videos.append({"id": number, "name": name, "fps": sailvos.FPS})
         classes |= {entry["class"] for entry in meta["objects"].values()}
         for frame in range(sum(shot["frames"] for shot in meta["shots"])):
-            images.append(
-                {
-                    "id": len(images),
-                    "video": number,
-                    "frame_id": frame,
-                    "file_name": f"{name}/images/{frame:06d}.png",
-                }
-            )
+            file = f"{name}/images/{frame:06d}.png"
+            images.append({"id": len(images), "video": number, "frame_id": frame, "file_name": file})
     categories = [{"id": i, "name": name} for i, name in enumerate(sorted(classes), start=1)]
     return {"videos": videos, "images": images, "annotations": [], "categories": categories}

@@ -87,8 +87,24 @@ def read(root: Path, split: str, truths: Path) -> list[Sequence]:
             f"{listing} does not exist: {root} is not a SAIL-VOS folder (data/README.md says how to "
             "get one); for the diorama run 01_data_prep first."
         )
-    videos = _images(listing, listing.stat().st_mtime_ns)
-    return [_sequence(listing, split, name, images, truths) for name, images in videos.items()]
+    found: list[Sequence] = []
+    for name, images in _images(listing, listing.stat().st_mtime_ns).items():
+        for path in (images[0], images[-1]):
+            if not path.is_file():
+                raise InputError(f"{path} is listed in {listing.name} but does not exist.")
+        folder, truth = images[0].parents[1], truths / f"{name}.mp4"
+        captions = folder / "captions.json"
+        sequence = SailVosSequence(
+            id=name,
+            split=split,
+            fps=FPS,
+            captions=tuple(json.loads(captions.read_text())) if captions.is_file() else (),
+            truth=truth if truth.is_file() else None,
+            folder=folder,
+            images=images,
+        )
+        found.append(sequence)
+    return found
 
 
 def _root(profile: Profile) -> Path:
@@ -116,22 +132,3 @@ def _images(listing: Path, mtime_ns: int) -> dict[str, tuple[Path, ...]]:
         name: tuple(listing.parent / file for _, file in sorted(frames))
         for name, frames in sorted(listed.items())
     }
-
-
-def _sequence(
-    listing: Path, split: str, name: str, images: tuple[Path, ...], truths: Path
-) -> SailVosSequence:
-    for path in (images[0], images[-1]):
-        if not path.is_file():
-            raise InputError(f"{path} is listed in {listing.name} but does not exist.")
-    folder, truth = images[0].parents[1], truths / f"{name}.mp4"
-    captions = folder / "captions.json"
-    return SailVosSequence(
-        id=name,
-        split=split,
-        fps=FPS,
-        captions=tuple(json.loads(captions.read_text())) if captions.is_file() else (),
-        truth=truth if truth.is_file() else None,
-        folder=folder,
-        images=images,
-    )
