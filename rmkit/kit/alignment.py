@@ -41,7 +41,14 @@ def align(render: np.ndarray, edited: np.ndarray, limit: float) -> tuple[np.ndar
     before = after = measure(render, edited)
     accepted = before.pixels <= limit
     if accepted and before.pixels >= SHARPEST:
-        straightened = undo(edited, before)
+        # Warped back onto its render; the uncovered border repeats its neighbours.
+        straightened = cv2.warpAffine(
+            edited,
+            before.matrix,
+            edited.shape[1::-1],
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
         again = measure(render, straightened)
         if again.measured and again.pixels < before.pixels:
             edited, after = straightened, again
@@ -68,22 +75,17 @@ def measure(render: np.ndarray, edited: np.ndarray) -> Drift:
     # Copies: this version of OpenCV multiplies the window into what it is given.
     (dx, dy), _ = cv2.phaseCorrelate(a.copy(), b.copy(), window)
     shift = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
-    candidates = [_refine(a, b, start) for start in (identity, shift)]
-    candidates = [matrix for matrix in candidates if _believable(matrix, a.shape)]
-    best = max([identity, *candidates], key=lambda matrix: _agreement(a, b, matrix))
+    candidates = [identity, *(_refine(a, b, start) for start in (identity, shift))]
+    best = max(
+        (matrix for matrix in candidates if _believable(matrix, a.shape)),
+        key=lambda matrix: _agreement(a, b, matrix),
+    )
     agreement = _agreement(a, b, best)
-    if max(agreement, still) < AGREEMENT:
-        return Drift(identity, 0.0, max(agreement, still), measured=False)
+    if agreement < AGREEMENT:
+        return Drift(identity, 0.0, agreement, measured=False)
     if agreement < still + GAIN:
         return Drift(identity, 0.0, still, measured=True)
     return Drift(best, _displacement(best, a.shape), agreement, measured=True)
-
-
-def undo(edited: np.ndarray, drift: Drift) -> np.ndarray:
-    """The edit warped back onto its render; the uncovered border repeats its neighbours."""
-    height, width = edited.shape[:2]
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(edited, drift.matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _edges(picture: np.ndarray) -> np.ndarray:
@@ -101,12 +103,10 @@ def _refine(a: np.ndarray, b: np.ndarray, start: np.ndarray) -> np.ndarray:
         if min(a.shape) < FINEST * scale and scale > 1:
             continue
         size = (a.shape[1] // scale, a.shape[0] // scale)
-        small_a, small_b = (cv2.resize(e, size, interpolation=cv2.INTER_AREA) for e in (a, b))
+        small = [cv2.resize(e, size, interpolation=cv2.INTER_AREA) for e in (a, b)]
         matrix[:, 2] /= scale
         try:
-            _, matrix = cv2.findTransformECC(
-                small_a, small_b, matrix, cv2.MOTION_AFFINE, criteria, None, BLUR
-            )
+            _, matrix = cv2.findTransformECC(*small, matrix, cv2.MOTION_AFFINE, criteria, None, BLUR)
         except cv2.error:
             return start
         matrix[:, 2] *= scale

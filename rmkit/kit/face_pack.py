@@ -60,7 +60,7 @@ def load(profile: Profile) -> "FaceAnalysis":
     folder, identity = _folder(profile), profile.identity
     files = tuple((file.name, file.stat().st_mtime_ns) for file in sorted(folder.glob("*.onnx")))
     on_cpu = models.device(profile).type == "cpu"
-    return _load(folder, files, licence(profile), identity.det_size, identity.det_thresh, on_cpu)
+    return _load(folder, files, identity.det_size, identity.det_thresh, on_cpu)
 
 
 def find(analysis: "FaceAnalysis", frames: Iterator[np.ndarray], numbers: Sequence[int]) -> Faces:
@@ -91,12 +91,7 @@ def find(analysis: "FaceAnalysis", frames: Iterator[np.ndarray], numbers: Sequen
 
 @functools.lru_cache(maxsize=1)
 def _load(
-    folder: Path,
-    files: tuple[tuple[str, int], ...],
-    terms: str | None,
-    size: int,
-    threshold: float,
-    on_cpu: bool,
+    folder: Path, files: tuple[tuple[str, int], ...], size: int, threshold: float, on_cpu: bool
 ) -> "FaceAnalysis":
     """The pack of `folder`; `files`, names and times, are only there so that a mended pack is loaded again."""
     from insightface.app import FaceAnalysis
@@ -121,8 +116,8 @@ def _load(
         raise _lacking(folder, "detector (five landmarks a face)")
     if "recognition" not in analysis.models:
         raise _lacking(folder, "recogniser (square input of 112 pixels or more)")
-    if terms:
-        print(f"{folder.name}: {terms}.")
+    if folder.name in NON_COMMERCIAL:
+        print(f"{folder.name}: {LICENCE}.")
     analysis.prepare(ctx_id=-1 if on_cpu else 0, det_thresh=threshold, det_size=(size, size))
     return analysis
 

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from rmkit.kit import models, store
 from rmkit.profile import Profile
 
@@ -30,15 +32,15 @@ PACKAGES = (
 def describe(profile: Profile, device: str) -> dict[str, str]:
     """Facts by name, in the order they are shown."""
     facts = {"profile": profile.name, "commit": store.commit(), "device": device}
-    facts["compute type"] = profile.models.dtype
-    facts["machine"] = machine()
-    facts["python"] = platform.python_version()
+    facts |= {"compute type": profile.models.dtype, "machine": machine(), "python": platform.python_version()}
     return facts | {package: _version(package) for package in PACKAGES}
 
 
 def machine() -> str:
     """System, processor, cores and memory in one line."""
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_memory()}"
+    memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB of memory"
+    container = ", in a container" if Path("/.dockerenv").exists() else ""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory}{container}"
 
 
 def show(profile: Profile) -> None:
@@ -65,14 +67,6 @@ def device_name(profile: Profile) -> str:
 
     device = models.device(profile)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-
-
-def _memory() -> str:
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return "memory unknown"
-    return f"{total / 2**30:.0f} GiB of memory" + (", in a container" if Path("/.dockerenv").exists() else "")
 
 
 def _version(package: str) -> str:

@@ -17,15 +17,10 @@ from rmkit.paths import resolve
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
+    import diffusers
     import torch
-    from diffusers import (
-        DiffusionPipeline,
-        LucyEditPipeline,
-        ModelMixin,
-        QwenImageEditPipeline,
-        WanPipeline,
-        WanVACEPipeline,
-    )
+
+    WanLike = diffusers.WanPipeline | diffusers.WanVACEPipeline | diffusers.LucyEditPipeline
 
 Role = Literal["wan", "vace", "editor"]
 ROLES: tuple[Role, ...] = get_args(Role)  # the models that every profile names, under `models`
@@ -33,7 +28,7 @@ SHARED = ("vae", "text_encoder", "tokenizer")  # parts that a VACE folder may le
 TEXT_TOKENS = 512  # Wan's text length
 DEFAULT_AREA = 1024 * 1024  # pixels at which QwenImageEditPipeline works
 
-P = TypeVar("P", bound="DiffusionPipeline")
+P = TypeVar("P", bound="diffusers.DiffusionPipeline")
 
 
 def device(profile: Profile) -> "torch.device":
@@ -60,10 +55,8 @@ def dtype(profile: Profile) -> "torch.dtype":
 
 def require_gpu(profile: Profile, what: str) -> None:
     """Raise InputError when `what` would run on the CPU in bfloat16 without the profile saying so: days a clip."""
-    if device(profile).type == "cpu" and (profile.models.device, profile.models.dtype) == (
-        "auto",
-        "bfloat16",
-    ):
+    asked = (profile.models.device, profile.models.dtype)
+    if device(profile).type == "cpu" and asked == ("auto", "bfloat16"):
         raise InputError(
             f"{what} needs a CUDA GPU and torch sees none here: run it on another machine, leave it out of "
             "the profile, or set models.device to 'cpu' to wait for it."
@@ -91,12 +84,11 @@ def check(profile: Profile, role: Role) -> None:
 def fingerprint(profile: Profile, role: Role) -> str:
     """Content hash of all that loading the model reads; for a hub name its commit."""
     root, commit = _folder(profile, role)
-    own = commit or weights.content(root)
-    if role == "vace" and _borrowed(profile):
-        wan_root, wan_commit = _folder(profile, "wan")
-        parts = [wan_commit or store.fingerprint(wan_root / part) for part in _borrowed(profile)]
-        return "+".join([own, *parts])
-    return own
+    parts = [commit or weights.content(root)]
+    if role == "vace" and (borrowed := _borrowed(profile)):
+        root, commit = _folder(profile, "wan")
+        parts += [commit or store.fingerprint(root / part) for part in borrowed]
+    return "+".join(parts)
 
 
 def load(profile: Profile, kind: type[P], name: str) -> P:
@@ -104,7 +96,7 @@ def load(profile: Profile, kind: type[P], name: str) -> P:
     return _place(profile, kind.from_pretrained(**_arguments(profile, name)))
 
 
-def load_wan(profile: Profile) -> "WanPipeline":
+def load_wan(profile: Profile) -> "diffusers.WanPipeline":
     """The text-to-video pipeline of the IC-LoRA (paper, 3.3)."""
     check(profile, "wan")
     from diffusers import WanPipeline
@@ -112,7 +104,7 @@ def load_wan(profile: Profile) -> "WanPipeline":
     return load(profile, WanPipeline, profile.models.wan)
 
 
-def load_vace(profile: Profile) -> "WanVACEPipeline":
+def load_vace(profile: Profile) -> "diffusers.WanVACEPipeline":
     """The VACE pipeline of the propagation (paper, 3.1)."""
     check(profile, "vace")
     from diffusers import WanPipeline, WanVACEPipeline
@@ -132,7 +124,7 @@ def load_vace(profile: Profile) -> "WanVACEPipeline":
     return _place(profile, pipeline)
 
 
-def load_editor(profile: Profile) -> "QwenImageEditPipeline":
+def load_editor(profile: Profile) -> "diffusers.QwenImageEditPipeline":
     """The image editor of the anchors (paper, 3.1): Qwen-Image-Edit, or its Plus form by class name."""
     check(profile, "editor")
     import diffusers
@@ -150,21 +142,16 @@ def load_editor(profile: Profile) -> "QwenImageEditPipeline":
     return _place(profile, pipeline)
 
 
-def set_flow_shift(pipeline: "WanPipeline | WanVACEPipeline", shift: float) -> None:
+def set_flow_shift(pipeline: "diffusers.WanPipeline | diffusers.WanVACEPipeline", shift: float) -> None:
     """Have a pipeline sample by UniPC on flow sigmas with this shift."""
     from diffusers import UniPCMultistepScheduler
 
     pipeline.scheduler = UniPCMultistepScheduler.from_config(
-        pipeline.scheduler.config,
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        flow_shift=shift,
+        pipeline.scheduler.config, prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
     )
 
 
-def require_cells(
-    pipeline: "WanVACEPipeline | LucyEditPipeline", height: int, width: int, misfit: str
-) -> None:
+def require_cells(pipeline: "WanLike", height: int, width: int, misfit: str) -> None:
     """Raise InputError, opening with `misfit`, unless a size in pixels is made of whole cells of the model.
 
     The pipelines would only warn, and shrink what they are given.
@@ -174,7 +161,7 @@ def require_cells(
         raise InputError(f"{misfit}, which works in cells of {side} pixels: choose multiples of {side}.")
 
 
-def cell(pipeline: "WanPipeline | WanVACEPipeline | LucyEditPipeline") -> int:
+def cell(pipeline: "WanLike") -> int:
     """Pixels a side of what becomes one token: the VAE's factor times the transformer's patch."""
     parts = (pipeline.transformer, pipeline.transformer_2)
     patch = next(part for part in parts if part is not None).config.patch_size[1]
@@ -182,7 +169,7 @@ def cell(pipeline: "WanPipeline | WanVACEPipeline | LucyEditPipeline") -> int:
 
 
 @contextmanager
-def edit_area(pipeline: "QwenImageEditPipeline", area: int) -> Iterator[None]:
+def edit_area(pipeline: "diffusers.QwenImageEditPipeline", area: int) -> Iterator[None]:
     """Have the editor work at about `area` pixels instead of one megapixel, inside the block only."""
     module = sys.modules[type(pipeline).__module__]
     original = module.calculate_dimensions
@@ -198,12 +185,12 @@ def edit_area(pipeline: "QwenImageEditPipeline", area: int) -> Iterator[None]:
         module.calculate_dimensions = original
 
 
-def text_length(pipeline: "WanPipeline | WanVACEPipeline | LucyEditPipeline") -> int:
+def text_length(pipeline: "WanLike") -> int:
     """Tokens a prompt is padded to: Wan's 512, or less where the tokenizer was made for less."""
     return min(TEXT_TOKENS, pipeline.tokenizer.model_max_length)
 
 
-def speed_up_convolutions(vae: "ModelMixin") -> None:
+def speed_up_convolutions(vae: "diffusers.ModelMixin") -> None:
     """Have a VAE's 3-D convolutions run in oneDNN where it is on a CPU in float32: 3 times as fast, same result.
 
     Left alone, torch chooses a slow kernel of its own for a single clip of the miniature's size.
@@ -229,36 +216,30 @@ def _folder(profile: Profile, role: Role) -> tuple[Path, str | None]:
 def _borrowed(profile: Profile) -> list[str]:
     """Parts that the VACE folder leaves to the Wan folder; a hub name is taken to have them all."""
     name = profile.models.vace
-    return (
-        [] if weights.is_hub_name(name) else [part for part in SHARED if not (resolve(name) / part).is_dir()]
-    )
+    if weights.is_hub_name(name):
+        return []
+    return [part for part in SHARED if not (resolve(name) / part).is_dir()]
 
 
 def _arguments(profile: Profile, name: str) -> dict[str, Any]:
     """What from_pretrained is called with; a hub model is downloaded at its pinned commit first."""
+    import diffusers
     import torch
-    from diffusers import DiffusionPipeline
+    import transformers
 
-    _quiet()
+    # Loading shows no bars of its own: they clutter notebooks and logs.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     root = resolve(name)
     if weights.is_hub_name(name):
         _, commit = weights.hub_snapshot(name, "model_index.json")
-        root = DiffusionPipeline.download(name, revision=commit, use_safetensors=True)
+        root = diffusers.DiffusionPipeline.download(name, revision=commit, use_safetensors=True)
     return {
         "pretrained_model_name_or_path": str(root),
         # Wan's VAE loses detail in half precision; diffusers' own examples keep it in float32.
         "dtype": {"vae": torch.float32, "default": dtype(profile)},
         "use_safetensors": True,
     }
-
-
-def _quiet() -> None:
-    """Loading shows no bars of its own: they clutter notebooks and logs."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
 
 
 def _place(profile: Profile, pipeline: Any) -> Any:

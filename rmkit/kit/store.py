@@ -62,16 +62,13 @@ def fingerprint(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(file.relative_to(path).as_posix().encode())
-        digest.update(_file_hash(file, file.stat().st_size, file.stat().st_mtime_ns).encode())
+        digest.update(fingerprint(file).encode())
     return digest.hexdigest()[:32]
 
 
 def is_done(path: Path, recipe: Recipe) -> bool:
     """Whether the artefact is there and was made by exactly this recipe."""
-    sidecar = sidecar_of(path)
-    if not (path.exists() and sidecar.exists()):
-        return False
-    return read_sidecar(path).get("key") == recipe.key
+    return path.exists() and read_sidecar(path).get("key") == recipe.key
 
 
 @contextmanager
@@ -93,12 +90,7 @@ def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
         facts = {**record.pop("facts", {}), **record}
         sidecar = {
             "key": recipe.key,
-            "stage": recipe.stage,
-            "version": recipe.version,
-            "settings": recipe.settings,
-            "inputs": recipe.inputs,
-            "seed": recipe.seed,
-            "model": recipe.model,
+            **vars(recipe),
             "seconds": round(time.time() - started, 3),
             "commit": commit(),
             **facts,
@@ -162,13 +154,10 @@ def require_space(folder: Path, gigabytes: float) -> None:
 @functools.cache
 def commit() -> str:
     """Short commit of the kit, with '+' when the tree has changes, or 'unknown' outside git."""
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
     try:
-        run = functools.partial(
-            subprocess.run, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=10
-        )
-        head = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-        dirty = run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
-        return head + ("+" if dirty else "")
+        run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=10)
+        return run.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
@@ -177,13 +166,10 @@ def commit() -> str:
 def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
-        if size <= WHOLE_FILE:
-            for block in iter(lambda: file.read(2**20), b""):
-                digest.update(block)
-        else:
+        if size > WHOLE_FILE:
             digest.update(file.read(2**20))
             file.seek(-(2**20), os.SEEK_END)
-            digest.update(file.read())
+        digest.update(file.read())
     return digest.hexdigest()[:32]
 
 

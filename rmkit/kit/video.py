@@ -133,11 +133,8 @@ def contact_sheet(
     label_width = 14 + max(len(line) for label, _ in rows for line in label.split("\n")) * 8
     height = max(round(frame.shape[0] * width / frame.shape[1]) for _, row in rows for frame in row)
     columns = max(len(row) for _, row in rows)
-    sheet = Image.new(
-        "RGB",
-        (label_width + columns * (width + gap), len(rows) * (height + gap) + gap),
-        "white",
-    )
+    size = (label_width + columns * (width + gap), len(rows) * (height + gap) + gap)
+    sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=14)
     for i, (label, row) in enumerate(rows):

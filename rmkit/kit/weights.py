@@ -56,21 +56,18 @@ def pipeline_folder(
     """
     if is_hub_name(name):
         return hub_snapshot(name, "model_index.json")
-    root = resolve(name)
-    if not root.is_dir():
-        raise InputError(f"{key} is {name}, and {root} does not exist: get the model or correct the profile.")
+    root = _existing(key, name)
     for part, origin in pipeline_index(root).items():
         # [null, null] marks a part that the pipeline goes without.
         if part.startswith("_") or not isinstance(origin, list) or origin[0] is None:
             continue
         folder = root / part
         if not folder.is_dir():
-            if part in optional:
-                continue
-            raise InputError(
-                f"{key}: {root} lacks its {part} folder, which model_index.json lists; copy the model again."
-            )
-        if (folder / "config.json").is_file() or "Model" in origin[1] or "Encoder" in origin[1]:
+            if part not in optional:
+                raise InputError(
+                    f"{key}: {root} lacks its {part} folder, which model_index.json lists; copy the model again."
+                )
+        elif (folder / "config.json").is_file() or "Model" in origin[1] or "Encoder" in origin[1]:
             check_weights(folder, key)
     return root, None
 
@@ -82,11 +79,7 @@ def single(key: str, name: str) -> tuple[str, str | None]:
     """
     if is_hub_name(name):
         return name, hub_snapshot(name, "config.json")[1]
-    folder = resolve(name)
-    if not folder.is_dir():
-        raise InputError(
-            f"{key} is {name}, and {folder} does not exist: get the model or correct the profile."
-        )
+    folder = _existing(key, name)
     check_weights(folder, key)
     if not (folder / "preprocessor_config.json").is_file():
         raise InputError(f"{key}: {folder} has no preprocessor_config.json; copy it again.")
@@ -105,6 +98,8 @@ def single_config(key: str, name: str) -> tuple[str, dict[str, Any]]:
 
 def check_weights(folder: Path, what: str) -> None:
     """Raise InputError unless a model's folder has a config and whole safetensors files."""
+    from safetensors import SafetensorError, safe_open
+
     if not (folder / "config.json").is_file():
         raise InputError(f"{what}: {folder} has no config.json; copy the model there or correct the profile.")
     expected = {file.name for file in folder.glob("*.safetensors")}
@@ -113,8 +108,10 @@ def check_weights(folder: Path, what: str) -> None:
     if not expected:
         raise InputError(f"{what}: {folder} has no *.safetensors file; other formats are not read.")
     for name in sorted(expected):
-        if not _is_whole(folder / name):
-            raise InputError(f"{what}: {folder / name} is missing or truncated; copy it again.")
+        try:
+            safe_open(folder / name, framework="numpy")  # compares the file's length with its header's
+        except (OSError, SafetensorError):
+            raise InputError(f"{what}: {folder / name} is missing or truncated; copy it again.") from None
 
 
 def pipeline_index(root: Path) -> dict[str, Any]:
@@ -147,12 +144,10 @@ def content(folder: Path) -> str:
     return hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
 
 
-def _is_whole(file: Path) -> bool:
-    """Whether a safetensors file is there and as long as its header states."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy"):
-            return True
-    except (OSError, SafetensorError):
-        return False
+def _existing(key: str, name: str) -> Path:
+    folder = resolve(name)
+    if not folder.is_dir():
+        raise InputError(
+            f"{key} is {name}, and {folder} does not exist: get the model or correct the profile."
+        )
+    return folder
