@@ -5,6 +5,7 @@ and the self-similarity of the last layer's keys, which ignores appearance (Tuma
 model's folder; writes nothing.
 """
 
+import functools
 import hashlib
 import math
 from collections import OrderedDict
@@ -57,12 +58,17 @@ class Dino(Metric):
             )
 
     def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
-        """Load the model; it remembers pictures, so render and truth of a clip are looked at once for all methods."""
-        look = Memory(FeatureModel(*self.place(profile), models.device(profile)))
+        """Load the model; it remembers a clip's pictures, so render and truth are looked at once for all methods."""
+        model = FeatureModel(*self.place(profile), models.device(profile))
+
+        @functools.lru_cache(maxsize=1)  # of the clip before, nothing is asked for again
+        def looking(clip: str) -> Memory:
+            return Memory(model)
 
         def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
             sides = ("output", *sorted({column.against for column in columns}))
-            return compare(look, {side: subject.frames[side]() for side in sides}, columns)
+            streams = {side: subject.frames[side]() for side in sides}
+            return compare(looking(subject.clip), streams, columns)
 
         return measure
 
