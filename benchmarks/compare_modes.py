@@ -15,9 +15,9 @@ from rmkit.baselines import truth
 from rmkit.errors import InputError
 from rmkit.evaluation import statistics, tables
 from rmkit.evaluation.typeset import Table, cell
-from rmkit.kit import video
+from rmkit.kit import encode, video
 from rmkit.kit.progress import track
-from rmkit.method import encode, enhance, sampling, training
+from rmkit.method import enhance, sampling, training
 from rmkit.method.incontext import MODES, training_mode
 from rmkit.metrics.psnr import psnr
 from rmkit.metrics.ssim import ssim

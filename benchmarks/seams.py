@@ -12,8 +12,8 @@ import numpy as np
 from rmkit import profile
 from rmkit.extras import own_video, windows
 from rmkit.extras.own_video import Job
-from rmkit.kit import video
-from rmkit.method import encode, enhance, sampling, training
+from rmkit.kit import encode, video
+from rmkit.method import enhance, sampling, training
 from rmkit.profile import Profile
 
 CLIPS = 8

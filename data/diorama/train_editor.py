@@ -21,8 +21,8 @@ from train_video import cached, channel_weights
 
 from rmkit import profile
 from rmkit.kit import models
+from rmkit.kit.encode import normalised
 from rmkit.kit.progress import track
-from rmkit.method.encode import normalised
 from rmkit.method.objective import shifted
 
 SHIFT = 10.0  # of its two steps the first is at full noise and the other has next to none

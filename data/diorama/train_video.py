@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import UMT5EncoderModel
 
-from rmkit.method.encode import denormalised, normalised
+from rmkit.kit.encode import denormalised, normalised
 from rmkit.method.incontext import in_context
 from rmkit.method.objective import shifted
 

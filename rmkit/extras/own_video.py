@@ -15,9 +15,9 @@ import numpy as np
 
 from rmkit.errors import InputError
 from rmkit.extras import windows
-from rmkit.kit import models, stage, store, video
+from rmkit.kit import encode, models, stage, store, video
 from rmkit.kit.progress import track
-from rmkit.method import encode, enhance, training
+from rmkit.method import enhance, training
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:

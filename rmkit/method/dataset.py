@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from rmkit.errors import InputError
-from rmkit.kit import models, stage, store, video
-from rmkit.method import encode, identity, wan
+from rmkit.kit import encode, models, stage, store, video
+from rmkit.method import identity, wan
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 
 from rmkit.attention.key_value_cache import Placement, placement
 from rmkit.attention.one_way import CACHED
-from rmkit.kit import models, stage, store, video
-from rmkit.method import encode, lora, sampling, training, wan
+from rmkit.kit import encode, models, stage, store, video
+from rmkit.method import lora, sampling, training, wan
 from rmkit.method.incontext import Reference, in_context, training_mode
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile

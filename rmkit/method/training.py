@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmkit.errors import InputError
-from rmkit.kit import models, progress, store, video
-from rmkit.method import checkpoint, dataset, devices, encode, lora, wan
+from rmkit.kit import devices, encode, models, progress, store, video
+from rmkit.method import checkpoint, dataset, lora, wan
 from rmkit.method.dataset import Encoded, Pair
 from rmkit.method.incontext import Reference, in_context
 from rmkit.method.objective import Inputs, prepare_inputs, sample_sigma, velocity_loss

@@ -14,8 +14,8 @@ from pathlib import Path
 from rmkit import baselines, metrics, sources
 from rmkit.baselines import Made, real
 from rmkit.errors import InputError
-from rmkit.kit import face_pack, keys, machine, models
-from rmkit.method import devices, wan
+from rmkit.kit import devices, face_pack, keys, machine, models
+from rmkit.method import wan
 from rmkit.metrics import Metric, gpt_rs
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile

@@ -11,8 +11,8 @@ from test_enhance import save_adapters
 from rmkit import cli
 from rmkit.errors import InputError
 from rmkit.extras import own_video
-from rmkit.kit import models, store, video
-from rmkit.method import encode, enhance, training
+from rmkit.kit import encode, models, store, video
+from rmkit.method import enhance, training
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from rmkit.errors import InputError
-from rmkit.kit import models, store, video
-from rmkit.method import encode, enhance, incontext, lora, sampling, training, wan
+from rmkit.kit import encode, models, store, video
+from rmkit.method import enhance, incontext, lora, sampling, training, wan
 
 
 @pytest.fixture

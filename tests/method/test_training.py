@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from rmkit.errors import InputError
 from rmkit.evaluation import figures
-from rmkit.kit import store, video
-from rmkit.method import dataset, devices, lora, objective, record, training, wan
+from rmkit.kit import devices, store, video
+from rmkit.method import dataset, lora, objective, record, training, wan
 from rmkit.paths import REPOSITORY
 from rmkit.pipeline import doctor
 
