@@ -47,9 +47,10 @@ def run(
 ) -> list[Path]:
     """Make the items that are not done, in order; returns the paths of all that are there afterwards.
 
-    label: of the progress, '' for none, where the caller shows its own; ready: loads what making needs, a model for instance; item_bytes: about what one item takes on
-    the disk; device: where it is computed, for the sidecar. Raises InputError when the disk has no room, before `ready`
-    is called, and what `ready` and the making raise; items finished by then are kept.
+    label: of the progress, '' for none, where the caller shows its own; ready: loads what making needs, a model for
+    instance; item_bytes: about what one item takes on the disk; device: where it is computed, for the sidecar. Raises
+    InputError when the disk has no room, before `ready` is called, and what `ready` and the making raise; items finished
+    by then are kept.
     """
     missing = [item for item in items if not item.is_done]
     if missing:
