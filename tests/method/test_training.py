@@ -196,7 +196,8 @@ import os, sys
 from pathlib import Path
 import torch
 from rmkit import cli, profile
-from rmkit.method import checkpoint, devices, training
+from rmkit.kit import devices
+from rmkit.method import checkpoint, training
 profile.REPOSITORY = Path(sys.argv[1])
 if os.environ.get("ACCELERATE_USE_FSDP"):
     from accelerate.state import DistributedType, PartialState

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +182,9 @@ def test_a_notebook_ends_with_its_runner(tmp_path: Path, how: signal.Signals) ->
     path = tmp_path / "00_sleeps.ipynb"
     path.write_text(json.dumps(book))
     command = [sys.executable, "-c", RUNNER, str(path), str(tmp_path / "copy.ipynb")]
-    runner = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    # A shell's background jobs ignore the interrupt, and what they start inherits that.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    runner = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, preexec_fn=heard)
     assert _within(60, lambda: running.is_file() and running.read_text())
     runner.send_signal(how)
     assert runner.wait(30) != 0
