@@ -63,16 +63,12 @@ METRIC = Warmth()
     "rmkit/baselines/mirror.py": '''"""Mirror: the render mirrored (a test's)."""
 
 from rmkit.baselines import Made
-from rmkit.kit import store, video
+from rmkit.kit import video
 from rmkit.method import sampling
 
 
 class Mirror(Made):
     name, label = "mirror", "Mirrored render"
-
-    def recipe(self, profile, clip):
-        inputs = {"clip": store.fingerprint(sampling.path(profile, clip))}
-        return store.Recipe(self.name, self.version, {}, inputs)
 
     def ready(self, profile):
         return lambda clip, seed: video.read(sampling.path(profile, clip))[:, :, ::-1]

@@ -121,16 +121,20 @@ class Made(Method):
         """Content hash of its model; None without one."""
         return None
 
-    def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
-        """All that decides the result of a clip."""
-        return store.Recipe(
-            stage=self.name,
-            version=self.version,
-            settings=self.depends_on(profile),
-            inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
-            seed=store.seed_for(profile.seed, self.name, clip.id),
-            model=self.fingerprint(profile),
-        )
+    def recipes(self, profile: Profile, clips: Sequence[Clip]) -> list[store.Recipe]:
+        """All that decides the result of each clip; what the clips share is asked for once."""
+        settings, model = self.depends_on(profile), self.fingerprint(profile)
+        return [
+            store.Recipe(
+                stage=self.name,
+                version=self.version,
+                settings=settings,
+                inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
+                seed=store.seed_for(profile.seed, self.name, clip.id),
+                model=model,
+            )
+            for clip in clips
+        ]
 
     def ready(self, profile: Profile) -> Edit:
         """The method, loaded: a function of a clip and a seed to its frames, uint8 [F, H, W, 3], of the clip's size.
@@ -228,15 +232,15 @@ def videos(profile: Profile) -> int:
 
 def _items(profile: Profile, method: Made, clips: Sequence[Clip]) -> list[stage.Item[Clip]]:
     """An item a clip; InputError when a user's own would be written over."""
-    items = []
-    for clip in method.wanted(profile, clips):
+    wanted, items = method.wanted(profile, clips), []
+    for clip, recipe in zip(wanted, method.recipes(profile, wanted), strict=True):
         path = method.path(profile, clip)
         if path.exists() and not store.sidecar_of(path).exists():
             instead = f"set baselines.{method.name} to null to have it measured, or " if method.group else ""
             raise InputError(
                 f"{path} was not made by this kit and would be written over: {instead}move it away."
             )
-        items.append(stage.Item(path, method.recipe(profile, clip), clip))
+        items.append(stage.Item(path, recipe, clip))
     return items
 
 

@@ -4,7 +4,6 @@ Fitted on the training pairs (render to generated target), so it has seen no tru
 pairs and validation clips; writes enhanced/colour_transfer/map.json and gives the clips' mapped frames.
 """
 
-import functools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -87,12 +86,6 @@ def _pairs(profile: Profile) -> list[tuple[Path, Path]]:
 
 def _fit_recipe(pairs: Sequence[tuple[Path, Path]]) -> store.Recipe:
     """All that decides the map."""
-    changes = [file.stat().st_mtime_ns if file.exists() else 0 for pair in pairs for file in pair]
-    return _recipe_of(tuple(pairs), tuple(changes))
-
-
-@functools.lru_cache(maxsize=1)  # every clip asks for it, and thousands of pairs are read for an answer
-def _recipe_of(pairs: tuple[tuple[Path, Path], ...], changes: tuple[int, ...]) -> store.Recipe:
     inputs = {
         f"{i:05d}/{side}": store.fingerprint(file)
         for i, pair in enumerate(pairs)

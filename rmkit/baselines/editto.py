@@ -8,21 +8,19 @@ ships VACE, in place of the authors' Euler steps.
 """
 
 import re
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from rmkit.baselines import PROMPT, Edit, Made, framing
+from rmkit.baselines import PROMPT, Edit, Made
+from rmkit.baselines.framing import PassSettings, by_passes
 from rmkit.errors import InputError
 from rmkit.kit import models, store, video, weights
-from rmkit.method import sampling
-from rmkit.method.sampling import Clip
 from rmkit.paths import resolve
-from rmkit.profile import Profile, Settings
+from rmkit.profile import Profile
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +47,7 @@ RENAMED = {
 PREFIX = "transformer."
 
 
-class EdittoSettings(Settings):
+class EdittoSettings(PassSettings):
     """The authors' defaults."""
 
     model: str = Field(description="folder or hub name that holds the LoRA; its base is models.vace")
@@ -57,14 +55,8 @@ class EdittoSettings(Settings):
     prompt: str = Field(
         PROMPT, description='paper, B.3; its authors say "Turn it into the real domain" for sim2real'
     )
-    height: int = Field(480, ge=16, description="pixels it works at (authors': 480)")
-    width: int = Field(832, ge=16, description="pixels it works at (authors': 832)")
     frames: int = Field(73, ge=1, description="most frames a pass (authors': 73)")
-    steps: int = Field(50, ge=1, description="denoising steps (authors': 50)")
-    guidance: float = Field(5.0, description="1 switches guidance off (authors': 5)")
     shift: float = Field(5.0, description="flow shift (authors': 5)")
-
-    _length = field_validator("frames")(framing.require_whole_latents)
 
 
 class Editto(Made):
@@ -90,7 +82,6 @@ class Editto(Made):
         import torch
 
         settings, pipeline = self.settings(profile), load(profile)
-        size = (settings.height, settings.width)
         with torch.no_grad():
             positive, negative = pipeline.encode_prompt(
                 settings.prompt,
@@ -115,11 +106,7 @@ class Editto(Made):
             )
             return video.to_uint8(output.frames[0])
 
-        def edit(clip: Clip, seed: int) -> np.ndarray:
-            frames = video.read(sampling.path(profile, clip))
-            return framing.edited(partial(one_pass, seed=seed), frames, size, settings.frames)
-
-        return edit
+        return by_passes(profile, settings, one_pass)
 
 
 METHOD = Editto()
@@ -167,8 +154,7 @@ def _require_fit(profile: Profile) -> None:
         raise InputError(
             f"baselines.editto: {file} is not Editto's LoRA, or is truncated ({error})."
         ) from None
-    is_hub = weights.is_hub_name(name)
-    root = weights.hub_snapshot(name, "transformer/config.json")[0] if is_hub else resolve(name)
+    root = weights.where(name, "transformer/config.json")
     config = WanVACETransformer3DModel.load_config(root / "transformer")
     with torch.device("meta"):  # without weights
         layers = dict(WanVACETransformer3DModel.from_config(config).named_modules())

@@ -1,17 +1,55 @@
 """Framing: a clip into the size, length and rate that an external method works at, and back (ours).
 
-Nothing is stretched: black bars fill what the clip does not, and are cut off again. Reads and writes nothing.
+Nothing is stretched: black bars fill what the clip does not, and are cut off again. Reads clips; writes nothing.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from functools import partial
 
 import cv2
 import numpy as np
+from pydantic import Field, field_validator
 
+from rmkit.baselines import PROMPT, Edit
 from rmkit.errors import InputError
+from rmkit.kit import video
+from rmkit.method import sampling
+from rmkit.method.sampling import Clip
+from rmkit.profile import Profile, Settings
 
 Box = tuple[slice, slice]  # where in a larger picture the clip lies: rows and columns
+
+
+class PassSettings(Settings):
+    """Of a model that edits so many frames of one size a pass; the defaults are the authors' of LucyEdit and Editto."""
+
+    prompt: str = Field(PROMPT, description="paper, B.3")
+    height: int = Field(480, ge=16, description="pixels it works at (authors': 480)")
+    width: int = Field(832, ge=16, description="pixels it works at (authors': 832)")
+    frames: int = Field(81, ge=1, description="most frames a pass (authors': 81)")
+    steps: int = Field(50, ge=1, description="denoising steps (authors': 50)")
+    guidance: float = Field(5.0, description="1 switches guidance off (authors': 5)")
+
+    @field_validator("frames")
+    @classmethod
+    def _whole_latents(cls, frames: int) -> int:
+        if frames % 4 != 1:
+            raise ValueError(f"frames must be 4k+1 for the Wan VAE, not {frames}")
+        return frames
+
+
+def by_passes(
+    profile: Profile, settings: PassSettings, one_pass: Callable[[np.ndarray, int], np.ndarray]
+) -> Edit:
+    """The edit of a clip by passes of a model: one_pass(frames, seed), uint8 [F, height, width, 3] to the same."""
+    size = (settings.height, settings.width)
+
+    def edit(clip: Clip, seed: int) -> np.ndarray:
+        frames = video.read(sampling.path(profile, clip))
+        return edited(partial(one_pass, seed=seed), frames, size, settings.frames)
+
+    return edit
 
 
 def letterbox(frames: np.ndarray, height: int, width: int) -> tuple[np.ndarray, Box]:
@@ -77,13 +115,6 @@ def in_windows(edit: Callable[[np.ndarray], np.ndarray], frames: np.ndarray, mos
     for window in windows(len(frames), most):
         done += list(edit(frames[window.start : window.stop])[len(done) - window.start :])
     return np.stack(done)
-
-
-def require_whole_latents(frames: int) -> int:
-    """The number of frames of a pass; ValueError when it does not make whole latents of the Wan VAE."""
-    if frames % 4 != 1:
-        raise ValueError(f"frames must be 4k+1 for the Wan VAE, not {frames}")
-    return frames
 
 
 def at_rate(frames: Iterable[np.ndarray], rate: Fraction, count: int, fps: int) -> Iterator[np.ndarray]:

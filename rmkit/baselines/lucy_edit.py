@@ -5,18 +5,16 @@ Open in the paper and ours: a clip of another shape than 480x832 is shown as lar
 one longer than 81 frames is edited in windows of 81, the last ending with the clip.
 """
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from rmkit.baselines import PROMPT, Edit, Made, framing
+from rmkit.baselines import Edit, Made
+from rmkit.baselines.framing import PassSettings, by_passes
 from rmkit.kit import models, video, weights
-from rmkit.method import sampling
-from rmkit.method.sampling import Clip
-from rmkit.profile import Profile, Settings
+from rmkit.profile import Profile
 
 if TYPE_CHECKING:
     from diffusers import LucyEditPipeline
@@ -24,18 +22,10 @@ if TYPE_CHECKING:
 KEY = "baselines.lucy_edit.model"  # in the profile
 
 
-class LucyEditSettings(Settings):
+class LucyEditSettings(PassSettings):
     """The authors' defaults."""
 
     model: str = Field(description="folder or hub name of the LucyEdit pipeline")
-    prompt: str = Field(PROMPT, description="paper, B.3")
-    height: int = Field(480, ge=16, description="pixels it works at (authors': 480)")
-    width: int = Field(832, ge=16, description="pixels it works at (authors': 832)")
-    frames: int = Field(81, ge=1, description="most frames a pass (authors': 81)")
-    steps: int = Field(50, ge=1, description="denoising steps (authors': 50)")
-    guidance: float = Field(5.0, description="1 switches guidance off (authors': 5)")
-
-    _length = field_validator("frames")(framing.require_whole_latents)
 
 
 class LucyEdit(Made):
@@ -63,9 +53,8 @@ class LucyEdit(Made):
     def ready(self, profile: Profile) -> Edit:
         """Raises InputError when the size it is to work at is no multiple of the model's cells."""
         settings, pipeline = self.settings(profile), self.load(profile)
-        size = (settings.height, settings.width)
-        misfit = f"baselines.lucy_edit: {size[0]}x{size[1]} does not fit this model"
-        models.require_cells(pipeline, *size, misfit)
+        misfit = f"baselines.lucy_edit: {settings.height}x{settings.width} does not fit this model"
+        models.require_cells(pipeline, settings.height, settings.width, misfit)
 
         def one_pass(frames: np.ndarray, seed: int) -> np.ndarray:
             output = pipeline(
@@ -83,11 +72,7 @@ class LucyEdit(Made):
             )
             return video.to_uint8(output.frames[0])
 
-        def edit(clip: Clip, seed: int) -> np.ndarray:
-            frames = video.read(sampling.path(profile, clip))
-            return framing.edited(partial(one_pass, seed=seed), frames, size, settings.frames)
-
-        return edit
+        return by_passes(profile, settings, one_pass)
 
 
 METHODS = (LucyEdit(),)

@@ -92,7 +92,7 @@ class RunwayAleph(Made):
         settings, size = self.settings(profile), profile.clips
 
         def edit(clip: Clip, seed: int) -> np.ndarray:
-            target, order = self.paid(profile, clip), self.recipe(profile, clip)
+            target, (order,) = self.paid(profile, clip), self.recipes(profile, [clip])
             if not store.is_done(target, order):
                 _buy(settings, sampling.path(profile, clip), order, target)
             try:

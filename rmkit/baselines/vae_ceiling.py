@@ -32,14 +32,18 @@ class VaeCeiling(Made):
     def check(self, profile: Profile, count: int) -> None:
         models.check(profile, "wan")
 
-    def recipe(self, profile: Profile, clip: Clip) -> store.Recipe:
-        return store.Recipe(
-            stage=self.name,
-            version=self.version,
-            settings={**profile.clips.model_dump(), "source_frames": clip.source_frames},
-            inputs={"truth": store.fingerprint(truth.path(profile, clip))},
-            model=models.fingerprint(profile, "wan"),
-        )
+    def recipes(self, profile: Profile, clips: Sequence[Clip]) -> list[store.Recipe]:
+        settings, model = profile.clips.model_dump(), models.fingerprint(profile, "wan")
+        return [
+            store.Recipe(
+                stage=self.name,
+                version=self.version,
+                settings={**settings, "source_frames": clip.source_frames},
+                inputs={"truth": store.fingerprint(truth.path(profile, clip))},
+                model=model,
+            )
+            for clip in clips
+        ]
 
     def ready(self, profile: Profile) -> Edit:
         import torch

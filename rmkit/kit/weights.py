@@ -46,6 +46,11 @@ def hub_snapshot(name: str, file: str) -> tuple[Path, str]:
     return root, root.name
 
 
+def where(name: str, file: str) -> Path:
+    """The folder of a model, or the cached snapshot of a hub name that holds `file`."""
+    return hub_snapshot(name, file)[0] if is_hub_name(name) else resolve(name)
+
+
 def pipeline_folder(
     key: str, name: str, optional: Collection[str] = ("processor",)
 ) -> tuple[Path, str | None]:
@@ -88,8 +93,8 @@ def single(key: str, name: str) -> tuple[str, str | None]:
 
 def single_config(key: str, name: str) -> tuple[str, dict[str, Any]]:
     """(folder or hub name, config.json) of one transformers model; InputError as `single`, or for broken JSON."""
-    name, commit = single(key, name)
-    file = (hub_snapshot(name, "config.json")[0] if commit else Path(name)) / "config.json"
+    name, _ = single(key, name)
+    file = where(name, "config.json") / "config.json"
     try:
         return name, json.loads(file.read_text())
     except ValueError as error:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rmkit.errors import InputError
 from rmkit.kit import store, weights
-from rmkit.paths import resolve
 from rmkit.profile import Profile
 
 
@@ -60,6 +59,4 @@ def fingerprint(profile: Profile, part: str) -> str:
 
 
 def _root(profile: Profile) -> Path:
-    if weights.is_hub_name(profile.models.wan):
-        return weights.hub_snapshot(profile.models.wan, "model_index.json")[0]
-    return resolve(profile.models.wan)
+    return weights.where(profile.models.wan, "model_index.json")
