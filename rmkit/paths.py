@@ -21,9 +21,18 @@ def _under(name: str) -> property:
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders and files of one run, each a path under `root`, as DESIGN's "What a run leaves" lists them."""
+    """The folders and files of one run, each a path under `root`, as DESIGN's "What a run leaves" lists them.
 
-    root: Path
+    run: results/<profile>; demo: the folder in it of a demonstration, which has clips and results of its own and takes
+    the run's adapters and pairs; '': the run itself.
+    """
+
+    run: Path
+    demo: str = ""
+
+    @property
+    def root(self) -> Path:
+        return self.run / self.demo
 
     data = _under("data")  # source videos, unpacked into the layouts of the real datasets
     truth = _under("truth")  # ground truth of the diorama's validation clips; only metrics may read it
@@ -31,9 +40,9 @@ class Layout:
     anchors = _under("anchors")
     structure = _under("structure")
     propagated = _under("propagated")
-    pairs = _under("pairs")
+    pairs = property(lambda layout: layout.run / "pairs")
     faces = _under("faces")  # found in videos, one file a method and clip: what the filter and ArcFace share
-    adapters = _under("adapters")
+    adapters = property(lambda layout: layout.run / "adapters")
     enhanced = _under("enhanced")
     scored = _under("scored")  # values of the user's own clips: a csv and a folder for each folder of outputs
     judge = _under("judge")  # raw answers of the judge: paid for, so nothing of the kit deletes them
@@ -47,4 +56,4 @@ class Layout:
     @property
     def reference(self) -> Path:
         """The shipped record of a run of the same profile: read by `verify`, copied there by hand."""
-        return self.root.parent / "reference" / self.root.name
+        return self.run.parent / "reference" / self.run.name / self.demo

@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY, Layout
@@ -259,10 +267,24 @@ class Profile(Settings):
     )
     judge: Judge = Judge()
     baselines: Baselines = Baselines()
+    _demo: str = PrivateAttr("")
 
     @property
     def layout(self) -> Layout:
-        return Layout(REPOSITORY / "results" / self.name)
+        return Layout(REPOSITORY / "results" / self.name, self._demo)
+
+    def demo(self, folder: str, **groups: dict[str, Any]) -> "Profile":
+        """The profile of a demonstration: stages write to results/<profile>/<folder>/ and use this run's adapters.
+
+        groups: settings of its own by group, as data={"source": "carla_loc"}; all others are this profile's. Raises
+        ValidationError for a wrong one.
+        """
+        content = self.model_dump()
+        for group, changes in groups.items():
+            content[group] |= changes
+        made = Profile.model_validate(content)
+        made._demo = folder
+        return made
 
 
 def load(name: str | Path) -> Profile:

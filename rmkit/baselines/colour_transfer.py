@@ -80,7 +80,7 @@ def _pairs(profile: Profile) -> list[tuple[Path, Path]]:
     kept = [entry for entry in identity.load(profile) if entry["kept"]]
     if not kept:
         raise InputError(f"{profile.layout.pairs} keeps no pair, so there is nothing to fit a colour map on.")
-    root = profile.layout.root
+    root = profile.layout.run
     return [(root / entry["render"], root / entry["target"]) for entry in kept]
 
 

@@ -78,7 +78,7 @@ def measure(
 ) -> list[Row]:
     """Rows of every subject, from the store where nothing they depend on has changed.
 
-    wanted: names of columns; None: all.
+    wanted: names of columns; None: all but those that are measured only where they are asked for.
     Raises InputError when a video cannot be read to its end, or a metric stops.
     """
     items = _items(profile, subjects, wanted)
@@ -178,7 +178,7 @@ def _columns(metric: Metric, subject: Subject, wanted: Collection[str] | None) -
     return [
         column
         for column in metric.columns
-        if (wanted is None or column.name in wanted)
+        if (not column.asked if wanted is None else column.name in wanted)
         and (column.against is None or column.against in subject.frames)
         and (column.with_itself or column.against != subject.method)
     ]

@@ -51,7 +51,7 @@ def pairs(profile: Profile) -> list[Pair]:
     found = []
     for entry in entries:
         # Paths in the listing start at the run's folder; absolute ones stay as they are.
-        render, target = (profile.layout.root / entry[side] for side in ("render", "target"))
+        render, target = (profile.layout.run / entry[side] for side in ("render", "target"))
         pair = Pair(entry["clip"], render, target, entry["caption"].strip() or profile.train.prompt)
         _check(profile, pair)
         found.append(pair)

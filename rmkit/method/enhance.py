@@ -6,10 +6,10 @@ render's own latents are all the model sees besides the prompt.
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,18 +28,33 @@ if TYPE_CHECKING:
 VERSION = 1
 
 
-def enhance(profile: Profile, clips: Sequence[Clip], name: str = training.NAME) -> list[Path]:
+class Job(NamedTuple):
+    """A clip and what is asked of it."""
+
+    clip: Clip
+    prompt: str
+
+
+def enhance(
+    profile: Profile,
+    clips: Sequence[Clip],
+    name: str = training.NAME,
+    prompt: Callable[[Clip], str] | None = None,
+    into: str | None = None,
+) -> list[Path]:
     """Enhance clips with a trained adapter; returns the videos, in order, finished ones untouched.
 
-    Raises InputError, before a model is loaded, on a missing, foreign or unfit adapter and on clips of
+    name: of the adapter; prompt: what to ask of a clip (its caption); into: the folder of `enhanced/` that they go to (the
+    adapter's name). The noise of a clip is the same whatever the prompt. Raises InputError, before a model is loaded, on a missing, foreign or unfit adapter and on clips of
     another size or length than the profile's.
     """
     sampling.check(profile, clips)
     models.check(profile, "wan")
     folder = profile.layout.adapters / name
     files = check_adapter(profile, folder)
-    target = profile.layout.enhanced / name
-    items = [stage.Item(target / f"{clip.id}.mp4", _recipe(profile, clip, files), clip) for clip in clips]
+    target = profile.layout.enhanced / (into or name)
+    jobs = [Job(clip, (prompt or functools.partial(_prompt, profile))(clip)) for clip in clips]
+    items = [stage.Item(target / f"{job.clip.id}.mp4", _recipe(profile, job, files), job) for job in jobs]
     ready, device = functools.partial(_ready, profile, folder), str(models.device(profile))
     return stage.run("enhance", items, ready, profile.clips.raw_bytes, device)
 
@@ -152,7 +167,7 @@ def _prompt(profile: Profile, clip: Clip) -> str:
     return clip.caption.strip() or profile.train.prompt
 
 
-def _ready(profile: Profile, folder: Path) -> stage.Make[Clip]:
+def _ready(profile: Profile, folder: Path) -> stage.Make[Job]:
     """What enhances one clip; each prompt is embedded once, since many clips may share it."""
     pipeline = load(profile, folder)
     text = functools.cache(functools.partial(encode.text, pipeline))
@@ -160,10 +175,9 @@ def _ready(profile: Profile, folder: Path) -> stage.Make[Clip]:
     if mode(profile) == CACHED:
         print(f"in context: {_placement(profile, pipeline)}")
 
-    def make(item: stage.Item[Clip], temporary: Path) -> None:
-        clip = item.subject
-        render = video.read(sampling.path(profile, clip))
-        frames = run(profile, pipeline, render, text(_prompt(profile, clip)), unwanted, item.recipe.seed)
+    def make(item: stage.Item[Job], temporary: Path) -> None:
+        render = video.read(sampling.path(profile, item.subject.clip))
+        frames = run(profile, pipeline, render, text(item.subject.prompt), unwanted, item.recipe.seed)
         video.write(temporary, frames, profile.clips.fps)
 
     return make
@@ -181,18 +195,18 @@ def _placement(profile: Profile, pipeline: "WanPipeline") -> Placement:
     return placement(transformer, noisy, profile.enhance.cache)
 
 
-def _recipe(profile: Profile, clip: Clip, files: dict[str, str]) -> store.Recipe:
+def _recipe(profile: Profile, job: Job, files: dict[str, str]) -> store.Recipe:
     return store.Recipe(
         stage="enhance",
         version=VERSION,
         settings={
             **profile.enhance.model_dump(exclude={"overlap"}),  # no clip is longer than a window
-            "prompt": _prompt(profile, clip),
+            "prompt": job.prompt,
             "mode": mode(profile),
             "fps": profile.clips.fps,
             "dtype": profile.models.dtype,
         },
-        inputs={"clip": store.fingerprint(sampling.path(profile, clip))} | files,
-        seed=store.seed_for(profile.seed, "enhance", clip.id),
+        inputs={"clip": store.fingerprint(sampling.path(profile, job.clip))} | files,
+        seed=store.seed_for(profile.seed, "enhance", job.clip.id),
         model=models.fingerprint(profile, "wan"),
     )

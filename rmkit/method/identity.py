@@ -49,7 +49,7 @@ def filter_pairs(profile: Profile, clips: Sequence[Clip]) -> list[dict[str, Any]
         version=VERSION,
         settings=profile.identity.model_dump(),
         inputs={
-            f"{name}/{side}": store.fingerprint(profile.layout.root / pair[side])
+            f"{name}/{side}": store.fingerprint(profile.layout.run / pair[side])
             for name, pair in kept.items()
             for side in ("render", "target")
         }
@@ -114,8 +114,8 @@ def _pair(profile: Profile, clip: Clip) -> dict[str, Any]:
         raise InputError(f"{target} does not exist: run 03_propagation_ablations first.")
     return {
         "clip": clip.id,
-        "render": render.relative_to(profile.layout.root).as_posix(),
-        "target": target.relative_to(profile.layout.root).as_posix(),
+        "render": render.relative_to(profile.layout.run).as_posix(),
+        "target": target.relative_to(profile.layout.run).as_posix(),
         "caption": clip.caption,
         "kept": not refused,
         "reason": REFUSED if refused else NOT_APPLIED,
