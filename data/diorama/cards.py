@@ -110,7 +110,7 @@ def wan_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dic
             num_inference_steps=20,
             guidance_scale=3.0,
             guidance_scale_2=1.0,  # more weaves a pattern into flat walls
-            max_sequence_length=models.text_length(pipeline),
+            max_sequence_length=models.text_length(pipeline.tokenizer),
             generator=models.generator(number),
             output_type="np",
         )
@@ -127,7 +127,9 @@ def caption_errors(pipeline: WanPipeline, shots: list[Shot]) -> dict[str, float]
     for number, shot in enumerate(shots):
         told = [shot.caption, "", shots[number - 2].caption]
         embeds, _ = pipeline.encode_prompt(
-            told, do_classifier_free_guidance=False, max_sequence_length=models.text_length(pipeline)
+            told,
+            do_classifier_free_guidance=False,
+            max_sequence_length=models.text_length(pipeline.tokenizer),
         )
         x0 = train_video.encode(pipeline.vae, dataset.repeated(shot.truth)[None]).float()  # [1, C, F, H, W]
         noise = torch.randn(x0.shape, generator=generator)

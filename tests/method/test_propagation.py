@@ -152,7 +152,7 @@ def test_each_prompt_is_encoded_once(prepared):
     for prompt in ("a", "b", "a"):
         embeds = encode(prompt)
     assert calls == ["a", "b"]
-    assert embeds["prompt_embeds"].shape[1] == models.text_length(pipeline)
+    assert embeds["prompt_embeds"].shape[1] == models.text_length(pipeline.tokenizer)
     assert embeds["negative_prompt_embeds"] is None
 
 
