@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import WanVACEPipeline
 
-VERSION = 1
+VERSION = 2
 PROMPTS_KEPT = 64  # embeddings held in memory; a real one is 4 MB
 
 
@@ -69,8 +69,8 @@ def control(
 ) -> tuple[np.ndarray, np.ndarray]:
     """VACE's condition: anchors in place, structure elsewhere; uint8 [F, H, W, 3] and mask [F, H, W].
 
-    The mask is 0 where a frame is kept and 255 where it is generated. A source frame is shown `repeat`
-    times and all its copies are anchors: VACE samples the mask in time, and a lone frame would be missed.
+    The mask is 0 where a frame is kept and 255 where it is generated. A source frame is shown `repeat` times; an anchor
+    stands at one of these frames (`place`), the structure at the others.
     """
     count = len(guide)
     frames = guide.copy()
@@ -80,10 +80,26 @@ def control(
             raise ValueError(f"anchor {index} is outside the clip's {count} frames")
         if anchors[index].shape != guide.shape[1:]:
             raise ValueError(f"anchor {index} is {anchors[index].shape}, frames {guide.shape[1:]}")
-        first = index - index % repeat
-        frames[first : first + repeat] = anchors[index]
-        mask[first : first + repeat] = 0
+        frames[place(index, count, repeat)] = anchors[index]
+        mask[place(index, count, repeat)] = 0
     return frames, mask
+
+
+def place(index: int, count: int, repeat: int) -> int:
+    """The frame of `count` at which the anchor of frame `index` stands: one that the mask's sampling skips, its own if it can.
+
+    So no anchor reaches the mask's channels and all act alike, through their latents, as first and last frame do in VACE's
+    own task of that name. The rule has no way out where a source frame is shown once and sampled: that anchor is seen.
+    """
+    first = index - index % repeat
+    showings = [index, *range(first, min(first + repeat, count))]
+    return next((frame for frame in showings if frame not in sampled(count)), index)
+
+
+def sampled(count: int) -> list[int]:
+    """The frames of a mask of `count` that become its latent frames: nearest-exact, as WanVACEPipeline samples it."""
+    latents = (count + 3) // 4
+    return [(2 * i + 1) * count // (2 * latents) for i in range(latents)]
 
 
 def load(profile: Profile) -> "WanVACEPipeline":

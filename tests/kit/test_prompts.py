@@ -102,7 +102,7 @@ def test_own_videos_and_training_refuse_it_too(
     too_long = of_tokens(tokenizer, models.text_length(tokenizer) + 1)
     monkeypatch.setattr(models, "load_wan", lambda _: pytest.fail("loaded"))
     source, adapted = sampling.path(adapted, sampling.load(adapted)[0]), with_enhance(adapted, overlap=4)
-    with pytest.raises(InputError, match="the prompt has .*lost: 'post'"):
+    with pytest.raises(InputError, match=r"the prompt has .*lost: 'post'"):
         own_video.enhance_video(adapted, source, tmp_path / "out.mp4", prompt=too_long)
     listing = pairs_profile.layout.pairs / "pairs.json"
     entries = json.loads(listing.read_text())
@@ -151,7 +151,7 @@ def test_external_methods_refuse_before_any_method_begins(request, tiny_clips, t
 def test_edittos_negative_prompt_must_fit_too(ditto, tiny_checkpoints) -> None:
     """It is its authors' and long: a VACE that reads as little as the miniature's would see its beginning only."""
     small = ditto.models.model_copy(update={"wan": str(tiny_checkpoints / "wan")})
-    with pytest.raises(InputError, match="Editto's own negative prompt has .*走'"):
+    with pytest.raises(InputError, match=r"Editto's own negative prompt has .*走'"):
         baselines.every(ditto)["editto"].check(ditto.model_copy(update={"models": small}), 1)
 
 
