@@ -23,7 +23,7 @@ from diffusers import WanPipeline
 from PIL import Image
 
 from rmkit import profile
-from rmkit.baselines import blur, colour_transfer, vae_ceiling
+from rmkit.baselines import blur, colour_transfer, prefilter, vae_ceiling
 from rmkit.kit import models, video
 from rmkit.method import propagation
 from rmkit.metrics.dino import FeatureModel
@@ -214,6 +214,7 @@ def judge_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> d
         kinds = {
             "render": shot.render,
             "render_blurred": np.stack([blur.soften(frame) for frame in shot.render]),
+            "render_prefiltered": np.stack([prefilter.filtered(frame) for frame in shot.render]),
             "render_mapped": colour_transfer.apply(colour_map, shot.render),
             "render_vae": vae_ceiling.reconstruct(vae, dataset.repeated(shot.render))[::2],
             "truth_blurred": np.stack([blur.soften(frame) for frame in shot.truth]),
@@ -225,7 +226,7 @@ def judge_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> d
         if number % 3 == 0:
             ratings = "  ".join(f"{found[kind][-1][8]:.1f}" for kind in kinds)
             rows.append((f"{shot.sequence}: {ratings}", [frames[8] for frames in kinds.values()]))
-    name = "sheet_render_blurred_mapped_vae_truth_blurred_vae_plain.png"
+    name = "sheet_render_blurred_prefiltered_mapped_vae_truth_blurred_vae_plain.png"
     video.contact_sheet(rows, width=144).save(FOLDER / "judge" / name)
     render, truth = np.concatenate(found["render"]), np.concatenate(found["truth"])
     return {

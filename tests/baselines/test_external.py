@@ -367,7 +367,7 @@ def test_a_size_that_does_not_fit_the_model(name: str, request, tiny_clips) -> N
 
 
 def test_nothing_runs_unless_it_is_asked_for(tiny_profile, monkeypatch) -> None:
-    own = ["blur", "colour_transfer", "per_frame", "vae_ceiling"]
+    own = ["blur", "prefilter", "colour_transfer", "per_frame", "vae_ceiling"]
     for made in (tiny_profile, profile.load("mini"), profile.load("smoke")):
         assert list(baselines.made(made)) == own and baselines.asked(made) == {}
     null = asking(tiny_profile, **dict.fromkeys(baselines.EXTERNAL))

@@ -53,7 +53,9 @@ def test_a_rating_is_the_calibrated_opinion_of_plain_transformers_of_five_frames
         logits = model(x).logits
     expected = 1 + 9 * torch.sigmoid(2.0 * (logits[:, 1] - logits[:, 0]) - 0.5)
     judge = OfflineJudge(str(checkpoint), None)
-    assert offline_judge(judge, iter(frames), [0, 2, 4, 6, 7]) == pytest.approx(expected.mean().item(), abs=1e-4)
+    assert offline_judge(judge, iter(frames), [0, 2, 4, 6, 7]) == pytest.approx(
+        expected.mean().item(), abs=1e-4
+    )
     assert ((judge(frames) > 1) & (judge(frames) < 10)).all()
 
 
@@ -249,6 +251,27 @@ def test_both_looks_are_spoilt_and_a_step_learns_from_them(tmp_path: Path) -> No
     grey = np.full((8, 8, 3), 100, np.uint8)
     darker = np.hstack([np.eye(3), np.full((3, 1), -40.0)])
     assert (train_judge.graded(grey, darker, 0.5) == 80).all()
+
+    # Filtered edges are among what is drawn of both looks, further gone in the render, whatever colours it is in.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_judge, "PREFILTERED", {0: 1.0, 1: 1.0})
+        patch.setattr(train_judge, "spoilt", lambda frame, softest, rng: frame)
+        asked = {"render": [], "truth": []}  # sigmas
+        patch.setattr(
+            train_judge.prefilter,
+            "filtered",
+            lambda frame, sigma, radius, amount: (
+                asked["render" if frame.mean() > 100 else "truth"].append(sigma) or frame
+            ),
+        )
+        bright = train_judge.Pair((np.full_like(render, 200), np.full_like(render, 20)), np.eye(3, 4))
+        for _ in range(60):
+            train_judge.draw(train_judge.Material([bright], []), rng)
+    assert (
+        1.4 < max(asked["render"]) < 0.7 * 2.5
+        and max(asked["truth"]) < 0.7
+        and min(map(len, asked.values())) == 60
+    )
 
     model = torch.nn.ModuleDict({"blocks": architectures.judge(hidden_sizes=[8, 16], depths=[1, 1])})
     loss = train_judge.objective(model, source, 2, "cpu")
