@@ -27,7 +27,7 @@ FEWEST = 2  # runs beside the reference
 MEAN = "the mean"
 COLUMNS = ["method", "metric", "tolerance", "clip_tolerance", "seeds"]
 # Settings that may differ between runs that are compared: where and how fast, not what.
-FREE = {"seed": True, "judge": True, "data": {"root"}, "models": {"device", "offload"}}
+FREE = {"seed": True, "judge": True, "data": {"root"}, "carla": {"root"}, "models": {"device", "offload"}}
 WRITE_IT = "write it with `rmkit verify --spread RUN_FOLDER ...`"
 
 
