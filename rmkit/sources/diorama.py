@@ -60,7 +60,7 @@ def bundle(profile: Profile) -> Path:
     if profile.data.root:
         raise InputError(
             f"profile {profile.name}: data.root is a folder of your own, and data.source {profile.data.source} reads none: "
-            "name the source that does, sailvos for instance, or leave data.root out."
+            "set data.source to 'sailvos' or 'carla_loc', or leave data.root out."
         )
     if not profile.data.bundle:
         raise InputError(
