@@ -50,7 +50,8 @@ def describe(profile: Profile) -> str:
     """Where the data set is, and how much of it is read."""
     drives = sequences(profile, "validation")
     frames = sum(map(len, drives))
-    return f"{_root(profile)}: {len(drives)} drives of {profile.data.weather}, {frames} frames at {drives[0].fps} a second"
+    found = f"{len(drives)}, with {frames} frames at {drives[0].fps} a second"
+    return f"{_root(profile)}: drives in {profile.data.weather}: {found}"
 
 
 def read(root: Path, weather: str, truths: Path, fps: int) -> list[Drive]:
@@ -66,7 +67,13 @@ def read(root: Path, weather: str, truths: Path, fps: int) -> list[Drive]:
         raise InputError(
             f"{root} has no folder Town01, Town02 and so on: it is not CARLA-LOC (data/README.md shows its layout)."
         )
-    return [_drive(folder, truths, fps) for town in towns for folder in _folders(town, weather)]
+    return [_drive(folder, fps, truths) for town in towns for folder in _folders(town, weather)]
+
+
+def in_weather(drive: Drive, weather: str) -> Drive | None:
+    """The same drive in another weather, up to 2.4 frames apart from it; None where the data set has none."""
+    folder = drive.images[0].parents[3] / weather / drive.kind
+    return _drive(folder, drive.fps) if folder.is_dir() else None
 
 
 def _folders(town: Path, weather: str) -> list[Path]:
@@ -81,18 +88,18 @@ def _folders(town: Path, weather: str) -> list[Path]:
     return found
 
 
-def _drive(folder: Path, truths: Path, fps: int) -> Drive:
+def _drive(folder: Path, fps: int, truths: Path | None = None) -> Drive:
     town, weather, kind = folder.parts[-3:]
     camera, name, captions = folder / CAMERA, f"{town}_{weather}_{kind}", folder / "captions.json"
     if not camera.is_dir():
         raise InputError(f"{camera} does not exist: the left camera of this drive is missing.")
-    truth = truths / f"{name}.mp4"
+    truth = truths / f"{name}.mp4" if truths else None
     return Drive(
         id=name,
         split="validation",
         fps=fps,
         captions=tuple(json.loads(captions.read_text())) if captions.is_file() else (),
-        truth=truth if truth.is_file() else None,
+        truth=truth if truth and truth.is_file() else None,
         images=_pictures(camera, camera.stat().st_mtime_ns),
         town=town,
         weather=weather,

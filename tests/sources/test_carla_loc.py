@@ -81,7 +81,7 @@ def test_drives_come_by_name_and_pictures_by_number(settings: profile.Profile, r
     for drive in drives:  # 95, 96, ..., 100: by text 100 comes first
         assert drive.frames(range(24))[:, 0, 0, 0].tolist() == list(range(24))
     assert sources.sequences(settings, "train") == []
-    assert sources.describe(settings) == f"{root}: 3 drives of ClearNoon, 72 frames at 20 a second"
+    assert sources.describe(settings) == f"{root}: drives in ClearNoon: 3, with 72 frames at 20 a second"
     shutil.rmtree(root / "Town01")
     (rain,) = sources.sequences(with_data(root, weather="RainyNight"), "validation")
     assert rain.id == "Town10HD_RainyNight_static"
