@@ -15,7 +15,6 @@ import pandas as pd
 from PIL import Image
 
 from rmkit import baselines, metrics, sources
-from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, sheets, statistics, tables
 from rmkit.evaluation.statistics import Estimate
 from rmkit.evaluation.typeset import Table, cell
@@ -26,7 +25,6 @@ from rmkit.metrics import Column
 from rmkit.paths import resolve
 from rmkit.profile import Profile
 from rmkit.sources import carla_loc
-from rmkit.sources.carla_loc import Drive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,9 +61,7 @@ def why_not(profile: Profile) -> str | None:
 
 
 def describe(profile: Profile) -> str:
-    """One line for `doctor` on what is there; raises InputError when it is damaged, or not there at all."""
-    if reason := why_not(profile):
-        raise InputError(reason)
+    """One line for `doctor` on what is there, where `why_not` has no reason; raises InputError when it is damaged."""
     return sources.describe(_demo(profile))
 
 
@@ -160,20 +156,16 @@ def figure(profile: Profile, table: Table) -> "Figure":
                     reach = np.nan_to_num([[found.value - found.low], [found.high - found.value]]).clip(min=0)
                     look = {"color": method.colour, "marker": method.marker, "markerfacecolor": face}
                     ax.errorbar(found.value, y + above, xerr=reach, capsize=3, **look)
+        ax.set_ylim(-0.5, len(methods) - 0.5)
         ax.set_yticks(range(len(methods)), [method.label if i % 2 else "" for method in methods])
         ax.set_xlabel(f"{column.label} {tables.ARROWS[column.better]}", fontsize=8)
         ax.grid(axis="x", color="#dddddd", linewidth=0.6)
     return drawing
 
 
-def drive_of(here: Profile, clip: Clip) -> Drive:
-    """The drive that a clip was cut from."""
-    return sampling.sequence_of(here, clip)
-
-
 def other_weathers(here: Profile, clip: Clip) -> list[str]:
     """The engine's own weathers of the clip's drive that the data set has, but for the clip's."""
-    drive = drive_of(here, clip)
+    drive = sampling.sequence_of(here, clip)
     return [w for w in WEATHERS if w != drive.weather and carla_loc.in_weather(drive, w)]
 
 
@@ -197,21 +189,15 @@ def pair(a: sources.Sequence, b: sources.Sequence) -> list[tuple[int, int]]:
     return [(i, i + shift) for i in range(len(a)) if 0 <= i + shift < len(b)]
 
 
-def ask_for(here: Profile, clips: list[Clip], weather: str) -> list[Path]:
-    """The clips enhanced with the words for a weather before their caption; returns the videos."""
-    return enhance.enhance(
-        here,
-        clips,
-        prompt=lambda clip: f"{WEATHERS[weather]}, {clip.caption.strip() or here.train.prompt}",
-        into=f"realmaster_{weather.lower()}",
-    )
-
-
 def weather_sheet(here: Profile, clip: Clip, weather: str, columns: int = 4, width: int = 240) -> Image.Image:
-    """The clip, the engine's own other weather at the same moments, and RealMaster asked for it in words."""
-    (path,) = ask_for(here, [clip], weather)
-    drive = drive_of(here, clip)
-    other, times = carla_loc.in_weather(drive, weather), sampling.repeats(clip, here.clips.frames)
+    """The clip, the engine's own other weather at the same moments, and RealMaster asked for it in words.
+
+    The words come before the clip's caption; writes enhanced/realmaster_<weather>/.
+    """
+    prompt = f"{WEATHERS[weather]}, {clip.caption.strip() or here.train.prompt}"
+    (path,) = enhance.enhance(here, [clip], prompt=lambda _: prompt, into=f"realmaster_{weather.lower()}")
+    drive, times = sampling.sequence_of(here, clip), sampling.repeats(clip, here.clips.frames)
+    other = carla_loc.in_weather(drive, weather)
     twin = dict(pair(drive, other))
     paired = [k for k in range(here.clips.frames) if clip.source_frames[k // times] in twin]
     moments = [paired[i] for i in video.evenly(columns, len(paired))]

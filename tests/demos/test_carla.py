@@ -12,6 +12,7 @@ from rmkit.demos import carla
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, tables
 from rmkit.method import sampling, training
+from rmkit.pipeline import doctor
 from rmkit.sources import carla_loc
 
 HEIGHT, WIDTH = 48, 72
@@ -111,8 +112,8 @@ def test_fewer_than_eight_sequences_have_a_range_and_no_verdict(
 
 def test_what_is_not_there_is_not_run(tiny_profile: profile.Profile, tmp_path: Path) -> None:
     assert carla.why_not(tiny_profile).startswith("not run: this profile has no data for it")
-    with pytest.raises(InputError, match="not run: this profile"):
-        carla.describe(tiny_profile)
+    (line,) = [finding for finding in doctor.check(tiny_profile) if finding.what == "07_carla"]
+    assert (line.ok, line.needed, line.found) == (False, False, carla.why_not(tiny_profile))
     data = {"source": "carla_loc", "root": str(tmp_path / "nowhere"), "train_clips": 0, "validation_clips": 2}
     absent = profile.Profile.model_validate(tiny_profile.model_dump() | {"carla": data})
     assert carla.why_not(absent) == (
@@ -123,13 +124,15 @@ def test_what_is_not_there_is_not_run(tiny_profile: profile.Profile, tmp_path: P
     assert carla.why_not(absent) is None
     with pytest.raises(InputError, match="has no folder Town01"):
         carla.prepare(absent)
+    (line,) = [finding for finding in doctor.check(absent) if finding.what == "07_carla"]
+    assert line.needed and not line.ok and "has no folder Town01" in line.found
 
 
 @pytest.mark.parametrize("name", ["paper", "consumer"])
 def test_real_profiles_do_without_the_data_set(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(carla_loc, "resolve", lambda path: tmp_path / path)
+    monkeypatch.setattr(carla, "resolve", lambda path: tmp_path / path)
     asked = profile.load(name)
     assert carla.why_not(asked).startswith("not run: data/carla_loc does not exist")
     (tmp_path / asked.carla.root).mkdir(parents=True)
