@@ -36,6 +36,7 @@ GAINS = (
     ("realmaster", "colour_transfer"),
 )  # what levels of other scenes say nothing of
 DRAWN = ("psnr_truth", "ssim_truth", "edge_f1", "temporal_flickering_distinct", "dino", "offline_judge")
+IDS = ("profile", "part", "metric", "method", "less")  # columns of the csv, before those of an estimate
 PARTS = {"in": "in domain", "out": "out of domain", "difference": "out − in"}
 # The engine's other weathers, and the words that ask for the like.
 WEATHERS = {"FoggyNoon": "in thick fog", "RainyNight": "at night in the rain"}
@@ -88,9 +89,8 @@ def measure(here: Profile) -> Path:
     baselines.make(here, clips, {name: made[name] for name in METHODS if name in made})
     subjects = [s for s in evaluate.subjects(here, clips) if s.method in METHODS]
     rows = evaluate.measure(here, [replace(s, sequence=s.sequence.partition("_")[0]) for s in subjects])
-    evaluate.write(
-        here.layout.metrics, sorted(rows, key=lambda row: (METHODS.index(row["method"]), row["clip"]))
-    )
+    rows.sort(key=lambda row: (METHODS.index(row["method"]), row["clip"]))
+    evaluate.write(here.layout.metrics, rows)
     return here.layout.metrics
 
 
@@ -100,19 +100,14 @@ def compare(profile: Profile, here: Profile) -> Table:
     Raises InputError where one of them has not been written.
     """
     inside, outside = tables.measured(statistics.load(profile)), statistics.read(here.layout.metrics)
-    run = [
-        c
-        for c in metrics.shown([*inside.metric, *outside.metric])
-        if c.name in {*inside.metric, *outside.metric}
-    ]
+    present = {*inside.metric, *outside.metric}
     shown, labels = [*((name, None) for name in METHODS), *GAINS], baselines.every(profile)
     header = ["Metric", "Part", *(" − ".join(labels[name].label for name in pair if name) for pair in shown)]
     cells, data, bold = [], [], set()
-    for column in run:
+    for column in (column for column in metrics.shown(present) if column.name in present):
         for part, said in PARTS.items():
-            cells.append(
-                [f"{column.label} {tables.ARROWS[column.better]}".strip() if part == "in" else "", said]
-            )
+            name = f"{column.label} {tables.ARROWS[column.better]}".strip()
+            cells.append([name if part == "in" else "", said])
             whose, frame = (profile, inside) if part == "in" else (here, outside)
             for method, less in shown:
                 found = _estimate(inside, outside, part, column.name, method, less)
@@ -120,15 +115,9 @@ def compare(profile: Profile, here: Profile) -> Table:
                     bold.add((len(cells) - 1, len(cells[-1])))
                 signed, absent = part == "difference" or less, tables.missing(whose, frame, method, column)
                 cells[-1].append(_cell(found, column, absent, bool(signed)))
-                ids = {
-                    "profile": profile.name,
-                    "part": part,
-                    "metric": column.name,
-                    "method": method,
-                    "less": less,
-                }
+                ids = zip(IDS, (profile.name, part, column.name, method, less), strict=True)
                 bounds = {key: round(getattr(found, key), 6) for key in ("value", "low", "high")}
-                data.append(ids | vars(found) | bounds)
+                data.append(dict(ids) | vars(found) | bounds)
     sizes = [f"{frame['clip'].nunique()} clips of {frame.sequence.nunique()}" for frame in (inside, outside)]
     size = f"In domain {sizes[0]} sequences, out of domain {sizes[1]} towns."
     faceless = [] if (outside.metric == "arcface").any() else [_faceless(here)]
