@@ -46,9 +46,9 @@ NOTES = (
     "In domain: the run's validation clips. Out of domain: the drives of the other engine, none of which was trained on. "
     "The video model itself has seen roads, as Wan has: only the adapter is out of its domain.",
     "Mean over clips [95 % interval, resampled by sequence; a town counts as one]. Out − in: of two samples, unpaired, each "
-    "resampled by itself; bold: the interval is without 0. (In round brackets): the lowest and the highest mean of a "
-    f"sequence, where a sample has fewer than {statistics.FEWEST}: no interval and no verdict. Other scenes have other "
-    "levels, so read the gains, which are paired clip by clip within each part.",
+    "resampled by itself; bold: the interval is without 0. (In round brackets): where a sample has fewer than "
+    f"{statistics.FEWEST} sequences, the lowest and the highest mean of one (in out − in, less the mean in domain): no "
+    "interval and no verdict. Other scenes have other levels, so read the gains, paired clip by clip within each part.",
 )
 
 

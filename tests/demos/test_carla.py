@@ -1,5 +1,6 @@
 """Another engine: weathers paired in time, two samples beside each other, and the whole on a small tree of drives."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from rmkit.demos import carla
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, tables
 from rmkit.method import sampling, training
-from rmkit.pipeline import doctor
+from rmkit.pipeline import doctor, notebooks
 from rmkit.sources import carla_loc
 
 HEIGHT, WIDTH = 48, 72
@@ -119,6 +120,12 @@ def test_what_is_not_there_is_not_run(tiny_profile: profile.Profile, tmp_path: P
     assert carla.why_not(absent) == (
         f"not run: {tmp_path}/nowhere does not exist; data/README.md says how to get CARLA-LOC."
     )
+    # Once it is there the notebook has to run again.
+    book = next(book for book in notebooks.series() if book.name == "07_carla")
+    before = notebooks._recipe(absent, book, ()).key
+    write_drive(tmp_path / "nowhere", "Town01", "ClearNoon", frames=2)
+    assert notebooks._recipe(absent, book, ()).key != before
+    shutil.rmtree(tmp_path / "nowhere")
     # What is there and damaged is no reason to go on in silence.
     (tmp_path / "nowhere").mkdir()
     assert carla.why_not(absent) is None
