@@ -101,7 +101,7 @@ def test_own_videos_and_training_refuse_it_too(
 ) -> None:
     too_long = of_tokens(tokenizer, models.text_length(tokenizer) + 1)
     monkeypatch.setattr(models, "load_wan", lambda _: pytest.fail("loaded"))
-    source, adapted = sampling.path(adapted, sampling.load(adapted)[0]), with_enhance(adapted, overlap=4)
+    source = sampling.path(adapted, sampling.load(adapted)[0])
     with pytest.raises(InputError, match=r"the prompt has .*lost: 'post'"):
         own_video.enhance_video(adapted, source, tmp_path / "out.mp4", prompt=too_long)
     listing = pairs_profile.layout.pairs / "pairs.json"
@@ -168,7 +168,7 @@ def test_captions_that_would_be_cut_are_not_trained_on(
 
 
 def test_the_command_line_says_it_in_a_line(adapted, tokenizer, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(cli, "_load", lambda _: with_enhance(adapted, overlap=4))
+    monkeypatch.setattr(cli, "_load", lambda _: adapted)
     source = sampling.path(adapted, sampling.load(adapted)[0])
     too_long = of_tokens(tokenizer, models.text_length(tokenizer) + 1)
     assert cli.main(["enhance", str(source), str(tmp_path / "out.mp4"), "--prompt", too_long]) == 2
