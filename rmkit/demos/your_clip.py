@@ -39,6 +39,7 @@ def enhanced(profile: Profile, asked: str = "", prompt: str = "") -> Pair:
     '' stands for the first shipped road shot and its caption, or for the prompt that the profile trains with. Raises
     InputError for a file that is no video, and as `own_video.enhance_video`.
     """
+    asked, prompt = str(asked), str(prompt)  # papermill makes a number of what looks like one
     root = profile.demo("your_clip").layout.root
     if asked:
         given = resolve(asked)

@@ -115,7 +115,8 @@ def test_own_videos_and_training_refuse_it_too(
 def test_vace_refuses_before_it_is_loaded(tiny_profile, tiny_clips, tokenizer, monkeypatch) -> None:
     length = models.text_length(tokenizer)
     fits, too_long = (of_tokens(tokenizer, count) for count in (length, length + 1))
-    encode_prompt = propagation.encoder(tiny_profile, propagation.load(tiny_profile))
+    pipeline = propagation.load(tiny_profile)
+    encode_prompt = propagation.encoder(tiny_profile, pipeline)
     assert encode_prompt(fits)["prompt_embeds"].shape[1] == length
     with pytest.raises(InputError, match="lost: 'post'"):
         encode_prompt(too_long)
@@ -126,6 +127,8 @@ def test_vace_refuses_before_it_is_loaded(tiny_profile, tiny_clips, tokenizer, m
     with pytest.raises(InputError, match=rf"prompt of clip {clips[1].id} .*lost: 'post'"):
         propagation.propagate(tiny_profile, clips, "edges")
     guided = tiny_profile.propagation.model_copy(update={"guidance": 2.0, "negative_prompt": too_long})
+    with pytest.raises(InputError, match=r"propagation\.negative_prompt has .*lost: 'post'"):
+        propagation.encoder(tiny_profile.model_copy(update={"propagation": guided}), pipeline)
     with pytest.raises(InputError, match=r"propagation\.negative_prompt has .*lost: 'post'"):
         propagation.propagate(tiny_profile.model_copy(update={"propagation": guided}), clips[:1], "edges")
 
