@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from typer.core import TyperGroup
 
 from rmkit import profile as profiles
@@ -96,15 +97,25 @@ def enhance(
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="what to make of it (the prompt it was trained with)")
     ] = None,
+    into: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="without IN and OUT: folder of enhanced/ for what --prompt makes"),
+    ] = None,
 ) -> None:
-    if input and output:
+    if input and output and not into:
         from rmkit.extras import own_video
 
         own_video.enhance_video(_load(profile), input, output, adapter, prompt)
-    elif input or adapter or prompt:
-        raise InputError("a video of your own is enhanced by `rmkit enhance IN OUT`: give both.")
+    elif input or adapter:
+        raise InputError(
+            "a video of your own is enhanced by `rmkit enhance IN OUT`: give both, and no --into."
+        )
+    elif bool(prompt) != bool(into):
+        raise InputError(
+            "another prompt for the profile's clips has clips of its own: give --prompt and --into NAME."
+        )
     else:
-        stages.enhance(_load(profile))
+        stages.enhance(_load(profile), prompt, _folder_name(into))
 
 
 def evaluate(
@@ -206,6 +217,13 @@ def _load(name: str) -> Profile:
     found = profiles.load(name)
     baselines.validate(found)
     return found
+
+
+def _folder_name(name: str | None) -> str | None:
+    try:
+        return TypeAdapter(profiles.FolderName | None).validate_python(name)
+    except ValidationError:
+        raise InputError(f"--into {name} must be a name of letters, digits, - and _.") from None
 
 
 def _one_value_each(arguments: Sequence[str]) -> list[str]:

@@ -27,6 +27,12 @@ for key in ("OPENAI_API_KEY", "RUNWAYML_API_SECRET"):
 HEIGHT, WIDTH, FRAMES = 32, 48, 9
 PROMPT = "make it look photorealistic"
 CAPTIONS = ("a woman in a red coat walks down a street", "a man with a hat waits in a room", PROMPT)
+# Words of the shipped clips' captions: prompts made of them fit into as many tokens as they do in the miniature.
+WORDS = (
+    "in the rain, in the snow, in fog, at dusk, a drive along a road with an orange car, brown and red buildings and trees, "
+    "wide shot, a man with black hair and glasses in a blue shirt stands in a street by a white brick wall with a green door, "
+    "medium close up"
+)
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +44,7 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("checkpoints")
     torch.manual_seed(0)
     small = {"num_layers": 2, "num_attention_heads": 2, "ffn_dim": 96}
-    tokenizer = architectures.caption_tokenizer(CAPTIONS)
+    tokenizer = architectures.caption_tokenizer((*CAPTIONS, WORDS))
     architectures.save_wan(
         root / "wan",
         architectures.wan_vae(base_dim=8),
@@ -81,7 +87,7 @@ def tiny_profile(tiny_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.Mon
                 "low": {"steps": 2, "sigma": [0.0, 0.875]},
                 "high": {"steps": 2, "sigma": [0.875, 1.0]},
             },
-            "enhance": {"steps": 2, "guidance_low": 1.0, "guidance_high": 1.0, "shift": 3.0},
+            "enhance": {"steps": 2, "guidance_low": 1.0, "guidance_high": 1.0, "shift": 3.0, "overlap": 4},
         }
     )
     write_dataset(tmp_path / "dataset")

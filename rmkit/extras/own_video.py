@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+PREVIEW = ".preview.mp4"
 QUALITY = 12  # crf of the output: no loss that a person sees
 
 
@@ -96,7 +97,7 @@ def _ready(profile: Profile, folder: Path, said: Mapping[str, str]) -> stage.Mak
         sound = job.source if job.info.sound else None
         video.write_viewing_copy(temporary, made, job.info.fps, quality=QUALITY, sound=sound)
         pairs = zip(video.stream(job.source), video.stream(temporary), strict=True)
-        preview = out.with_suffix(".preview.mp4")
+        preview = out.with_suffix(PREVIEW)
         video.write_viewing_copy(preview, (np.hstack(pair) for pair in pairs), job.info.fps)
         print(f"{out} (beside the input: {preview.name})")
         return {"windows": count}
@@ -181,7 +182,7 @@ def _files(source: Path, target: Path) -> list[tuple[Path, Path]]:
         if target.suffix:
             raise InputError(f"{source} is a folder, so {target} must be one too.")
         found = sorted(p for p in source.iterdir() if p.suffix.lower() in ENDINGS)
-        found = [p for p in found if not p.name.startswith(".") and not p.name.endswith(".preview.mp4")]
+        found = [p for p in found if not p.name.startswith(".") and not p.name.endswith(PREVIEW)]
         if not found:
             raise InputError(f"{source} holds no video ({', '.join(ENDINGS)}).")
         jobs = [(path, target / f"{path.stem}.mp4") for path in found]

@@ -12,6 +12,7 @@ from pathlib import Path
 from rmkit import metrics
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, statistics, typeset
+from rmkit.extras import own_video
 from rmkit.kit import store, video
 from rmkit.kit.progress import track
 from rmkit.method import sampling
@@ -89,10 +90,11 @@ def _matched(renders: Path, outputs: Path) -> list[tuple[Path, Path]]:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """The mp4 files of a folder by name; hidden ones, which systems leave there, do not count."""
+    """The mp4 files of a folder by name, without hidden ones, which systems leave there, and previews, which `enhance` adds."""
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist or is no folder.")
-    files = {path.name: path for path in sorted(folder.glob("*.mp4")) if not path.name.startswith(".")}
+    found = (path for path in sorted(folder.glob("*.mp4")) if not path.name.startswith("."))
+    files = {path.name: path for path in found if not path.name.endswith(own_video.PREVIEW)}
     if not files:
         raise InputError(f"{folder} holds no .mp4 file.")
     return files

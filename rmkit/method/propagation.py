@@ -114,9 +114,14 @@ def load(profile: Profile) -> "WanVACEPipeline":
 def encoder(profile: Profile, pipeline: "WanVACEPipeline") -> Callable[[str], dict[str, "torch.Tensor"]]:
     """A function from a prompt to its embeddings, as arguments of the pipeline; it keeps the last PROMPTS_KEPT.
 
-    It raises InputError for a prompt that the pipeline would cut.
+    Raises InputError for a prompt that the pipeline would cut; for the negative one at once.
     """
     import torch
+
+    if profile.propagation.guidance > 1:
+        prompts.require(
+            pipeline.tokenizer, "propagation.negative_prompt", profile.propagation.negative_prompt
+        )
 
     @functools.lru_cache(PROMPTS_KEPT)
     @torch.no_grad()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rmkit.errors import InputError
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -66,11 +67,19 @@ def train(profile: Profile, watch: Callable[..., None] | None = None) -> Path:
     return training.train(profile, watch=watch)
 
 
-def enhance(profile: Profile) -> list[Path]:
-    """RealMaster on the validation clips; or on a video or a folder of your own."""
+def enhance(profile: Profile, prompt: str | None = None, into: str | None = None) -> list[Path]:
+    """RealMaster on the validation clips; or on a video or a folder of your own.
+
+    prompt: instead of the clips' captions; into: the folder of `enhanced/` (realmaster). Raises InputError when that folder
+    is a method's of the kit.
+    """
+    from rmkit import baselines
     from rmkit.method import enhance, sampling
 
-    return enhance.enhance(profile, sampling.load(profile, "validation"))
+    if into in {name for name, method in baselines.every(profile).items() if not method.is_users(profile)}:
+        raise InputError(f"enhanced/{into}/ holds the clips of the method {into}: name another folder.")
+    asked = (lambda clip: prompt) if prompt else None
+    return enhance.enhance(profile, sampling.load(profile, "validation"), prompt=asked, into=into)
 
 
 def baselines(profile: Profile) -> None:

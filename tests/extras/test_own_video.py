@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from test_enhance import save_adapters
+from test_enhance import save_adapters, with_enhance
 
 from rmkit import cli
 from rmkit.errors import InputError
@@ -17,10 +17,8 @@ from rmkit.method import enhance, training
 
 @pytest.fixture
 def adapted(tiny_profile):
-    settings = tiny_profile.enhance.model_copy(update={"overlap": 4})
-    profile = tiny_profile.model_copy(update={"enhance": settings})
-    save_adapters(profile)
-    return profile
+    save_adapters(tiny_profile)
+    return tiny_profile
 
 
 def moving(frames, height=32, width=48):
@@ -183,7 +181,9 @@ def test_what_does_not_fit_is_refused_before_a_model_is_loaded(adapted, tmp_path
 
 def test_an_overlap_as_long_as_a_window_is_a_sentence(tiny_profile, tmp_path):
     with pytest.raises(InputError, match=r"overlap is 16 and must be less than clips.frames - 1 \(8\)"):
-        own_video.enhance_video(tiny_profile, tmp_path / "any.mp4", tmp_path / "o.mp4")
+        own_video.enhance_video(
+            with_enhance(tiny_profile, overlap=16), tmp_path / "any.mp4", tmp_path / "o.mp4"
+        )
 
 
 def test_command_wants_both_in_and_out(capsys):

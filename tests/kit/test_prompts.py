@@ -101,7 +101,7 @@ def test_own_videos_and_training_refuse_it_too(
 ) -> None:
     too_long = of_tokens(tokenizer, models.text_length(tokenizer) + 1)
     monkeypatch.setattr(models, "load_wan", lambda _: pytest.fail("loaded"))
-    source, adapted = sampling.path(adapted, sampling.load(adapted)[0]), with_enhance(adapted, overlap=4)
+    source = sampling.path(adapted, sampling.load(adapted)[0])
     with pytest.raises(InputError, match=r"the prompt has .*lost: 'post'"):
         own_video.enhance_video(adapted, source, tmp_path / "out.mp4", prompt=too_long)
     listing = pairs_profile.layout.pairs / "pairs.json"
@@ -115,7 +115,8 @@ def test_own_videos_and_training_refuse_it_too(
 def test_vace_refuses_before_it_is_loaded(tiny_profile, tiny_clips, tokenizer, monkeypatch) -> None:
     length = models.text_length(tokenizer)
     fits, too_long = (of_tokens(tokenizer, count) for count in (length, length + 1))
-    encode_prompt = propagation.encoder(tiny_profile, propagation.load(tiny_profile))
+    pipeline = propagation.load(tiny_profile)
+    encode_prompt = propagation.encoder(tiny_profile, pipeline)
     assert encode_prompt(fits)["prompt_embeds"].shape[1] == length
     with pytest.raises(InputError, match="lost: 'post'"):
         encode_prompt(too_long)
@@ -126,6 +127,8 @@ def test_vace_refuses_before_it_is_loaded(tiny_profile, tiny_clips, tokenizer, m
     with pytest.raises(InputError, match=rf"prompt of clip {clips[1].id} .*lost: 'post'"):
         propagation.propagate(tiny_profile, clips, "edges")
     guided = tiny_profile.propagation.model_copy(update={"guidance": 2.0, "negative_prompt": too_long})
+    with pytest.raises(InputError, match=r"propagation\.negative_prompt has .*lost: 'post'"):
+        propagation.encoder(tiny_profile.model_copy(update={"propagation": guided}), pipeline)
     with pytest.raises(InputError, match=r"propagation\.negative_prompt has .*lost: 'post'"):
         propagation.propagate(tiny_profile.model_copy(update={"propagation": guided}), clips[:1], "edges")
 
@@ -168,7 +171,7 @@ def test_captions_that_would_be_cut_are_not_trained_on(
 
 
 def test_the_command_line_says_it_in_a_line(adapted, tokenizer, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(cli, "_load", lambda _: with_enhance(adapted, overlap=4))
+    monkeypatch.setattr(cli, "_load", lambda _: adapted)
     source = sampling.path(adapted, sampling.load(adapted)[0])
     too_long = of_tokens(tokenizer, models.text_length(tokenizer) + 1)
     assert cli.main(["enhance", str(source), str(tmp_path / "out.mp4"), "--prompt", too_long]) == 2

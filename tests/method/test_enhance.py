@@ -9,6 +9,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
+from rmkit import cli
 from rmkit.errors import InputError
 from rmkit.kit import encode, models, store, video
 from rmkit.method import enhance, incontext, lora, sampling, training, wan
@@ -62,6 +63,23 @@ def test_enhances_every_clip_once(adapted, monkeypatch):
     assert paths[0].stat().st_mtime_ns == untouched
     monkeypatch.setattr(enhance.models, "load_wan", None)
     assert enhance.enhance(adapted, chosen) == paths
+
+
+def test_another_prompt_has_a_folder_of_its_own_on_the_command_line_too(adapted, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_load", lambda _: adapted)
+    assert cli.main(["enhance", "--prompt", "a man in the snow", "--into", "snow"]) == 0
+    paths = [adapted.layout.enhanced / "snow" / f"{clip.id}.mp4" for clip in validation(adapted)]
+    assert {store.read_sidecar(path)["settings"]["prompt"] for path in paths} == {"a man in the snow"}
+    assert not (adapted.layout.enhanced / "realmaster").exists()
+    for wrong, said in (
+        (["--prompt", "a man"], "give --prompt and --into"),
+        (["--into", "snow"], "give --prompt and --into"),
+        (["--prompt", "a man", "--into", "blur"], "holds the clips of the method blur"),
+        (["--prompt", "a man", "--into", "../snow"], "--into ../snow must be a name"),
+        (["in.mp4", "out.mp4", "--into", "snow"], "and no --into"),
+    ):
+        assert cli.main(["enhance", *wrong]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_latents_are_those_the_pipeline_decodes(tiny_profile, tiny_clips):
