@@ -19,6 +19,8 @@ SEED_OFFSET = {"pretrain": 0, "train": 100_000, "validation": 200_000, "road": 3
 IDENTITY_POOL = {"pretrain": (0, 240), "train": (1000, 48), "validation": (2000, 24)}
 WEATHER_SHARE = 0.3  # of the street and road sequences of split pretrain
 LABELLED_FROM = 752  # first pretrain sequence whose people may walk in or move fast, as some of validation do
+WEATHERS = ("clear", "rain", "snow", "fog", "dusk")
+WEATHERS_FROM = 2000  # pretrain sequences from here on: outdoor scenes, each five times, once in each weather
 
 # Base colours in sRGB; the names are the caption's colour words.
 COLOURS = {
@@ -204,6 +206,8 @@ def world_of(split: str, index: int) -> str:
     """Which of the three worlds a sequence plays in."""
     if split == "road":
         return "road"
+    if split == "pretrain" and index >= WEATHERS_FROM:
+        return ("street", "road")[(index - WEATHERS_FROM) // len(WEATHERS) % 2]
     cycle = (
         ["street", "interior", "street", "interior", "road"]
         if split == "pretrain"
@@ -216,12 +220,15 @@ def plan_sequence(split: str, index: int) -> Plan:
     """The plan of sequence `index` of a split."""
     if split not in SEED_OFFSET:
         raise ValueError(f"Unknown split {split!r}: choose one of {', '.join(SEED_OFFSET)}.")
-    seed = SEED_OFFSET[split] + index
+    weather, in_every = "clear", split == "pretrain" and index >= WEATHERS_FROM
+    nth = (index - WEATHERS_FROM) % len(WEATHERS) if in_every else 0
+    seed = SEED_OFFSET[split] + index - nth
     r = random.Random(seed)
     world = world_of(split, index)
-    weather = "clear"
-    if split == "pretrain" and world != "interior" and r.random() < WEATHER_SHARE:
-        weather = r.choice(["rain", "snow", "fog", "dusk"])
+    if in_every:
+        weather = WEATHERS[nth]
+    elif split == "pretrain" and world != "interior" and r.random() < WEATHER_SHARE:
+        weather = r.choice(WEATHERS[1:])
     people: list[Identity] = []
     if world != "road":
         first, size = IDENTITY_POOL[split]
