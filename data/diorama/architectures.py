@@ -41,7 +41,7 @@ LAYERS = 4
 # it could not hold both, so its tokens are single latents, 48 numbers each.
 VACE_PATCH, VACE_FFN_WIDTH, VACE_LAYERS = (1, 1, 1), 480, [0, 1, 2]
 TEXT_WIDTH = 96
-TEXT_TOKENS = 48  # every prompt is padded to this length, as Wan pads to 512
+TEXT_TOKENS = 64  # every prompt is padded to this length, as Wan pads to 512
 BOUNDARY = 0.875  # sigma at which Wan2.2 hands over from the high-noise expert to the low-noise one
 SHIFT = 3.0
 FEATURE_WIDTH = 128

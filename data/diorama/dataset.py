@@ -5,11 +5,13 @@ them; writes nothing. Only the pretrain split is for training; validation is for
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+from world import clear_number
 
 from rmkit.kit import video
 from rmkit.kit.depth import disparity_of
@@ -76,6 +78,18 @@ def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
         if limit and len(shots) >= limit:
             break
     return shots
+
+
+def in_clear(shots: list[Shot]) -> list[int]:
+    """For each shot the place in the list of the same moment in clear weather; its own where there is no other."""
+    order = Counter()
+    keys = []
+    for shot in shots:
+        first, nth = clear_number(int(shot.sequence.rpartition("_")[2]))
+        order[shot.sequence] += 1
+        keys.append((first, order[shot.sequence], nth))
+    clear = {(first, place): i for i, (first, place, nth) in enumerate(keys) if nth == 0}
+    return [clear.get((first, place), i) for i, (first, place, _) in enumerate(keys)]
 
 
 def mirrored(shot: Shot) -> Shot:

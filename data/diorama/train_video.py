@@ -39,6 +39,8 @@ CAPTION_DROPOUT = 0.1
 PARTS = {"low": "wan/transformer_2", "high": "wan/transformer"}  # of checkpoints
 LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4}
 FUSED = torch.nn.functional.scaled_dot_product_attention
+CLEARED = 0.8  # share of the clips in bad weather that are shown in clear weather
+SPOILT = "2"  # a new word where `spoilt` changes: references are made again
 SHOWN = 0.5  # share of the experts' steps on clips in which a reference is shown
 PICTURED = 0.45  # share of all their steps that are on pictures, where there are stills
 PICTURES = 8  # cost what a clip does
@@ -245,20 +247,62 @@ def truth_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torc
 
 @torch.no_grad()
 def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path, stage: str) -> torch.Tensor:
-    """Normalised latents of truth clips in other colours: float16 [N, C, F, H, W]."""
+    """Normalised latents of what the experts are shown of clips (`spoilt`): float16 [N, C, F, H, W].
+
+    Of a clip in bad weather that is mostly the same moment in clear weather: what the caption says of the weather goes.
+    """
+    rngs = [np.random.default_rng((2, n)) for n in range(len(shots))]
+    chosen = [
+        shots[clear] if rng.random() < CLEARED else shot
+        for rng, shot, clear in zip(rngs, shots, dataset.in_clear(shots), strict=True)
+    ]
 
     def compute() -> dict[str, torch.Tensor]:
-        clips = [recoloured(shot.truth, np.random.default_rng((2, n)), stage) for n, shot in enumerate(shots)]
+        clips = (spoilt(shot.truth, rng, stage) for shot, rng in zip(chosen, rngs, strict=True))
         return {"reference": torch.cat([encode(vae, dataset.repeated(clip)[None]) for clip in clips])}
 
-    return cached(cache, vae, (shot.truth for shot in shots), compute)["reference"]
+    return cached(cache, vae, (shot.truth for shot in chosen), compute, SPOILT)["reference"]
+
+
+def spoilt(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.ndarray:
+    """A clip as the experts are shown it, uint8 [F, H, W, 3] to the same: other colours, flat light, no fine grain, jagged edges.
+
+    Nothing of the render is in it, and no two clips are spoilt alike: what there is to learn is where to look, and that
+    neither colours nor fine structure are to be copied.
+    """
+    x = recoloured(frames, rng, stage).astype(np.float32)
+    if rng.random() < 0.6:
+        strength, reach = rng.uniform(0.2, 0.9), rng.uniform(6, 16)
+        x = np.stack([flattened(f, strength, reach) for f in x])
+    if rng.random() < 0.5:
+        grain = rng.uniform(10, 40)
+        x = np.stack([cv2.bilateralFilter(f, 5, grain, 2.0) for f in x])
+    if rng.random() < 0.7:
+        share = rng.uniform(0.5, 1.0)
+        x = np.stack([f + share * (aliased(f) - f) for f in x])
+    return np.rint(np.clip(x, 0, 255)).astype(np.uint8)
+
+
+def flattened(frame: np.ndarray, strength: float, reach: float) -> np.ndarray:
+    """Less light and shade over `reach` pixels: float32 [H, W, 3] to the same, 0..255."""
+    light = cv2.GaussianBlur(frame.mean(-1), (0, 0), reach) + 8
+    return frame * ((light.mean() / light) ** strength)[..., None]
+
+
+def aliased(frame: np.ndarray) -> np.ndarray:
+    """Soft edges as hard steps, and one sample a pixel without a filter: float32 [H, W, 3] to the same."""
+    fine = cv2.resize(frame, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    around = np.ones((5, 5), np.uint8)
+    low, high = cv2.erode(fine, around), cv2.dilate(fine, around)
+    # Each point takes the nearer of the two extremes around it, all channels alike.
+    nearer_high = (high - fine).sum(-1, keepdims=True) < (fine - low).sum(-1, keepdims=True)
+    return np.where(nearer_high, high, low)[1::3, 1::3]
 
 
 def recoloured(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.ndarray:
     """A clip in other colours, sharper or softer, the same in all frames: uint8 [F, H, W, 3].
 
-    Nothing of the render's look is in it: what there is to learn is where to look, not what to make of it. For the
-    high-noise expert colours differ little: where they differ much it guesses the middle, and makes a render pale.
+    For the high-noise expert colours differ little: where they differ much it guesses the middle, and makes a render pale.
     The low-noise one has the other expert's colours before it, and is to take those: its references differ much.
     """
     spread = {"high": 1.0, "low": 6.0}[stage]

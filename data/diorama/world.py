@@ -63,10 +63,10 @@ HEAD_FRACTION = {
 }  # of the frame's height
 WEATHER_WORDS = {
     "clear": "",
-    "rain": ", in the rain",
-    "snow": ", in the snow",
-    "fog": ", in fog",
-    "dusk": ", at dusk",
+    "rain": "in the rain, ",
+    "snow": "in the snow, ",
+    "fog": "in fog, ",
+    "dusk": "at dusk, ",
 }
 WALL_PATTERNS = {"brick": "brick", "plank": "wooden", "plain": "plain", "stripe": "striped", "tile": "tiled"}
 RGB = tuple[float, float, float]
@@ -216,13 +216,19 @@ def world_of(split: str, index: int) -> str:
     return cycle[index % len(cycle)]
 
 
+def clear_number(number: int) -> tuple[int, int]:
+    """Of a pretrain sequence: the one that shows its scene in clear weather, and which weather it is itself in (0: clear)."""
+    nth = (number - WEATHERS_FROM) % len(WEATHERS) if number >= WEATHERS_FROM else 0
+    return number - nth, nth
+
+
 def plan_sequence(split: str, index: int) -> Plan:
     """The plan of sequence `index` of a split."""
     if split not in SEED_OFFSET:
         raise ValueError(f"Unknown split {split!r}: choose one of {', '.join(SEED_OFFSET)}.")
     weather, in_every = "clear", split == "pretrain" and index >= WEATHERS_FROM
-    nth = (index - WEATHERS_FROM) % len(WEATHERS) if in_every else 0
-    seed = SEED_OFFSET[split] + index - nth
+    first, nth = clear_number(index) if in_every else (index, 0)
+    seed = SEED_OFFSET[split] + first
     r = random.Random(seed)
     world = world_of(split, index)
     if in_every:
@@ -323,10 +329,10 @@ VERBS = {
 
 def caption(world: str, decor: dict[str, str], people: list[Identity], shot: Shot, weather: str) -> str:
     """One sentence with what a person sees in the shot."""
-    end = f", {shot.shot_size}{WEATHER_WORDS[weather]}"
+    begin, end = WEATHER_WORDS[weather], f", {shot.shot_size}"
     if world == "road":
         return (
-            f"a drive along a road with {article(decor['car'])} car, {decor['wall']} and "
+            f"{begin}a drive along a road with {article(decor['car'])} car, {decor['wall']} and "
             f"{decor['second']} buildings and trees{end}"
         )
     who = [people[shot.subject].words() + " " + VERBS[shot.actions[shot.subject]]]
@@ -342,4 +348,4 @@ def caption(world: str, decor: dict[str, str], people: list[Identity], shot: Sho
     else:
         things = f"and {article(decor['sofa'])} sofa" + (f" and {small}" if small else "")
         place = f"in a room with {wall} {things}"
-    return f"{' and '.join(who)} {place}{end}"
+    return f"{begin}{' and '.join(who)} {place}{end}"
