@@ -22,7 +22,9 @@ from rmkit.paths import REPOSITORY
 from rmkit.sources import diorama, sailvos
 
 HERE = Path(__file__).resolve().parent
-COUNTS = {"train": 20, "validation": 12, "road": 4}  # sequences of two shots each
+COUNTS = {"train": 20, "validation": 12, "road": 8}
+SHOTS = {"road": 1}  # of a split's sequences, where not both: scenes, not shots, are what a statistic counts
+WITHOUT_DEPTH = ("road",)  # as CARLA-LOC is
 WITH_TRUTH = ("validation", "road")  # the truth of train is never shipped: nothing may learn from it
 CRFS = range(6, 26, 2)  # x264's quality scale; 6 cannot be told from lossless
 LIMIT_MIB = 8.0
