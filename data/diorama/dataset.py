@@ -5,13 +5,12 @@ them; writes nothing. Only the pretrain split is for training; validation is for
 """
 
 import json
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-from world import clear_number
+from world import WEATHERS, WEATHERS_FROM, clear_number
 
 from rmkit.kit import video
 from rmkit.kit.depth import disparity_of
@@ -80,16 +79,22 @@ def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
     return shots
 
 
+def scene(shot: Shot) -> int:
+    """Number of the scene: the same for all of its weathers."""
+    first, _ = clear_number(int(shot.sequence.rpartition("_")[2]))
+    return first // len(WEATHERS) if first >= WEATHERS_FROM else first
+
+
 def in_clear(shots: list[Shot]) -> list[int]:
     """For each shot the place in the list of the same moment in clear weather; its own where there is no other."""
-    order = Counter()
-    keys = []
-    for shot in shots:
-        first, nth = clear_number(int(shot.sequence.rpartition("_")[2]))
-        order[shot.sequence] += 1
-        keys.append((first, order[shot.sequence], nth))
-    clear = {(first, place): i for i, (first, place, nth) in enumerate(keys) if nth == 0}
-    return [clear.get((first, place), i) for i, (first, place, _) in enumerate(keys)]
+    numbers = [clear_number(int(shot.sequence.rpartition("_")[2])) for shot in shots]
+    nth_shot = [
+        sum(s.sequence == shot.sequence for s in shots[max(0, i - 1) : i]) for i, shot in enumerate(shots)
+    ]
+    clear = {
+        (first, k): i for i, ((first, nth), k) in enumerate(zip(numbers, nth_shot, strict=True)) if not nth
+    }
+    return [clear.get((first, k), i) for i, ((first, _), k) in enumerate(zip(numbers, nth_shot, strict=True))]
 
 
 def mirrored(shot: Shot) -> Shot:

@@ -60,7 +60,9 @@ def main() -> None:
         metavar="N",
         help="render only every Nth frame of a shot, and hold it",
     )
-    parser.add_argument("--weather", choices=WEATHERS, help="instead of the plan's own, for its truth in another")
+    parser.add_argument(
+        "--weather", choices=WEATHERS, help="instead of the plan's own, for its truth in another"
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     looks = arguments.looks.split(",")

@@ -41,6 +41,7 @@ LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4}
 FUSED = torch.nn.functional.scaled_dot_product_attention
 CLEARED = 0.8  # share of the clips in bad weather that are shown in clear weather
 SPOILT = "2"  # a new word where `spoilt` changes: references are made again
+ENCODED = 8  # clips at a time
 SHOWN = 0.5  # share of the experts' steps on clips in which a reference is shown
 PICTURED = 0.45  # share of all their steps that are on pictures, where there are stills
 PICTURES = 8  # cost what a clip does
@@ -64,8 +65,9 @@ def main() -> None:
     if stage == "save":
         return save(out)
     shots = dataset.load(arguments.rendered, "pretrain", arguments.clips)
-    # Mirrored before they are encoded: what a latent's channels say of its cell does not turn with the grid.
-    shots += [dataset.mirrored(shot) for shot in shots]
+    # Every other scene is mirrored, in all its weathers, before it is encoded: what a latent's channels say of its cell does
+    # not turn with the grid.
+    shots = [dataset.mirrored(shot) if dataset.scene(shot) % 2 else shot for shot in shots]
     vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(arguments.device).eval()
     train_vae.channels_last(vae)
     truth = truth_latents(vae, shots, out / "latents" / "truth.safetensors")
@@ -240,7 +242,7 @@ def truth_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torc
     """Normalised latents of the truth of clips, or of stills: float16 [N, C, F, H, W]."""
 
     def compute() -> dict[str, torch.Tensor]:
-        return {"truth": torch.cat([encode(vae, dataset.repeated(shot.truth)[None]) for shot in shots])}
+        return {"truth": encoded(vae, [shot.truth for shot in shots])}
 
     return cached(cache, vae, (shot.truth for shot in shots), compute)["truth"]
 
@@ -258,8 +260,8 @@ def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path, sta
     ]
 
     def compute() -> dict[str, torch.Tensor]:
-        clips = (spoilt(shot.truth, rng, stage) for shot, rng in zip(chosen, rngs, strict=True))
-        return {"reference": torch.cat([encode(vae, dataset.repeated(clip)[None]) for clip in clips])}
+        clips = [spoilt(shot.truth, rng, stage) for shot, rng in zip(chosen, rngs, strict=True)]
+        return {"reference": encoded(vae, clips)}
 
     return cached(cache, vae, (shot.truth for shot in chosen), compute, SPOILT)["reference"]
 
@@ -320,6 +322,16 @@ def recoloured(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.n
     amount = rng.uniform(-0.7, 1.5 if stage == "high" else 3.0)
     x = np.stack([f + amount * (f - cv2.GaussianBlur(f, (0, 0), 1.0)) for f in x])
     return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
+
+
+def encoded(vae: AutoencoderKLWan, clips: list[np.ndarray]) -> torch.Tensor:
+    """Clips or stills, uint8 [D, H, W, 3] each, at 16 fps to latents, float16 [N, C, F, H, W], several at a time."""
+    parts = []
+    for first in range(0, len(clips), ENCODED):
+        batch = clips[first : first + ENCODED]
+        parts.append(encode(vae, np.stack([dataset.repeated(clip) for clip in batch])))
+        print(f"encoded {first + len(batch)} of {len(clips)}", flush=True)
+    return torch.cat(parts)
 
 
 def encode(vae: AutoencoderKLWan, clips: np.ndarray) -> torch.Tensor:
