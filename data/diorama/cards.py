@@ -1,7 +1,7 @@
 """Cards of the tiny checkpoints: held-out figures, how each was trained, and sheets to look at.
 
 Reads `data/diorama/checkpoints/`, the training logs under `--out` and the rendered validation split; writes
-`card.json` and `sheet_*.png` into each checkpoint's folder, and `checkpoints/README.md` from all of them.
+`card.json` and `sheet_*.jpg` into each checkpoint's folder, and `checkpoints/README.md` from all of them.
 
     python data/diorama/cards.py --rendered DIR --out DIR [--only wan vace editor features faces judge]
 """
@@ -99,7 +99,7 @@ def wan_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dic
             rows.append((shot.sequence, faces))
         for key, value in put.items():
             found.setdefault(key, []).append(value)
-    video.contact_sheet(rows, width=144).save(FOLDER / "wan" / "sheet_vae_faces.png")
+    video.contact_sheet(rows, width=144).save(FOLDER / "wan" / "sheet_vae_faces.jpg", quality=88)
     samples = []
     for number, prompt in enumerate((*PROMPTS, *(shot.caption for shot in shots[:8:2]))):
         output = pipeline(
@@ -116,7 +116,7 @@ def wan_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dic
         )
         frames = video.to_uint8(output.frames[0])
         samples.append((textwrap.fill(prompt, 36), [frames[i] for i in (0, 11, 22, 32)]))
-    video.contact_sheet(samples, width=144).save(FOLDER / "wan" / "sheet_samples.png")
+    video.contact_sheet(samples, width=144).save(FOLDER / "wan" / "sheet_samples.jpg", quality=88)
     return {key: np.mean(values) for key, values in found.items()} | caption_errors(pipeline, shots)
 
 
@@ -160,7 +160,7 @@ def vace_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> di
             found.setdefault(f"sharpness_ratio_{kind}", []).append(sharpness(output) / sharpness(truth))
             row.append(output[16])
         rows.append((shot.sequence, row))
-    video.contact_sheet(rows, width=144).save(FOLDER / "vace" / "sheet_truth_edges_depth.png")
+    video.contact_sheet(rows, width=144).save(FOLDER / "vace" / "sheet_truth_edges_depth.jpg", quality=88)
     return {key: np.mean(values) for key, values in found.items()}
 
 
@@ -187,7 +187,9 @@ def editor_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> 
         found.setdefault("sharpness_ratio", []).append(sharpness(edited[None]) / sharpness(truth[None]))
         if number % 3 == 0:
             rows.append((shot.sequence, [render, mapped, edited, truth]))
-    video.contact_sheet(rows, width=144).save(FOLDER / "editor" / "sheet_render_affine_edited_truth.png")
+    video.contact_sheet(rows, width=144).save(
+        FOLDER / "editor" / "sheet_render_affine_edited_truth.jpg", quality=88
+    )
     means = {key: np.mean(values) for key, values in found.items()}
     return {**means, "psnr_gain_over_affine": means["psnr_edited"] - means["psnr_affine"]}
 
@@ -223,8 +225,8 @@ def judge_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> d
         if number % 3 == 0:
             ratings = "  ".join(f"{found[kind][-1][8]:.1f}" for kind in kinds)
             rows.append((f"{shot.sequence}: {ratings}", [frames[8] for frames in kinds.values()]))
-    name = "sheet_render_blurred_mapped_vae_truth_blurred_vae_plain.png"
-    video.contact_sheet(rows, width=144).save(FOLDER / "judge" / name)
+    name = "sheet_render_blurred_mapped_vae_truth_blurred_vae_plain.jpg"
+    video.contact_sheet(rows, width=144).save(FOLDER / "judge" / name, quality=88)
     render, truth = np.concatenate(found["render"]), np.concatenate(found["truth"])
     return {
         "accuracy": np.mean([render < MIDDLE, truth > MIDDLE]),
@@ -289,7 +291,7 @@ def write_readme() -> None:
         for row in card["training"]:
             cells = (row["stage"], row["phase"], row["step"], row["seconds"], row["loss"])
             lines.append("| " + " | ".join(cells) + " |")
-        lines += [""] + [f"![{p.stem}]({name}/{p.name})" for p in sorted((FOLDER / name).glob("sheet_*.png"))]
+        lines += [""] + [f"![{p.stem}]({name}/{p.name})" for p in sorted((FOLDER / name).glob("sheet_*.jpg"))]
     (FOLDER / "README.md").write_text("\n".join(lines) + "\n")
 
 

@@ -1,7 +1,7 @@
 """Held-out figures of the face pack: what it finds, whom it tells apart, what the video VAE leaves of a face.
 
 Reads the pack beside the other checkpoints, rendered sequences of the validation split and the mini profile's VAE;
-writes `sheet_similarities.png` and `sheet_found.png` into the pack's folder (cards.py writes the card).
+writes `sheet_similarities.jpg` and `sheet_found.jpg` into the pack's folder (cards.py writes the card).
 """
 
 from collections import defaultdict
@@ -50,8 +50,8 @@ def figures(mini: profile.Profile, rendered: Path, folder: Path) -> dict[str, fl
     scenes = face_data.load(rendered, "validation")
     found, sights, rows = detection(analysis, scenes)
     same, different, at_once = similarities(sights)
-    _verification(same, different, identity.threshold).savefig(folder / "sheet_similarities.png", dpi=100)
-    video.contact_sheet(rows, width=144).save(folder / "sheet_found.png")
+    _verification(same, different, identity.threshold).savefig(folder / "sheet_similarities.jpg", dpi=100)
+    video.contact_sheet(rows, width=144).save(folder / "sheet_found.jpg", quality=88)
     return {
         **found,
         "identities": len({sight.identity for sight in sights}),

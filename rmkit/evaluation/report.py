@@ -135,7 +135,7 @@ def _against_paper(order: Sequence[str]) -> str:
 
 
 def _of_record(profile: Profile) -> str:
-    record = f"results/reference/{profile.layout.reference.name}/metrics.csv"
+    record = f"results/reference/{profile.name}/{statistics.file(profile.layout.reference).name}"
     return f"Nothing has been measured here: these are the values of the shipped record, {record}."
 
 

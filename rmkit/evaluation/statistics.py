@@ -54,18 +54,39 @@ def to_show(profile: Profile) -> pd.DataFrame:
 
     Raises InputError as `load` does where there is neither.
     """
-    return read(profile.layout.reference / "metrics.csv") if of_record(profile) else load(profile)
+    return read(file(profile.layout.reference)) if of_record(profile) else load(profile)
 
 
 def of_record(profile: Profile) -> bool:
     """Whether `to_show` gives the shipped record, as nothing has been measured here."""
-    return not profile.layout.metrics.is_file() and (profile.layout.reference / "metrics.csv").is_file()
+    return not profile.layout.metrics.is_file() and file(profile.layout.reference) is not None
 
 
 def require_run(profile: Profile) -> None:
     """Raise InputError where `to_show` gives the record: what an unfinished run has left must not stand beside it."""
     if of_record(profile):
         raise InputError("the shipped record has its values alone, and nothing has been measured here.")
+
+
+def file(folder: Path) -> Path | None:
+    """The table of a folder: metrics.csv, as a run writes it, or metrics.csv.gz, as the record has it; None without one."""
+    return next(
+        (path for path in (folder / "metrics.csv", folder / "metrics.csv.gz") if path.is_file()), None
+    )
+
+
+def with_demos(folder: Path) -> pd.DataFrame:
+    """The values of a run's folder and of its demonstrations' folders, whose methods are called <demo>/<method>.
+
+    Raises InputError where there is no table, and for one that is damaged.
+    """
+    if not (path := file(folder)):
+        raise InputError(f"{folder / 'metrics.csv'} does not exist: give the folder of a finished run.")
+    frames = [read(path)]
+    for part in sorted(sub for sub in folder.iterdir() if sub.is_dir() and file(sub)):
+        frame = read(file(part))
+        frames.append(frame.assign(method=f"{part.name}/" + frame.method))
+    return pd.concat(frames, ignore_index=True)
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Verification: whether a run came out as the shipped one, within what another seed changes (ours).
 
-Reads metrics.csv of the run, and metrics.csv, tolerances.csv and profile.yaml in results/reference/<profile>/; writes
-nothing. `spread` writes the last two, from runs that differ in their seed alone.
+Reads metrics.csv of the run and of its demonstrations (whose methods are called <demo>/<method> here), and metrics.csv.gz,
+tolerances.csv and profile.yaml in results/reference/<profile>/; writes nothing. `spread` writes the last two, from runs that differ in their seed alone.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ from rmkit.profile import Profile
 MULTIPLE = 6
 FEWEST = 2  # runs beside the reference
 MEAN = "the mean"
+OWN_FLOOR = 1e-3  # of what a demonstration measures by itself: shares, and pixel values from 0 to 1
 COLUMNS = ["method", "metric", "tolerance", "clip_tolerance", "seeds"]
 # Settings that may differ between runs that are compared: where and how fast, not what.
 FREE = {"seed": True, "judge": True, "data": {"root"}, "models": {"device", "offload"}}
@@ -45,7 +46,8 @@ def verify(profile: Profile) -> int:
     expected = _reference(profile)
     tolerances = _tolerances(folder / "tolerances.csv")
     _require_settings(profile, folder / "profile.yaml")
-    found = statistics.load(profile)
+    statistics.load(profile)  # what to run first, where there is none
+    found = statistics.with_demos(profile.layout.root)
     # Ratings of a judge that the shipped run did not have, and of the user's own footage, have no counterpart.
     unshipped = found.metric.isin(_rated()) & ~found.metric.isin(expected.metric)
     found = found[~unshipped & (found.method != real.Real.name)]
@@ -123,10 +125,8 @@ def spread(profile: Profile, folders: Sequence[Path]) -> int:
     expected, target = _reference(profile), profile.layout.reference
     runs = {str(target): _values(expected)}
     for folder in folders:
-        path, run = folder / "metrics.csv", str(folder)
-        if not path.is_file():
-            raise InputError(f"{path} does not exist: give folders of finished runs.")
-        frame = statistics.read(path)
+        run = str(folder)
+        frame = statistics.with_demos(folder)
         _require_comparable(expected, frame, run)
         runs[run] = _values(frame)
         if lone := unmatched(runs[str(target)], runs[run]):
@@ -139,7 +139,14 @@ def spread(profile: Profile, folders: Sequence[Path]) -> int:
     rows = []
     fixed = {name for name, method in baselines.every(profile).items() if method.fixed}
     for (method, metric), values in pd.concat(runs, axis=1).groupby(level=["method", "metric"], sort=False):
-        rows.append((method, metric, *_tolerance(method, metric, values, method in fixed), len(runs)))
+        rows.append(
+            (
+                method,
+                metric,
+                *_tolerance(method, metric, values, method.rpartition("/")[2] in fixed),
+                len(runs),
+            )
+        )
     settings = profile.model_dump(mode="json", exclude=FREE)
     store.write_text(target / "profile.yaml", yaml.safe_dump(settings, sort_keys=False))
     store.write_text(target / "tolerances.csv", pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))
@@ -149,9 +156,10 @@ def spread(profile: Profile, folders: Sequence[Path]) -> int:
 
 def _tolerance(method: str, metric: str, values: pd.DataFrame, is_fixed: bool) -> tuple[float, float]:
     """Tolerance of the mean and of a clip, from values [clips, runs]; spread's docstring has the rule."""
-    if metric not in metrics.columns():
+    column = metrics.columns().get(metric)
+    if column is None and "/" not in method:
         raise InputError(f"{method}, {metric}: there is no such metric in this version of the kit.")
-    floor = metrics.columns()[metric].floor
+    floor = column.floor if column else OWN_FLOOR
     if is_fixed and metric not in _rated():
         if (values.max(axis=1) - values.min(axis=1)).max() > floor:
             raise InputError(
@@ -178,13 +186,13 @@ def _apart(a: float, b: float, tolerance: float) -> bool:
 
 
 def _reference(profile: Profile) -> pd.DataFrame:
-    path = profile.layout.reference / "metrics.csv"
-    if not path.is_file():
-        known = sorted(file.parent.name for file in path.parent.parent.glob("*/metrics.csv"))
+    folder = profile.layout.reference
+    if not statistics.file(folder):
+        known = sorted(path.parent.name for path in folder.parent.glob("*/metrics.csv*"))
         raise InputError(
-            f"{path} does not exist: profiles with a reference are {', '.join(known) or 'none'}."
+            f"{folder / 'metrics.csv.gz'} does not exist: profiles with a reference are {', '.join(known) or 'none'}."
         )
-    return statistics.read(path)
+    return statistics.with_demos(folder)
 
 
 def _tolerances(path: Path) -> pd.DataFrame:
