@@ -23,7 +23,7 @@ from diffusers import WanPipeline
 from PIL import Image
 
 from rmkit import profile
-from rmkit.baselines import blur, colour_transfer, vae_ceiling
+from rmkit.baselines import blur, colour_transfer, prefilter, vae_ceiling
 from rmkit.kit import models, video
 from rmkit.method import propagation
 from rmkit.metrics.dino import FeatureModel
@@ -110,7 +110,7 @@ def wan_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dic
             num_inference_steps=20,
             guidance_scale=3.0,
             guidance_scale_2=1.0,  # more weaves a pattern into flat walls
-            max_sequence_length=models.text_length(pipeline),
+            max_sequence_length=models.text_length(pipeline.tokenizer),
             generator=models.generator(number),
             output_type="np",
         )
@@ -127,7 +127,9 @@ def caption_errors(pipeline: WanPipeline, shots: list[Shot]) -> dict[str, float]
     for number, shot in enumerate(shots):
         told = [shot.caption, "", shots[number - 2].caption]
         embeds, _ = pipeline.encode_prompt(
-            told, do_classifier_free_guidance=False, max_sequence_length=models.text_length(pipeline)
+            told,
+            do_classifier_free_guidance=False,
+            max_sequence_length=models.text_length(pipeline.tokenizer),
         )
         x0 = train_video.encode(pipeline.vae, dataset.repeated(shot.truth)[None]).float()  # [1, C, F, H, W]
         noise = torch.randn(x0.shape, generator=generator)
@@ -214,6 +216,7 @@ def judge_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> d
         kinds = {
             "render": shot.render,
             "render_blurred": np.stack([blur.soften(frame) for frame in shot.render]),
+            "render_prefiltered": np.stack([prefilter.filtered(frame) for frame in shot.render]),
             "render_mapped": colour_transfer.apply(colour_map, shot.render),
             "render_vae": vae_ceiling.reconstruct(vae, dataset.repeated(shot.render))[::2],
             "truth_blurred": np.stack([blur.soften(frame) for frame in shot.truth]),
@@ -225,7 +228,7 @@ def judge_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> d
         if number % 3 == 0:
             ratings = "  ".join(f"{found[kind][-1][8]:.1f}" for kind in kinds)
             rows.append((f"{shot.sequence}: {ratings}", [frames[8] for frames in kinds.values()]))
-    name = "sheet_render_blurred_mapped_vae_truth_blurred_vae_plain.jpg"
+    name = "sheet_render_blurred_prefiltered_mapped_vae_truth_blurred_vae_plain.jpg"
     video.contact_sheet(rows, width=144).save(FOLDER / "judge" / name, quality=88)
     render, truth = np.concatenate(found["render"]), np.concatenate(found["truth"])
     return {

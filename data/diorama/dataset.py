@@ -14,7 +14,7 @@ from world import WEATHERS, WEATHERS_FROM, clear_number
 
 from rmkit.kit import video
 from rmkit.kit.depth import disparity_of
-from rmkit.method import structure
+from rmkit.method import propagation, structure
 from rmkit.profile import Structure
 
 STRUCTURE = Structure(edges="gradient")  # as in the mini profile
@@ -230,7 +230,7 @@ def repeated(frames: np.ndarray) -> np.ndarray:
 
 
 def known_frames(kind: str, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Which of `frames` (16 fps, repeated) are anchors: bool [frames], twins always together.
+    """Which of `frames` (16 fps, repeated) are anchors: bool [frames], one of a distinct frame's two, as the pipeline chooses.
 
     Kinds: 'ends' and 'multi' are the pipeline's; 'random' any subset of the distinct frames.
     """
@@ -242,7 +242,8 @@ def known_frames(kind: str, frames: int, rng: np.random.Generator) -> np.ndarray
         known[[*range(0, distinct, 4), distinct - 1]] = True  # every half second at 8 fps
     else:
         known[rng.random(distinct) < rng.uniform(0, 0.6)] = True
-    return repeated(known)
+    places = [propagation.place(2 * int(frame), frames, 2) for frame in np.flatnonzero(known)]
+    return np.isin(np.arange(frames), places)
 
 
 def crop(

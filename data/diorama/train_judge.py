@@ -2,8 +2,8 @@
 
 Reads rendered sequences of the pretrain split and the mini profile's VAE; writes `<out>/judge/` (state, log, clips
 through the VAE) and the model folder `<out>/checkpoints/judge`. Both looks are spoilt and coloured, or a blur or a
-grading would do: a render in the truth's colours, out of focus or through a codec is a render still, and a truth a
-little soft is the truth. Every eighth sequence is kept from the training, for the calibration to 1-10.
+grading would do: a render in the truth's colours, out of focus, with its edges filtered or through a codec is a render
+still, and a truth a little soft is the truth. Every eighth sequence is kept from the training, for the calibration to 1-10.
 
     python data/diorama/train_judge.py --rendered DIR --out DIR
 """
@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from rmkit import profile
-from rmkit.baselines import colour_transfer, vae_ceiling
+from rmkit.baselines import colour_transfer, prefilter, vae_ceiling
 from rmkit.kit import models, video
 
 RENDER, TRUTH = 0, 1
@@ -33,6 +33,9 @@ HELD_EVERY = 8  # sequences, of which one calibrates
 DECODED_EVERY = 11  # clips, of which one also goes through the VAE, which takes its time
 DECODED_SHARE = 0.3  # of the pictures drawn
 SOFTEST = {RENDER: 2.5, TRUTH: 1.0}  # pixels: what is out of focus entirely is not the truth any more
+# Of the pictures, so many go through a Gaussian and an unsharp mask. Renders mostly: filtered edges are no truth. Truths
+# too, within their softness: or the sharpening itself would tell a render.
+PREFILTERED = {RENDER: 0.35, TRUTH: 0.15}
 CALIBRATION_PAIRS = 2000
 LEARNING_RATE = 1e-3
 
@@ -130,7 +133,16 @@ def draw(source: Material, rng: np.random.Generator) -> list[np.ndarray]:
         # Its own map gives the render the truth's colours as well as any can; another's keeps it from being known by it.
         other = source.plain[int(rng.integers(len(source.plain)))] if rng.random() < 0.5 else pair
         frames[RENDER] = graded(frames[RENDER], other.colour_map, rng.uniform(0.3, 1.2))
+    for look, share in PREFILTERED.items():
+        if rng.random() < share:
+            frames[look] = prefiltered(frames[look], SOFTEST[look], rng)
     return [spoilt(frame, SOFTEST[look], rng) for look, frame in enumerate(frames)]
+
+
+def prefiltered(frame: np.ndarray, softest: float, rng: np.random.Generator) -> np.ndarray:
+    """A frame softened, by 0.7 of `softest` at most, and sharpened again, both at random: uint8 [H, W, 3] to the same."""
+    sigma, radius, amount = rng.uniform(0.3, 0.7 * softest), rng.uniform(0.7, 2.0), rng.uniform(0.2, 2.0)
+    return prefilter.filtered(frame, sigma, radius, amount)
 
 
 def graded(frame: np.ndarray, colour_map: np.ndarray, share: float) -> np.ndarray:

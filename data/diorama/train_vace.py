@@ -30,6 +30,7 @@ from torch.nn.functional import interpolate
 from train_video import CAPTION_DROPOUT, Text, cached, channel_weights, encode, written_out_attention
 
 from rmkit.kit import models
+from rmkit.method import propagation
 from rmkit.method.anchoring import edit_frame
 from rmkit.method.objective import shifted
 
@@ -185,7 +186,7 @@ def controlled(
             ends = truth
             if edit:
                 ends = shot.truth.copy()
-                chosen = np.flatnonzero(known[::2])  # of the distinct frames
+                chosen = np.flatnonzero(known) // 2  # of the distinct frames
                 ends[chosen] = edit(shot.render[chosen], 100 * number)
                 ends = dataset.repeated(ends)
             inactive, reactive = (np.where(where, *pair) for pair in ((ends, grey), (grey, lines)))
@@ -206,7 +207,7 @@ def controlled(
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     pictures = (getattr(shot, look) for shot in shots for look in ("truth", "depth", "edges"))
-    settings = repr(LAYOUTS) + (edit.fingerprint if edit else "")
+    settings = f"{LAYOUTS} {propagation.VERSION} {edit.fingerprint if edit else ''}"
     return Controlled(**cached(cache, vae, pictures, compute, settings), captions=[s.caption for s in shots])
 
 

@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import UMT5EncoderModel
 
+from rmkit.kit import prompts
 from rmkit.kit.encode import denormalised, normalised
 from rmkit.method.incontext import in_context
 from rmkit.method.objective import shifted
@@ -138,7 +139,10 @@ class Captioned:
 
 
 class Text:
-    """Captions to embeddings the way WanPipeline makes them: [B] -> [B, 48, 96], zeros after the end."""
+    """Captions to embeddings the way WanPipeline makes them: [B] -> [B, 64, 96], zeros after the end.
+
+    Raises InputError for a caption that would be cut: the words at its end would never be learned.
+    """
 
     def __init__(self, out: Path, captions: list[str], trained: bool, start_from: Path | None = None) -> None:
         folder, state = out / "tokenizer", out / "low" / "state" / "text_encoder.safetensors"
@@ -147,6 +151,8 @@ class Text:
         elif not folder.exists():
             architectures.caption_tokenizer(sorted(set(captions))).save_pretrained(folder)
         self.tokenizer = architectures.PreTrainedTokenizerFast.from_pretrained(folder)
+        for caption in sorted(set(captions)):
+            prompts.require_tokens(self.tokenizer, TEXT_TOKENS, f"the caption '{caption}'", caption)
         self.encoder = architectures.text_encoder(self.tokenizer).requires_grad_(trained)
         if not trained and state.exists():
             self.encoder.load_state_dict(load_file(state))
@@ -157,7 +163,7 @@ class Text:
 
     def __call__(self, captions: list[str]) -> torch.Tensor:
         tokens = self.tokenizer(
-            captions, padding="max_length", max_length=TEXT_TOKENS, truncation=True, return_tensors="pt"
+            captions, padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt"
         ).to(self.encoder.device)
         embedded = self.encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
         return embedded * tokens.attention_mask[..., None]

@@ -23,7 +23,7 @@ from rmkit.method.sampling import Clip
 from rmkit.profile import Profile, Settings
 
 # The order of the tables. New files and the profile's folders come between the two.
-FIRST = ("render", "blur", "colour_transfer", "per_frame", "runway_aleph", "lucy_edit", "editto")
+FIRST = ("render", "blur", "prefilter", "colour_transfer", "per_frame", "runway_aleph", "lucy_edit", "editto")
 LAST = ("multi_anchor", "depth", "edges", "realmaster", "vae_ceiling", "truth", "real")
 EXTERNAL = ("runway_aleph", "lucy_edit", "editto")  # the paper's baselines (4.1, B.3)
 PROMPT = "make the video look photorealistic"  # of every external method (paper, B.3)

@@ -18,7 +18,7 @@ from pydantic import Field
 from rmkit.baselines import PROMPT, Edit, Made
 from rmkit.baselines.framing import PassSettings, by_passes
 from rmkit.errors import InputError
-from rmkit.kit import models, store, video, weights
+from rmkit.kit import models, prompts, store, video, weights
 from rmkit.paths import resolve
 from rmkit.profile import Profile
 
@@ -68,6 +68,9 @@ class Editto(Made):
     def check(self, profile: Profile, count: int) -> None:
         models.check(profile, "vace")
         _require_fit(profile)
+        said = {"baselines.editto.prompt": self.settings(profile).prompt}
+        said |= {"Editto's own negative prompt": NEGATIVE_PROMPT}
+        prompts.check(models.vace_tokenizer(profile), said)
         models.require_gpu(profile, "Editto")
 
     def depends_on(self, profile: Profile) -> dict[str, Any]:
@@ -87,7 +90,7 @@ class Editto(Made):
                 settings.prompt,
                 negative_prompt=NEGATIVE_PROMPT,
                 do_classifier_free_guidance=settings.guidance > 1,
-                max_sequence_length=models.text_length(pipeline),
+                max_sequence_length=models.text_length(pipeline.tokenizer),
             )
 
         def one_pass(frames: np.ndarray, seed: int) -> np.ndarray:

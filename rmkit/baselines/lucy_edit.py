@@ -13,7 +13,7 @@ from pydantic import Field
 
 from rmkit.baselines import Edit, Made
 from rmkit.baselines.framing import PassSettings, by_passes
-from rmkit.kit import models, video, weights
+from rmkit.kit import models, prompts, video, weights
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ class LucyEdit(Made):
     group, on_device = LucyEditSettings, True
 
     def check(self, profile: Profile, count: int) -> None:
-        weights.pipeline_folder(KEY, self.settings(profile).model)
+        settings = self.settings(profile)
+        weights.pipeline_folder(KEY, settings.model)
+        prompts.check(settings.model, {"baselines.lucy_edit.prompt": settings.prompt})
         models.require_gpu(profile, "LucyEdit")
 
     def depends_on(self, profile: Profile) -> dict[str, Any]:
@@ -66,7 +68,7 @@ class LucyEdit(Made):
                 num_frames=len(frames),
                 num_inference_steps=settings.steps,
                 guidance_scale=settings.guidance,
-                max_sequence_length=models.text_length(pipeline),
+                max_sequence_length=models.text_length(pipeline.tokenizer),
                 generator=models.generator(seed),
                 output_type="np",
             )

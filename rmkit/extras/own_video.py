@@ -6,7 +6,7 @@ whatever `clips.fps` the adapter was trained at.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +50,7 @@ def enhance_video(
 
     folder: the adapter's, with one subfolder an expert (default: the profile's own run). Finished videos are left
     alone. Raises InputError, before a model is loaded, when there is no video, when its sound does not fit into mp4,
-    when the adapter is missing, foreign or unfit, and when the disk has no room.
+    when the adapter is missing, foreign or unfit, when the prompt is too long, and when the disk has no room.
     """
     folder = folder or profile.layout.adapters / training.NAME
     if profile.enhance.overlap >= profile.clips.frames - 1:
@@ -74,11 +74,13 @@ def enhance_video(
         items.append(stage.Item(out, _recipe(profile, job, adapter), job))
     # A byte a pixel: several times what H.264 takes.
     largest = max(info.frames * info.height * info.width for info in infos.values())
-    ready = functools.partial(_ready, profile, folder)
+    said = {"the prompt" if prompt else "train.prompt": prompt or profile.train.prompt}
+    ready = functools.partial(_ready, profile, folder, said)
     return stage.run("", items, ready, largest, str(models.device(profile)))
 
 
-def _ready(profile: Profile, folder: Path) -> stage.Make[Job]:
+def _ready(profile: Profile, folder: Path, said: Mapping[str, str]) -> stage.Make[Job]:
+    enhance.check_prompts(profile, said)
     pipeline = enhance.load(profile, folder)
     embeddings = functools.cache(functools.partial(encode.text, pipeline))
     negative = enhance.negative(profile, pipeline)

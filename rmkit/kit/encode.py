@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmkit.kit import models, video
+from rmkit.kit import models, prompts, video
 
 if TYPE_CHECKING:
     import torch
@@ -52,14 +52,15 @@ def denormalised(vae: "ModelMixin", latents: "torch.Tensor") -> "torch.Tensor":
 
 
 def text(pipeline: "WanPipeline", prompt: str) -> "torch.Tensor":
-    """Prompt to the embeddings [1, T, D] that `WanPipeline` would compute itself."""
+    """Prompt to the embeddings [1, T, D] that `WanPipeline` would compute itself; InputError where it would cut it."""
     import torch
 
+    prompts.require(pipeline.tokenizer, f"the prompt '{prompt}'", prompt)
     with torch.no_grad():
         embeddings, _ = pipeline.encode_prompt(
             prompt,
             do_classifier_free_guidance=False,
-            max_sequence_length=models.text_length(pipeline),
+            max_sequence_length=models.text_length(pipeline.tokenizer),
         )
     return embeddings
 

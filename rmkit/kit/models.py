@@ -19,6 +19,7 @@ from rmkit.profile import Profile
 if TYPE_CHECKING:
     import diffusers
     import torch
+    from transformers import PreTrainedTokenizerBase
 
     WanLike = diffusers.WanPipeline | diffusers.WanVACEPipeline | diffusers.LucyEditPipeline
 
@@ -185,9 +186,14 @@ def edit_area(pipeline: "diffusers.QwenImageEditPipeline", area: int) -> Iterato
         module.calculate_dimensions = original
 
 
-def text_length(pipeline: "WanLike") -> int:
+def text_length(tokenizer: "PreTrainedTokenizerBase") -> int:
     """Tokens a prompt is padded to: Wan's 512, or less where the tokenizer was made for less."""
-    return min(TEXT_TOKENS, pipeline.tokenizer.model_max_length)
+    return min(TEXT_TOKENS, tokenizer.model_max_length)
+
+
+def vace_tokenizer(profile: Profile) -> str:
+    """The folder or hub name of the pipeline whose tokenizer VACE reads prompts with."""
+    return profile.models.wan if "tokenizer" in _borrowed(profile) else profile.models.vace
 
 
 def speed_up_convolutions(vae: "diffusers.ModelMixin") -> None:

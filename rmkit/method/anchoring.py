@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from rmkit.errors import InputError
-from rmkit.kit import alignment, models, stage, store, video
+from rmkit.kit import alignment, models, prompts, stage, store, video
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
@@ -81,8 +81,15 @@ def refused(profile: Profile, clip: Clip, at: Sequence[int]) -> list[int]:
 
 
 def edit_frame(profile: Profile, pipeline: Any, render: np.ndarray, seed: int) -> np.ndarray:
-    """One edit at the editor's own size, resized back, without the gate: uint8 [H, W, 3] -> the same."""
+    """One edit at the editor's own size, resized back, without the gate: uint8 [H, W, 3] -> the same.
+
+    Raises InputError for a prompt that is longer than the editor reads.
+    """
     settings = profile.anchors
+    # The pipeline names a longest prompt, after the tokens that it drops, and feeds a longer one to a model not made for it.
+    length = pipeline.tokenizer_max_length + pipeline.prompt_template_encode_start_idx
+    template = pipeline.prompt_template_encode
+    prompts.require_tokens(pipeline.tokenizer, length, "anchors.prompt", settings.prompt, template)
     # Guidance needs a negative prompt, and warns of one that it does not use.
     guidance = {"negative_prompt": " "} if settings.true_cfg_scale > 1 else {}
     # Height and width are never passed: the reference would keep its own size, and the edit come out zoomed.

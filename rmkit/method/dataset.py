@@ -143,7 +143,11 @@ def _text_item(profile: Profile, pipeline: "WanPipeline", prompt: str) -> stage.
     recipe = store.Recipe(
         stage="text",
         version=VERSION,
-        settings={"prompt": prompt, "tokens": models.text_length(pipeline), "dtype": profile.models.dtype},
+        settings={
+            "prompt": prompt,
+            "tokens": models.text_length(pipeline.tokenizer),
+            "dtype": profile.models.dtype,
+        },
         inputs={},
         model=wan.fingerprint(profile, "text_encoder") + wan.fingerprint(profile, "tokenizer"),
     )

@@ -6,7 +6,7 @@ render's own latents are all the model sees besides the prompt.
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 
 from rmkit.attention.key_value_cache import Placement, placement
 from rmkit.attention.one_way import CACHED
-from rmkit.kit import encode, models, stage, store, video
+from rmkit.kit import encode, models, prompts, stage, store, video
 from rmkit.method import lora, sampling, training, wan
 from rmkit.method.incontext import Reference, in_context, training_mode
 from rmkit.method.sampling import Clip
@@ -45,8 +45,9 @@ def enhance(
     """Enhance clips with a trained adapter; returns the videos, in order, finished ones untouched.
 
     name: of the adapter; prompt: what to ask of a clip (its caption); into: the folder of `enhanced/` that they go to (the
-    adapter's name). The noise of a clip is the same whatever the prompt. Raises InputError, before a model is loaded, on a missing, foreign or unfit adapter and on clips of
-    another size or length than the profile's.
+    adapter's name). The noise of a clip is the same whatever the prompt. Raises InputError, before a model is loaded, on a
+    missing, foreign or unfit adapter, on clips of another size or length than the profile's, and on a prompt that the model
+    would cut.
     """
     sampling.check(profile, clips)
     models.check(profile, "wan")
@@ -55,7 +56,7 @@ def enhance(
     target = profile.layout.enhanced / (into or name)
     jobs = [Job(clip, (prompt or functools.partial(_prompt, profile))(clip)) for clip in clips]
     items = [stage.Item(target / f"{job.clip.id}.mp4", _recipe(profile, job, files), job) for job in jobs]
-    ready, device = functools.partial(_ready, profile, folder), str(models.device(profile))
+    ready, device = functools.partial(_ready, profile, folder, jobs), str(models.device(profile))
     return stage.run("enhance", items, ready, profile.clips.raw_bytes, device)
 
 
@@ -159,6 +160,12 @@ def negative(profile: Profile, pipeline: "WanPipeline") -> "torch.Tensor | None"
     return encode.text(pipeline, profile.enhance.negative_prompt) if _is_guided(profile) else None
 
 
+def check_prompts(profile: Profile, wanted: Mapping[str, str]) -> None:
+    """Raise InputError unless Wan reads all of these prompts, by where they come from, and of the negative one; loads no weights."""
+    unwanted = {"enhance.negative_prompt": profile.enhance.negative_prompt} if _is_guided(profile) else {}
+    prompts.check(profile.models.wan, {**wanted, **unwanted})
+
+
 def _is_guided(profile: Profile) -> bool:
     return max(profile.enhance.guidance_low, profile.enhance.guidance_high) > 1
 
@@ -167,8 +174,12 @@ def _prompt(profile: Profile, clip: Clip) -> str:
     return clip.caption.strip() or profile.train.prompt
 
 
-def _ready(profile: Profile, folder: Path) -> stage.Make[Job]:
+def _ready(profile: Profile, folder: Path, jobs: Sequence[Job]) -> stage.Make[Job]:
     """What enhances one clip; each prompt is embedded once, since many clips may share it."""
+    check_prompts(
+        profile,
+        {f"the prompt of clip {job.clip.id} (its caption, or train.prompt)": job.prompt for job in jobs},
+    )
     pipeline = load(profile, folder)
     text = functools.cache(functools.partial(encode.text, pipeline))
     unwanted = negative(profile, pipeline)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from rmkit.kit import models, stage, store, video
+from rmkit.kit import models, prompts, stage, store, video
 from rmkit.method import anchoring, sampling, structure
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile, Variant
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import WanVACEPipeline
 
-VERSION = 1
+VERSION = 2
 PROMPTS_KEPT = 64  # embeddings held in memory; a real one is 4 MB
 
 
@@ -29,7 +29,7 @@ def propagate(profile: Profile, clips: Sequence[Clip], variant: Variant) -> list
     """Generate each clip's photorealistic version; returns the paths of those made.
 
     Clips with a refused anchor are left out and named. Raises InputError before the model is loaded when
-    clips, anchors, structure, model or disk space are missing.
+    clips, anchors, structure, model or disk space are missing, or a prompt is longer than the model reads.
     """
     sampling.check(profile, clips)
     indices = anchoring.indices(profile, variant)
@@ -45,7 +45,7 @@ def propagate(profile: Profile, clips: Sequence[Clip], variant: Variant) -> list
             print(f"propagate {variant}: {clip.id} is left out, an anchor of it was refused.")
         else:
             items.append(stage.Item(target, _recipe(profile, clip, variant, indices, model), clip))
-    ready, device = functools.partial(_ready, profile, variant), str(models.device(profile))
+    ready, device = functools.partial(_ready, profile, variant, clips), str(models.device(profile))
     return stage.run(f"propagate {variant}", items, ready, profile.clips.raw_bytes, device)
 
 
@@ -69,8 +69,8 @@ def control(
 ) -> tuple[np.ndarray, np.ndarray]:
     """VACE's condition: anchors in place, structure elsewhere; uint8 [F, H, W, 3] and mask [F, H, W].
 
-    The mask is 0 where a frame is kept and 255 where it is generated. A source frame is shown `repeat`
-    times and all its copies are anchors: VACE samples the mask in time, and a lone frame would be missed.
+    The mask is 0 where a frame is kept and 255 where it is generated. A source frame is shown `repeat` times; an anchor
+    stands at one of these frames (`place`), the structure at the others.
     """
     count = len(guide)
     frames = guide.copy()
@@ -80,10 +80,26 @@ def control(
             raise ValueError(f"anchor {index} is outside the clip's {count} frames")
         if anchors[index].shape != guide.shape[1:]:
             raise ValueError(f"anchor {index} is {anchors[index].shape}, frames {guide.shape[1:]}")
-        first = index - index % repeat
-        frames[first : first + repeat] = anchors[index]
-        mask[first : first + repeat] = 0
+        frames[place(index, count, repeat)] = anchors[index]
+        mask[place(index, count, repeat)] = 0
     return frames, mask
+
+
+def place(index: int, count: int, repeat: int) -> int:
+    """The frame of `count` at which the anchor of frame `index` stands: one that the mask's sampling skips, its own if it can.
+
+    So no anchor reaches the mask's channels and all act alike, through their latents, as first and last frame do in VACE's
+    own task of that name. The rule has no way out where a source frame is shown once and sampled: that anchor is seen.
+    """
+    first = index - index % repeat
+    showings = [index, *range(first, min(first + repeat, count))]
+    return next((frame for frame in showings if frame not in sampled(count)), index)
+
+
+def sampled(count: int) -> list[int]:
+    """The frames of a mask of `count` that become its latent frames: nearest-exact, as WanVACEPipeline samples it."""
+    latents = (count + 3) // 4
+    return [(2 * i + 1) * count // (2 * latents) for i in range(latents)]
 
 
 def load(profile: Profile) -> "WanVACEPipeline":
@@ -96,17 +112,21 @@ def load(profile: Profile) -> "WanVACEPipeline":
 
 
 def encoder(profile: Profile, pipeline: "WanVACEPipeline") -> Callable[[str], dict[str, "torch.Tensor"]]:
-    """A function from a prompt to its embeddings, as arguments of the pipeline; it keeps the last PROMPTS_KEPT."""
+    """A function from a prompt to its embeddings, as arguments of the pipeline; it keeps the last PROMPTS_KEPT.
+
+    It raises InputError for a prompt that the pipeline would cut.
+    """
     import torch
 
     @functools.lru_cache(PROMPTS_KEPT)
     @torch.no_grad()
     def encode(prompt: str) -> dict[str, "torch.Tensor"]:
+        prompts.require(pipeline.tokenizer, f"the prompt '{prompt}'", prompt)
         positive, negative = pipeline.encode_prompt(
             prompt,
             negative_prompt=profile.propagation.negative_prompt,
             do_classifier_free_guidance=profile.propagation.guidance > 1,
-            max_sequence_length=models.text_length(pipeline),
+            max_sequence_length=models.text_length(pipeline.tokenizer),
         )
         return {"prompt_embeds": positive, "negative_prompt_embeds": negative}
 
@@ -152,8 +172,15 @@ def _recipe(
     return store.Recipe("propagate", VERSION, settings, inputs, seed, model)
 
 
-def _ready(profile: Profile, variant: Variant) -> stage.Make[Clip]:
-    """Load VACE; returns what generates one clip."""
+def _ready(profile: Profile, variant: Variant, clips: Sequence[Clip]) -> stage.Make[Clip]:
+    """Load VACE, once all prompts have been found to fit; returns what generates one clip."""
+    said = {
+        f"the prompt of clip {clip.id} (its caption, or propagation.prompt)": prompt_of(profile, clip)
+        for clip in clips
+    }
+    if profile.propagation.guidance > 1:
+        said["propagation.negative_prompt"] = profile.propagation.negative_prompt
+    prompts.check(models.vace_tokenizer(profile), said)
     pipeline = load(profile)
     encode = encoder(profile, pipeline)
     indices = anchoring.indices(profile, variant)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmkit.errors import InputError
-from rmkit.kit import devices, encode, models, progress, store, video
+from rmkit.kit import devices, encode, models, progress, prompts, store, video
 from rmkit.method import checkpoint, dataset, lora, wan
 from rmkit.method.dataset import Encoded, Pair
 from rmkit.method.incontext import Reference, in_context
@@ -46,8 +46,8 @@ def train(profile: Profile, name: str = NAME, watch: Watch | None = None) -> Pat
     """Train one adapter an expert and return their folder; what is finished is not trained again.
 
     `watch` is given the curves of the expert in training at every measurement. Raises InputError on missing models, no
-    pairs, a pair of unequal clips or one that teaches copying, settings that this machine cannot follow, and when the
-    loss stops being finite.
+    pairs, a pair of unequal clips or one that teaches copying, a prompt that the model would cut, settings that this machine
+    cannot follow, and when the loss stops being finite.
     """
     models.check(profile, "wan")
     devices.require(profile)
@@ -57,6 +57,11 @@ def train(profile: Profile, name: str = NAME, watch: Watch | None = None) -> Pat
     todo = [e for e in recipes if not store.is_done(folder / e.name, recipes[e])]
     if not todo:
         return folder
+    said = {
+        f"the prompt of pair {pair.id} (its caption, or train.prompt)": pair.prompt
+        for pair in pairs + held_out
+    }
+    prompts.check(profile.models.wan, said)
     accelerator = devices.accelerator(profile, folder)
     with accelerator.main_process_first():  # the others find everything encoded
         pipeline = models.load_wan(profile)

@@ -4,7 +4,7 @@ Not GPT-RS, and no stand-in for it: it knows one world, and only that world's re
 folder, whose config holds the calibration that data/diorama/train_judge.py fitted; writes nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from rmkit.errors import InputError
 from rmkit.kit import models, video, weights
 from rmkit.kit.vision import VisionModel
+from rmkit.method import anchoring
 from rmkit.metrics import Column, Measure, Metric, Subject, options_of
 from rmkit.profile import Profile
 
@@ -30,9 +31,9 @@ class OfflineRating(Metric):
             *("offline_judge", "Offline judge, 1-10 (ours)", "1-10", 1),
             digits=2,
             floor=0.05,
-            options={"frames": "5 linspace"},
         ),
     )
+    version = 2
     label = "Offline judge"
     needs_model = True
     own_clips = False  # it knows one world and one size
@@ -54,11 +55,19 @@ class OfflineRating(Metric):
                 f"clips have {[height, width]}: train one for them, or leave it out."
             )
 
+    def settings(self, profile: Profile) -> Mapping[str, object]:
+        return {"frames": between_anchors(profile)}
+
+    def options(self, profile: Profile) -> dict[str, str]:
+        frames = between_anchors(profile)
+        numbers = ", ".join(map(str, frames))
+        return super().options(profile) | {"frames": f"{len(frames)} between anchors ({numbers})"}
+
     def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
-        judge = OfflineJudge(*self.place(profile), models.device(profile))
+        judge, wanted = OfflineJudge(*self.place(profile), models.device(profile)), between_anchors(profile)
 
         def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
-            return {"offline_judge": offline_judge(judge, subject.frames["output"](), subject.count)}
+            return {"offline_judge": offline_judge(judge, subject.frames["output"](), wanted)}
 
         return measure
 
@@ -93,9 +102,21 @@ class OfflineJudge(VisionModel):
         return (1 + 9 * probability).cpu().numpy()
 
 
-def offline_judge(judge: OfflineJudge, frames: Iterable[np.ndarray], count: int) -> float:
-    """Mean rating, 1 to 10, of five frames spread evenly over a stream of `count`, uint8 [H, W, 3]; higher is better."""
-    wanted = set(video.evenly(FRAMES, count))
+def between_anchors(profile: Profile) -> list[int]:
+    """The frames rated: five spread evenly over the middle halves of the stretches between anchors, where none is handed over.
+
+    Anchors are those of `multi_anchor`, which has most. Fewer than five where there are fewer such frames; out of all frames
+    where every one is an anchor.
+    """
+    anchors, every = np.array(anchoring.indices(profile, "multi_anchor")), np.arange(profile.clips.frames)
+    distance = np.abs(every[:, None] - anchors).min(axis=1)
+    middles = every[distance > np.diff(anchors).max() / 4]
+    rated = middles if len(middles) else every
+    return sorted({int(rated[i]) for i in video.midpoints(FRAMES, len(rated))})
+
+
+def offline_judge(judge: OfflineJudge, frames: Iterable[np.ndarray], wanted: Collection[int]) -> float:
+    """Mean rating, 1 to 10, of the frames of these numbers in a stream of uint8 [H, W, 3]; higher is better."""
     return float(judge([frame for i, frame in enumerate(frames) if i in wanted]).mean())
 
 

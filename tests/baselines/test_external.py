@@ -1,6 +1,7 @@
 """The methods that are compared: the external ones, framing, LucyEdit and Editto on small random checkpoints in the real formats, who runs when."""
 
 import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -86,8 +87,14 @@ def lucy(tiny_profile: profile.Profile, lucy_folder: Path) -> profile.Profile:
 
 @pytest.fixture
 def ditto(tiny_profile: profile.Profile, tmp_path: Path) -> profile.Profile:
+    """Its negative prompt is long, so that VACE reads as many tokens as the real one."""
+    shutil.copytree(tiny_profile.models.wan, tmp_path / "wan")
+    file = tmp_path / "wan" / "tokenizer" / "tokenizer_config.json"
+    store.write_json(file, json.loads(file.read_text()) | {"model_max_length": models.TEXT_TOKENS})
+    named = tiny_profile.models.model_copy(update={"wan": str(tmp_path / "wan")})
     lora(tmp_path / "ditto")
-    return asking(tiny_profile, editto={"model": str(tmp_path / "ditto"), "steps": 2, **AREA})
+    made = tiny_profile.model_copy(update={"models": named})
+    return asking(made, editto={"model": str(tmp_path / "ditto"), "steps": 2, **AREA})
 
 
 def gradient(height: int, width: int, count: int = 2) -> np.ndarray:
@@ -360,7 +367,7 @@ def test_a_size_that_does_not_fit_the_model(name: str, request, tiny_clips) -> N
 
 
 def test_nothing_runs_unless_it_is_asked_for(tiny_profile, monkeypatch) -> None:
-    own = ["blur", "colour_transfer", "per_frame", "vae_ceiling"]
+    own = ["blur", "prefilter", "colour_transfer", "per_frame", "vae_ceiling"]
     for made in (tiny_profile, profile.load("mini"), profile.load("smoke")):
         assert list(baselines.made(made)) == own and baselines.asked(made) == {}
     null = asking(tiny_profile, **dict.fromkeys(baselines.EXTERNAL))

@@ -94,10 +94,15 @@ def test_drifting_edits_are_tried_again_then_refused(tiny_profile, tiny_clips, m
 
 
 def test_the_profiles_prompt_and_guidance_reach_the_editor(tiny_profile):
+    from transformers import AutoTokenizer
+
     calls = []
 
     class Editor:
         """Records how it is called; answers with a picture of another size."""
+
+        tokenizer = AutoTokenizer.from_pretrained(tiny_profile.models.editor, subfolder="tokenizer")
+        tokenizer_max_length, prompt_template_encode, prompt_template_encode_start_idx = 1024, "{}", 0
 
         def __call__(self, **arguments):
             from PIL import Image

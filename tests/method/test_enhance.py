@@ -85,7 +85,7 @@ def test_latents_are_those_the_pipeline_decodes(tiny_profile, tiny_clips):
 def test_embeddings_are_those_of_the_pipeline(tiny_profile):
     pipeline = models.load_wan(tiny_profile)
     call = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 1, "output_type": "latent"}
-    call |= {"guidance_scale": 1.0, "max_sequence_length": models.text_length(pipeline)}
+    call |= {"guidance_scale": 1.0, "max_sequence_length": models.text_length(pipeline.tokenizer)}
     own = pipeline("a red coat", generator=models.generator(0), **call).frames
     text = encode.text(pipeline, "a red coat")
     given = pipeline(prompt_embeds=text, generator=models.generator(0), **call).frames

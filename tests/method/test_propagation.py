@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from rmkit.errors import InputError
 from rmkit.kit import models, store, video
@@ -30,32 +31,47 @@ def lines(count: int) -> np.ndarray:
     return np.full((count, 4, 6, 3), 255, np.uint8)
 
 
-def test_both_copies_of_an_anchored_frame_are_anchors():
+def test_an_anchor_stands_at_one_of_its_frames_and_structure_at_the_other():
     pictures = {0: np.full((4, 6, 3), 10, np.uint8), 8: np.full((4, 6, 3), 20, np.uint8)}
     original = lines(9)
     frames, mask = propagation.control(original, pictures, [0, 8])
     assert mask.shape == (9, 4, 6) and mask.dtype == np.uint8
-    # Frame 8's repeat is cut off, so it stands alone.
-    assert [int(one.max()) for one in mask] == [0, 0, 255, 255, 255, 255, 255, 255, 0]
-    assert [int(one[0, 0, 0]) for one in frames] == [10, 10, 255, 255, 255, 255, 255, 255, 20]
+    assert [int(one.max()) for one in mask] == [0, 255, 255, 255, 255, 255, 255, 255, 0]
+    assert [int(one[0, 0, 0]) for one in frames] == [10, 255, 255, 255, 255, 255, 255, 255, 20]
     assert (original == 255).all()
 
 
-def test_multi_anchors_lie_in_place_with_their_twins():
-    indices = [0, 8, 16, 24, 32]
-    pictures = {i: np.full((4, 6, 3), i, np.uint8) for i in indices}
-    frames, mask = propagation.control(lines(33), pictures, indices)
-    kept = [i for i in range(33) if mask[i].max() == 0]
-    assert kept == [0, 1, 8, 9, 16, 17, 24, 25, 32]
-    assert [int(frames[i].max()) for i in kept] == [0, 0, 8, 8, 16, 16, 24, 24, 32]
+@pytest.mark.parametrize("count", [5, 9, 33, 81])
+def test_frames_that_the_mask_is_sampled_at_are_the_pipelines(count):
+    moments = torch.arange(count, dtype=torch.float32)[None, None]
+    expected = torch.nn.functional.interpolate(moments, size=(count - 1) // 4 + 1, mode="nearest-exact")
+    assert propagation.sampled(count) == expected[0, 0].int().tolist()
 
 
-def test_an_odd_index_takes_its_twin_before_it_and_no_repeat_takes_one():
-    pictures = {3: np.zeros((4, 6, 3), np.uint8)}
-    _, mask = propagation.control(lines(5), pictures, [3])
-    assert [int(one.max()) for one in mask] == [255, 255, 0, 0, 255]
-    _, mask = propagation.control(lines(5), pictures, [3], repeat=1)
-    assert [int(one.max()) for one in mask] == [255, 255, 255, 0, 255]
+@pytest.mark.parametrize("count", [33, 81])
+@pytest.mark.parametrize("every", [None, 8], ids=["ends", "half seconds"])
+def test_no_anchor_reaches_the_masks_channels_and_each_is_in_the_video_once(tiny_profile, count, every):
+    indices = [*range(0, count, every or count - 1)]
+    assert indices[-1] == count - 1
+    pictures = {i: np.full((16, 16, 3), 100 + i, np.uint8) for i in indices}
+    frames, mask = propagation.control(np.full((count, 16, 16, 3), 255, np.uint8), pictures, indices)
+    kept = np.flatnonzero(mask.max((1, 2)) == 0).tolist()
+    assert [int(frames[i].max()) for i in kept] == [100 + i for i in indices]
+    assert (np.delete(frames, kept, axis=0) == 255).all()
+    # Each within its source frame's two showings, at its own index unless that is sampled.
+    assert [i // 2 * 2 for i in kept] == indices
+    assert [i for i in kept if i % 2] == [i + 1 for i in indices if i in propagation.sampled(count)]
+    masks = torch.from_numpy(mask / 255.0)[None, None].float()
+    channels = propagation.load(tiny_profile).prepare_masks(masks, [[]])
+    assert channels.shape[:3] == (1, 64, (count - 1) // 4 + 1) and (channels == 1).all()
+
+
+def test_an_odd_index_may_stand_before_itself_and_a_frame_shown_once_has_no_choice():
+    assert propagation.sampled(9) == [1, 4, 7]
+    pictures = {i: np.zeros((4, 6, 3), np.uint8) for i in (3, 4, 7)}
+    for index, repeat, kept in ((3, 2, 3), (4, 2, 5), (7, 2, 6), (7, 1, 7)):
+        _, mask = propagation.control(lines(9), pictures, [index], repeat)
+        assert np.flatnonzero(mask[:, 0, 0] == 0).tolist() == [kept]
 
 
 def test_control_refuses_anchors_that_do_not_fit():
@@ -89,12 +105,12 @@ def test_the_mask_reaches_the_pipelines_latents_with_the_right_sign(prepared):
     assert out.shape == (9, 32, 48, 3) and out.dtype == np.uint8
     # Not resized, anchors kept (0) at 64/255, structure (white) to be generated (1).
     assert seen["video"].shape == (1, 3, 9, 32, 48) and seen["mask"].shape == (1, 3, 9, 32, 48)
-    assert seen["mask"][0, 0, :, 0, 0].tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 0]
+    assert seen["mask"][0, 0, :, 0, 0].tolist() == [0, 1, 1, 1, 1, 1, 1, 1, 0]
     assert seen["video"][0, 0, 0].numpy() == pytest.approx(64 / 127.5 - 1, abs=1e-6)
     assert (seen["video"][0, :, 4] == 1).all()
-    # FACTS 4: sampled in time, and the second copy of frame 0 is what the first latent frame sees.
+    # Sampled in time at frames 1, 4 and 7, where there is no anchor.
     assert seen["channels"].shape == (1, 64, 3, 4, 6)
-    assert seen["channels"][0, :, 0].max() == 0
+    assert (seen["channels"] == 1).all()
 
 
 def test_stage_makes_each_variant_from_its_own_structure(prepared):
@@ -152,7 +168,7 @@ def test_each_prompt_is_encoded_once(prepared):
     for prompt in ("a", "b", "a"):
         embeds = encode(prompt)
     assert calls == ["a", "b"]
-    assert embeds["prompt_embeds"].shape[1] == models.text_length(pipeline)
+    assert embeds["prompt_embeds"].shape[1] == models.text_length(pipeline.tokenizer)
     assert embeds["negative_prompt_embeds"] is None
 
 

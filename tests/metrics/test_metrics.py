@@ -14,7 +14,7 @@ import pytest
 from conftest import set_model
 
 from rmkit import baselines, metrics, profile
-from rmkit.baselines import colour_transfer, per_frame, truth
+from rmkit.baselines import colour_transfer, per_frame, prefilter, truth
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate
 from rmkit.kit import store, video
@@ -426,6 +426,14 @@ def test_simple_baselines(measured: profile.Profile) -> None:
     methods = baselines.every(measured)
     soft = video.read(methods["blur"].path(measured, held[0]))
     assert soft.shape == render.shape and sharpness(soft) < 0.9 * sharpness(render)
+    filtered = video.read(methods["prefilter"].path(measured, held[0]))
+    assert np.array_equal(filtered[3], prefilter.filtered(render[3]))
+    flat = np.full((16, 16, 3), 90, np.uint8)
+    assert (prefilter.filtered(flat) == 90).all()
+    step = np.where(np.arange(16) < 8, 60, 180).astype(np.uint8)[None, :, None].repeat(16, 0).repeat(3, 2)
+    row = prefilter.filtered(step)[8, :, 0].astype(int)
+    # A ramp in place of the step, with less than a fifth of its height beyond it on either side.
+    assert 60 < row[7] < row[8] < 180 and 36 < row.min() < 60 and 180 < row.max() < 204
     some = per_frame.chosen(held)
     assert 0 < len(some) <= per_frame.CLIPS
     edited = video.read(methods["per_frame"].path(measured, some[0]))

@@ -19,8 +19,8 @@ from rmkit import baselines, cli, metrics, profile
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, tables
 from rmkit.kit import video
-from rmkit.method import sampling
-from rmkit.metrics.offline_judge import METRIC, OfflineJudge, offline_judge
+from rmkit.method import anchoring, propagation, sampling
+from rmkit.metrics.offline_judge import METRIC, OfflineJudge, between_anchors, offline_judge
 from rmkit.pipeline import doctor, plan
 
 CALIBRATION = {"slope": 2.0, "offset": -0.5}
@@ -49,17 +49,43 @@ def test_a_rating_is_the_calibrated_opinion_of_plain_transformers_of_five_frames
     frames = noise(9, 32, 48)
     model = ResNetForImageClassification.from_pretrained(checkpoint, dtype=torch.float32).eval()
     with torch.no_grad():
-        x = torch.from_numpy(frames[[0, 2, 4, 6, 8]]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = torch.from_numpy(frames[[0, 2, 4, 6, 7]]).permute(0, 3, 1, 2).float() / 127.5 - 1
         logits = model(x).logits
     expected = 1 + 9 * torch.sigmoid(2.0 * (logits[:, 1] - logits[:, 0]) - 0.5)
     judge = OfflineJudge(str(checkpoint), None)
-    assert offline_judge(judge, iter(frames), 9) == pytest.approx(expected.mean().item(), abs=1e-4)
+    assert offline_judge(judge, iter(frames), [0, 2, 4, 6, 7]) == pytest.approx(
+        expected.mean().item(), abs=1e-4
+    )
     assert ((judge(frames) > 1) & (judge(frames) < 10)).all()
+
+
+@pytest.mark.parametrize(
+    ("frames", "seconds", "wanted"),
+    [
+        (33, 0.5, [4, 11, 19, 21, 28]),
+        (81, 0.5, [11, 27, 43, 59, 75]),
+        (81, 5.0, [24, 32, 40, 48, 56]),  # the ends alone
+        (33, 1 / 16, [3, 9, 16, 23, 29]),  # every frame is an anchor
+    ],
+)
+def test_frames_rated_are_no_anchors_of_any_variant(tiny_profile, frames, seconds, wanted) -> None:
+    made = tiny_profile.model_copy(
+        update={
+            "clips": tiny_profile.clips.model_copy(update={"frames": frames}),
+            "propagation": tiny_profile.propagation.model_copy(update={"anchor_seconds": seconds}),
+        }
+    )
+    assert between_anchors(made) == wanted
+    assert METRIC.settings(made) == {"frames": wanted}  # rated anew where others are rated
+    anchors = anchoring.indices(made, "multi_anchor")
+    if len(anchors) < frames:
+        shown = {propagation.place(index, frames, 2) for index in anchors}
+        assert not ({*anchors, *(index + 1 for index in anchors)} | shown) & set(wanted)
 
 
 def test_the_length_of_a_clip_costs_no_memory(checkpoint: Path) -> None:
     live = Live()
-    offline_judge(OfflineJudge(str(checkpoint), None), live.frames(81, 0), 81)
+    offline_judge(OfflineJudge(str(checkpoint), None), live.frames(81, 0), [11, 27, 43, 59, 75])
     assert live.most <= 5 + 2
 
 
@@ -73,13 +99,14 @@ def test_rated_once_and_shown_beside_gpt_rs_but_not_as_it(
     )
     assert all(1 <= float(row["value"]) <= 10 for row in rows)
     revision = METRIC.fingerprint(judged)[:12]
-    options = f"model={METRIC.model(judged)};revision={revision};frames=5 linspace"
+    # Anchors at 0, 4 and 8 leave two frames to rate.
+    options = f"model={METRIC.model(judged)};revision={revision};frames=2 between anchors (2, 6)"
     assert {row["options"] for row in rows} == {options}
     clip = sampling.load(judged, "validation")[0]
     row = next(row for row in rows if (row["method"], row["clip"]) == ("realmaster", clip.id))
     judge = OfflineJudge(METRIC.model(judged), None)
     frames = video.read(baselines.every(judged)["realmaster"].path(judged, clip))
-    assert float(row["value"]) == pytest.approx(offline_judge(judge, iter(frames), len(frames)), abs=1e-5)
+    assert float(row["value"]) == pytest.approx(offline_judge(judge, iter(frames), [2, 6]), abs=1e-5)
 
     # Again: the same rows, and the model is not even loaded.
     monkeypatch.setattr(type(METRIC), "ready", None)
@@ -224,6 +251,27 @@ def test_both_looks_are_spoilt_and_a_step_learns_from_them(tmp_path: Path) -> No
     grey = np.full((8, 8, 3), 100, np.uint8)
     darker = np.hstack([np.eye(3), np.full((3, 1), -40.0)])
     assert (train_judge.graded(grey, darker, 0.5) == 80).all()
+
+    # Filtered edges are among what is drawn of both looks, further gone in the render, whatever colours it is in.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_judge, "PREFILTERED", {0: 1.0, 1: 1.0})
+        patch.setattr(train_judge, "spoilt", lambda frame, softest, rng: frame)
+        asked = {"render": [], "truth": []}  # sigmas
+        patch.setattr(
+            train_judge.prefilter,
+            "filtered",
+            lambda frame, sigma, radius, amount: (
+                asked["render" if frame.mean() > 100 else "truth"].append(sigma) or frame
+            ),
+        )
+        bright = train_judge.Pair((np.full_like(render, 200), np.full_like(render, 20)), np.eye(3, 4))
+        for _ in range(60):
+            train_judge.draw(train_judge.Material([bright], []), rng)
+    assert (
+        1.4 < max(asked["render"]) < 0.7 * 2.5
+        and max(asked["truth"]) < 0.7
+        and min(map(len, asked.values())) == 60
+    )
 
     model = torch.nn.ModuleDict({"blocks": architectures.judge(hidden_sizes=[8, 16], depths=[1, 1])})
     loss = train_judge.objective(model, source, 2, "cpu")
