@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from world import WEATHERS, WEATHERS_FROM, clear_number
+from world import clear_number
 
 from rmkit.kit import video
 from rmkit.kit.depth import disparity_of
@@ -43,6 +43,7 @@ class Shot:
     caption: str
     weather: str
     faces: tuple[tuple[tuple[float, float, float, float], ...], ...]  # boxes by frame
+    first_frame: int = 0  # of the sequence
 
 
 def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
@@ -72,6 +73,7 @@ def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
                     shot["caption"],
                     shot["weather"],
                     boxes,
+                    shot["first_frame"],
                 )
             )
         if limit and len(shots) >= limit:
@@ -80,21 +82,20 @@ def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
 
 
 def scene(shot: Shot) -> int:
-    """Number of the scene: the same for all of its weathers."""
-    first, _ = clear_number(int(shot.sequence.rpartition("_")[2]))
-    return first // len(WEATHERS) if first >= WEATHERS_FROM else first
+    """Number of the sequence that shows the shot's scene in clear weather: the same for all of its weathers."""
+    return clear_number(number(shot))[0]
 
 
 def in_clear(shots: list[Shot]) -> list[int]:
     """For each shot the place in the list of the same moment in clear weather; its own where there is no other."""
-    numbers = [clear_number(int(shot.sequence.rpartition("_")[2])) for shot in shots]
-    nth_shot = [
-        sum(s.sequence == shot.sequence for s in shots[max(0, i - 1) : i]) for i, shot in enumerate(shots)
-    ]
-    clear = {
-        (first, k): i for i, ((first, nth), k) in enumerate(zip(numbers, nth_shot, strict=True)) if not nth
-    }
-    return [clear.get((first, k), i) for i, ((first, _), k) in enumerate(zip(numbers, nth_shot, strict=True))]
+    moments = [(scene(shot), shot.first_frame) for shot in shots]
+    clear = {m: i for i, (shot, m) in enumerate(zip(shots, moments, strict=True)) if number(shot) == m[0]}
+    return [clear.get(moment, i) for i, moment in enumerate(moments)]
+
+
+def number(shot: Shot) -> int:
+    """Of the shot's sequence."""
+    return int(shot.sequence.rpartition("_")[2])
 
 
 def mirrored(shot: Shot) -> Shot:

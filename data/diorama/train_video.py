@@ -10,6 +10,7 @@ than clips can be rendered of, so other steps are on single pictures, of which a
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -41,8 +42,6 @@ PARTS = {"low": "wan/transformer_2", "high": "wan/transformer"}  # of checkpoint
 LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4}
 FUSED = torch.nn.functional.scaled_dot_product_attention
 CLEARED = 0.8  # share of the clips in bad weather that are shown in clear weather
-SPOILT = "2"  # a new word where `spoilt` changes: references are made again
-ENCODED = 8  # clips at a time
 SHOWN = 0.5  # share of the experts' steps on clips in which a reference is shown
 PICTURED = 0.45  # share of all their steps that are on pictures, where there are stills
 PICTURES = 8  # cost what a clip does
@@ -71,15 +70,15 @@ def main() -> None:
     shots = [dataset.mirrored(shot) if dataset.scene(shot) % 2 else shot for shot in shots]
     vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(arguments.device).eval()
     train_vae.channels_last(vae)
-    truth = truth_latents(vae, shots, out / "latents" / "truth.safetensors")
-    reference = reference_latents(vae, shots, out / "latents" / f"reference_{stage}.safetensors", stage)
+    truth = truth_latents(vae, shots, out / "latents" / "truth")
+    reference = reference_latents(vae, shots, out / "latents" / f"reference_{stage}", stage)
     clips = Captioned(truth, [shot.caption for shot in shots])
     pictures = None
     if arguments.stills:
         scenes = dataset.load(arguments.stills, "pretrain", arguments.clips)
         stills = [still for shot in scenes for still in dataset.stills(shot)]
         stills += [dataset.mirrored(still) for still in stills]
-        latents = truth_latents(vae, stills, out / "latents" / "stills.safetensors")
+        latents = truth_latents(vae, stills, out / "latents" / "stills")
         pictures = Captioned(latents, [still.caption for still in stills])
     captions = clips.captions + (pictures.captions if pictures else [])
     text = Text(out, captions, stage == "low", arguments.start_from)
@@ -243,33 +242,36 @@ def objective(
     return loss
 
 
-@torch.no_grad()
-def truth_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torch.Tensor:
+def truth_latents(vae: AutoencoderKLWan, shots: list[Shot], folder: Path) -> torch.Tensor:
     """Normalised latents of the truth of clips, or of stills: float16 [N, C, F, H, W]."""
-
-    def compute() -> dict[str, torch.Tensor]:
-        return {"truth": encoded(vae, [shot.truth for shot in shots])}
-
-    return cached(cache, vae, (shot.truth for shot in shots), compute)["truth"]
+    return encoded(vae, shots, [shot.truth for shot in shots], folder)
 
 
-@torch.no_grad()
-def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path, stage: str) -> torch.Tensor:
+def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], folder: Path, stage: str) -> torch.Tensor:
     """Normalised latents of what the experts are shown of clips (`spoilt`): float16 [N, C, F, H, W].
 
     Of a clip in bad weather that is mostly the same moment in clear weather: what the caption says of the weather goes.
     """
-    rngs = [np.random.default_rng((2, n)) for n in range(len(shots))]
-    chosen = [
-        shots[clear] if rng.random() < CLEARED else shot
-        for rng, shot, clear in zip(rngs, shots, dataset.in_clear(shots), strict=True)
-    ]
+    clips = []
+    for shot, clear in zip(shots, dataset.in_clear(shots), strict=True):
+        rng = np.random.default_rng((2, dataset.number(shot), shot.first_frame))
+        clips.append(spoilt((shots[clear] if rng.random() < CLEARED else shot).truth, rng, stage))
+    return encoded(vae, shots, clips, folder)
 
-    def compute() -> dict[str, torch.Tensor]:
-        clips = [spoilt(shot.truth, rng, stage) for shot, rng in zip(chosen, rngs, strict=True)]
-        return {"reference": encoded(vae, clips)}
 
-    return cached(cache, vae, (shot.truth for shot in chosen), compute, SPOILT)["reference"]
+def encoded(vae: AutoencoderKLWan, shots: list[Shot], clips: list[np.ndarray], folder: Path) -> torch.Tensor:
+    """Clips or stills, uint8 [D, H, W, 3], at 16 fps to latents, float16 [N, C, F, H, W], in a file of `folder` a scene."""
+    parts = []
+    for scene, group in itertools.groupby(
+        zip(shots, clips, strict=True), lambda pair: dataset.scene(pair[0])
+    ):
+        pictures = [dataset.repeated(clip) for _, clip in group]
+
+        def compute(pictures: list[np.ndarray] = pictures) -> dict[str, torch.Tensor]:
+            return {"latents": torch.cat([encode(vae, picture[None]) for picture in pictures])}
+
+        parts.append(cached(folder / f"{scene:05d}.safetensors", vae, pictures, compute)["latents"])
+    return torch.cat(parts)
 
 
 def spoilt(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.ndarray:
@@ -330,16 +332,7 @@ def recoloured(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.n
     return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
 
 
-def encoded(vae: AutoencoderKLWan, clips: list[np.ndarray]) -> torch.Tensor:
-    """Clips or stills, uint8 [D, H, W, 3] each, at 16 fps to latents, float16 [N, C, F, H, W], several at a time."""
-    parts = []
-    for first in range(0, len(clips), ENCODED):
-        batch = clips[first : first + ENCODED]
-        parts.append(encode(vae, np.stack([dataset.repeated(clip) for clip in batch])))
-        print(f"encoded {first + len(batch)} of {len(clips)}", flush=True)
-    return torch.cat(parts)
-
-
+@torch.no_grad()
 def encode(vae: AutoencoderKLWan, clips: np.ndarray) -> torch.Tensor:
     """uint8 [B, F, H, W, 3] -> normalised latents, float16 [B, C, (F-1)/4+1, H/8, W/8]."""
     x = train_vae.pixels(vae, clips)  # [B, 3, F, H, W]
