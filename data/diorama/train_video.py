@@ -268,7 +268,7 @@ def encoded(vae: AutoencoderKLWan, shots: list[Shot], clips: list[np.ndarray], f
         pictures = [dataset.repeated(clip) for _, clip in group]
 
         def compute(pictures: list[np.ndarray] = pictures) -> dict[str, torch.Tensor]:
-            return {"latents": torch.cat([encode(vae, picture[None]) for picture in pictures])}
+            return {"latents": encode(vae, np.stack(pictures))}
 
         parts.append(cached(folder / f"{scene:05d}.safetensors", vae, pictures, compute)["latents"])
     return torch.cat(parts)
