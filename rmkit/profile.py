@@ -46,6 +46,10 @@ class Data(Settings):
     )
     root: str | None = Field(None, description="folder of the data set; null: the source needs none")
     bundle: str | None = Field(None, description="the diorama's bundle, which 01_data_prep unpacks")
+    weather: str = Field("ClearNoon", description="which of CARLA-LOC's three is read")
+    fps: int | None = Field(
+        None, ge=1, description="frames a second of carla_loc's pictures; null: its own 20"
+    )
     train_clips: int = Field(ge=0, description="clips sampled for training (paper: 3,050)")
     validation_clips: int = Field(ge=1, description="benchmark clips (paper: 100)")
     cut_ratio: float = Field(2.0, gt=1, description="change at a cut, in that of the frames around it (ours)")
@@ -267,6 +271,7 @@ class Profile(Settings):
     )
     judge: Judge = Judge()
     baselines: Baselines = Baselines()
+    carla: Data | None = Field(None, description="the data of 07_carla, in place of `data`; null: not run")
     _demo: str = PrivateAttr("")
 
     @property

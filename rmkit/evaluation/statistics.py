@@ -6,7 +6,7 @@ The paper states no interval (4.1); all of this is ours. Reads metrics.csv; writ
 import functools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from rmkit.profile import Profile
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 REFERENCE = "realmaster"
+FEWEST = 8  # sequences in a sample, from which an unpaired difference has a verdict (ours)
 COLUMNS = ("method", "clip", "metric", "value", "sequence", "options")  # those that are read here and after
 
 
@@ -115,6 +116,38 @@ def difference(frame: pd.DataFrame, metric: str, method: str, other: str = REFER
     return ratio_of_sums(a - b, np.ones(len(a)), sequences)
 
 
+def two_sample(
+    frame: pd.DataFrame, other: pd.DataFrame, metric: str, method: str, less: str | None = None
+) -> Estimate:
+    """Mean of a method's values in `frame` minus that in `other`, a sample of other clips: nothing is paired.
+
+    less: a second method, whose value is taken from the first's clip by clip before (a gain). Sequences are resampled in
+    each sample by itself; BCa as in `ratio_of_sums`. `sequences` is that of the smaller sample: with fewer than FEWEST show
+    its `spread` and give no verdict.
+    """
+    samples = [_of_sample(one, metric, method, less) for one in (frame, other)]
+    if not all(len(values) for values, _ in samples):
+        return NOTHING
+    value = float(samples[0][0].mean() - samples[1][0].mean())
+    sums = [(_sums(values, names), _sums(np.ones(len(values)), names)) for values, names in samples]
+    clips, count = sum(len(values) for values, _ in samples), min(len(totals) for totals, _ in sums)
+    if count < 2:
+        return Estimate(value, math.nan, math.nan, clips, count, "one sequence")
+    if all(np.allclose(totals / counts, (totals / counts)[0], rtol=0, atol=1e-12) for totals, counts in sums):
+        return Estimate(value, value, value, clips, count, "no spread")
+    low, high, name = _unpaired(*(tuple(map(tuple, of_sample)) for of_sample in sums))
+    return Estimate(value, low, high, clips, count, name)
+
+
+def spread(frame: pd.DataFrame, metric: str, method: str, less: str | None = None) -> Estimate:
+    """Mean of a method's values (less another's, clip by clip), with the lowest and highest mean of a sequence as bounds."""
+    values, names = _of_sample(frame, metric, method, less)
+    if not len(values):
+        return NOTHING
+    means = _sums(values, names) / _sums(np.ones(len(values)), names)
+    return Estimate(float(values.mean()), means.min(), means.max(), len(values), len(means), "range")
+
+
 def ratio(frame: pd.DataFrame, metric: str, method: str, other: str) -> Estimate:
     """Mean of method over mean of other, on the clips that both have."""
     a, b, sequences = _paired(frame, metric, method, other)
@@ -195,6 +228,27 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, sequences: np.
 
 @functools.lru_cache(maxsize=2048)  # tables, figures and report ask for the same ones
 def _interval(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, float, str]:
+    """Bounds of a ratio of sums over sequences, and the name of the method."""
+    return _bounds((a, b), lambda x, y, axis: x.sum(axis=axis) / y.sum(axis=axis), paired=True)
+
+
+@functools.lru_cache(maxsize=2048)
+def _unpaired(a: tuple[tuple[float, ...], ...], b: tuple[tuple[float, ...], ...]) -> tuple[float, float, str]:
+    """The same of a difference of two means; a and b: sums and counts of each sequence of a sample."""
+    samples = [np.array(a), np.array(b)]
+
+    def difference(*drawn: np.ndarray, axis: int) -> np.ndarray:
+        sums = [
+            np.take(sample, which, axis=1).sum(axis=axis)
+            for sample, which in zip(samples, drawn, strict=True)
+        ]
+        return sums[0][0] / sums[0][1] - sums[1][0] / sums[1][1]
+
+    # Which sequences are drawn: of each its sum and its count must stay together.
+    return _bounds(tuple(np.arange(sample.shape[1]) for sample in samples), difference, paired=False)
+
+
+def _bounds(data: tuple, statistic: Callable[..., np.ndarray], paired: bool) -> tuple[float, float, str]:
     """Bounds and the name of the method; a fixed seed, so that a table can be made twice."""
     from scipy.stats import bootstrap
 
@@ -202,9 +256,9 @@ def _interval(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, float,
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = bootstrap(
-                (a, b),
-                lambda x, y, axis: x.sum(axis=axis) / y.sum(axis=axis),
-                paired=True,
+                data,
+                statistic,
+                paired=paired,
                 vectorized=True,
                 n_resamples=RESAMPLES,
                 confidence_level=CONFIDENCE,
@@ -214,6 +268,16 @@ def _interval(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, float,
         if np.isfinite(found.low) and np.isfinite(found.high):
             return float(found.low), float(found.high), name
     return math.nan, math.nan, "undefined"
+
+
+def _of_sample(
+    frame: pd.DataFrame, metric: str, method: str, less: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a method, or its differences to another on the clips that both have, and their sequences."""
+    if less is None:
+        return _values(frame, method, metric)[1:]
+    a, b, sequences = _paired(frame, metric, method, less)
+    return a - b, sequences
 
 
 def _sums(values: np.ndarray, sequences: np.ndarray) -> np.ndarray:

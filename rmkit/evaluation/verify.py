@@ -28,7 +28,7 @@ MEAN = "the mean"
 OWN_FLOOR = 1e-3  # of what a demonstration measures by itself: shares, and pixel values from 0 to 1
 COLUMNS = ["method", "metric", "tolerance", "clip_tolerance", "seeds"]
 # Settings that may differ between runs that are compared: where and how fast, not what.
-FREE = {"seed": True, "judge": True, "data": {"root"}, "models": {"device", "offload"}}
+FREE = {"seed": True, "judge": True, "data": {"root"}, "carla": {"root"}, "models": {"device", "offload"}}
 WRITE_IT = "write it with `rmkit verify --spread RUN_FOLDER ...`"
 
 

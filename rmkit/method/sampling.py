@@ -1,7 +1,7 @@
 """Sampling: fixed-length clips from recorded sequences (paper, 3.3 and B.1).
 
 Reads the data set (`sources`); writes `clips/<id>.mp4` (16 fps, lossless) and `clips/clips.json`. A clip has 4k+1
-frames, never crosses a hard cut, and repeats each 8 fps frame to reach 16 fps.
+frames, never crosses a hard cut, and repeats each 8 fps frame to reach 16 fps; a faster source's are chosen from.
 """
 
 import functools
@@ -137,24 +137,32 @@ def crop_to(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return frames[:, top : top + height, left : left + width]
 
 
-def _times(profile: Profile, source_fps: int) -> int:
-    if profile.clips.fps % source_fps:
+def offsets(profile: Profile, source_fps: int) -> list[int]:
+    """Source frames of a clip, counted from its first: what is on screen when each is due, so time is not stretched.
+
+    A slower source's are shown several times (paper, 3.3), of a faster one's some are left out (ours): at 20 frames a second
+    every fifth, for clips of 16. Raises InputError for a slower source whose rate does not divide the clips'.
+    """
+    fps = profile.clips.fps
+    if source_fps < fps and fps % source_fps:
         raise InputError(
-            f"clips.fps is {profile.clips.fps} and the source has {source_fps} frames a second: frames "
+            f"clips.fps is {fps} and the source has {source_fps} frames a second: a slower source's frames "
             "are repeated a whole number of times, so clips.fps must be a multiple of the source's."
         )
-    return profile.clips.fps // source_fps
+    times = max(fps // source_fps, 1)
+    return [k * times * source_fps // fps for k in range(distinct(profile.clips.frames, times))]
 
 
 def _choose(profile: Profile, split: str, count: int) -> list[tuple[sources.Sequence, Clip]]:
     """`count` clips at even distances among all that the split offers (paper, 4.1), none across a cut."""
     candidates = []
     for sequence in track(sources.sequences(profile, split), f"cuts of {split}"):
-        need = distinct(profile.clips.frames, _times(profile, sequence.fps))
+        shown = offsets(profile, sequence.fps)
+        need = shown[-1] + 1
         cuts = find_cuts(sequence.stream(), profile.data.cut_ratio, sequence.fps)
         for first, end in itertools.pairwise([0, *cuts, len(sequence)]):
             for start in range(first, end - need + 1, need):
-                candidates.append((sequence, _clip(sequence, range(start, start + need))))
+                candidates.append((sequence, _clip(sequence, [start + offset for offset in shown])))
     if len(candidates) < count:
         raise InputError(
             f"data.source {profile.data.source} gives {len(candidates)} {split} clips of {profile.clips.frames} frames "
@@ -163,13 +171,13 @@ def _choose(profile: Profile, split: str, count: int) -> list[tuple[sources.Sequ
     return [candidates[i] for i in video.evenly(count, len(candidates))]
 
 
-def _clip(sequence: sources.Sequence, frames: range) -> Clip:
+def _clip(sequence: sources.Sequence, frames: list[int]) -> Clip:
     caption, subsets = "", ()
     for entry in sequence.captions:
-        if entry["first_frame"] <= frames.start:
+        if entry["first_frame"] <= frames[0]:
             caption, subsets = entry["caption"], tuple(entry["subsets"])
     return Clip(
-        id=f"{sequence.id}_{frames.start:06d}",
+        id=f"{sequence.id}_{frames[0]:06d}",
         split=sequence.split,
         sequence=sequence.id,
         source_frames=tuple(frames),
@@ -185,7 +193,7 @@ def _ready(profile: Profile) -> stage.Make[tuple[sources.Sequence, Clip]]:
         sequence, clip = item.subject
         frames = sequence.frames(clip.source_frames)  # [D, h, w, 3]
         frames = crop_to(frames, profile.clips.height, profile.clips.width)
-        frames = repeat(frames, _times(profile, sequence.fps), profile.clips.frames)  # [F, H, W, 3]
+        frames = repeat(frames, repeats(clip, profile.clips.frames), profile.clips.frames)  # [F, H, W, 3]
         video.write(temporary, frames, profile.clips.fps)
 
     return make

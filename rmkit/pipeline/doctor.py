@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rmkit import baselines, metrics, sources
 from rmkit.baselines import Made, real
+from rmkit.demos import carla
 from rmkit.errors import InputError
 from rmkit.kit import devices, face_pack, keys, machine, models
 from rmkit.method import wan
@@ -62,6 +63,7 @@ def check(profile: Profile) -> list[Finding]:
         *_software(),
         *_hardware(profile),
         _asked("data", sources.describe, profile),
+        _asked("07_carla", carla.describe, profile, unused=carla.why_not(profile)),
         _asked("judge", _judge, profile, unused=gpt_rs.METRIC.why_not(profile)),
         _asked("face model", _faces, profile, unused=None if profile.identity.model_pack else faceless),
         *(_asked(f"model {role}", _model, profile, role) for role in models.ROLES),

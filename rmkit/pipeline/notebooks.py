@@ -128,6 +128,7 @@ def _recipe(profile: Profile, notebook: Notebook, earlier: Sequence[Notebook]) -
         "models": "+".join(models.fingerprint(profile, role) for role in models.ROLES),
     }
     places = {"bundle": profile.data.bundle, "root": profile.data.root}
+    places["carla"] = profile.carla.root if profile.carla else None
     inputs |= {key: _digest([resolve(folder)]) for key, folder in places.items() if folder}
     inputs |= {before.name: _listing(profile, before) for before in earlier}
     if notebook.measures:

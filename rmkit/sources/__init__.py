@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from rmkit.errors import InputError
+from rmkit.kit import store, video
 from rmkit.profile import Profile
 
 NO_DEPTH = "has no depth maps: set structure.depth to an estimator."
@@ -56,6 +57,22 @@ class Sequence:
     def depth_fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
         """Content hash of the depth of each picture; raises InputError where there is none."""
         raise InputError(f"{self.id} {NO_DEPTH}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures(Sequence):
+    """A sequence that is recorded as one picture file a frame."""
+
+    images: tuple[Path, ...]  # in order
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def frames(self, indices: Iterable[int]) -> np.ndarray:
+        return np.stack([video.image(self.images[index]) for index in indices])
+
+    def fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
+        return {str(index): store.fingerprint(self.images[index]) for index in indices}
 
 
 def prepare(profile: Profile) -> None:

@@ -23,7 +23,7 @@ from rmkit.sources import Sequence, sailvos
 
 VERSION = 1
 CHECKSUMS = "SHA256SUMS"
-SPLITS = ("train", "validation")  # the bundle's third, road, plays CARLA-LOC and is not SAIL-VOS
+SPLITS = ("train", "validation")  # the bundle's third, road, plays CARLA-LOC: see diorama_road
 
 
 def prepare(profile: Profile) -> None:
@@ -31,10 +31,10 @@ def prepare(profile: Profile) -> None:
 
     Raises InputError when a file of the bundle is missing or differs from its checksum, before anything is written.
     """
-    bundle, root = _bundle(profile), _root(profile)
-    verify(bundle)
+    folder, root = bundle(profile), _root(profile)
+    verify(folder)
     for split in SPLITS:
-        folders = sequence_folders(bundle, split)
+        folders = sequence_folders(folder, split)
         items = [_item("diorama", root / folder.name, "sequence", folder) for folder in folders]
         if split == "validation":
             videos = [folder / "truth.mp4" for folder in folders]
@@ -51,8 +51,22 @@ def sequences(profile: Profile, split: str) -> list[Sequence]:
 
 def describe(profile: Profile) -> str:
     """Where the bundle is, once its checksums have been found right."""
-    verify(_bundle(profile))
+    verify(bundle(profile))
     return f"{profile.data.bundle}, checksums right"
+
+
+def bundle(profile: Profile) -> Path:
+    """The folder `data.bundle`; InputError where the profile names none, or a data set of its own beside it."""
+    if profile.data.root:
+        raise InputError(
+            f"profile {profile.name}: data.root is a folder of your own, and data.source {profile.data.source} reads none: "
+            "set data.source to 'sailvos' or 'carla_loc', or leave data.root out."
+        )
+    if not profile.data.bundle:
+        raise InputError(
+            f"profile {profile.name}: set data.bundle to the diorama's folder, data/diorama/clips."
+        )
+    return resolve(profile.data.bundle)
 
 
 def verify(bundle: Path) -> None:
@@ -103,19 +117,6 @@ def read_grey(path: Path) -> np.ndarray:
     except av.FFmpegError as error:
         raise InputError(f"{path} cannot be decoded ({error.strerror}); restore it with git.") from None
     return np.stack(frames)
-
-
-def _bundle(profile: Profile) -> Path:
-    if profile.data.root:
-        raise InputError(
-            f"profile {profile.name}: data.root is a folder of your own, and data.source diorama reads none: "
-            "set data.source to 'sailvos', or leave data.root out."
-        )
-    if not profile.data.bundle:
-        raise InputError(
-            f"profile {profile.name}: set data.bundle to the diorama's folder, data/diorama/clips."
-        )
-    return resolve(profile.data.bundle)
 
 
 def _root(profile: Profile) -> Path:

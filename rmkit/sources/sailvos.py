@@ -13,27 +13,20 @@ from pathlib import Path
 import numpy as np
 
 from rmkit.errors import InputError
-from rmkit.kit import store, video
+from rmkit.kit import store
 from rmkit.paths import resolve
 from rmkit.profile import Profile
-from rmkit.sources import Sequence
+from rmkit.sources import Pictures, Sequence
 
 FPS = 8  # of the recordings (paper, 4.1)
 SPLIT_FILES = {"train": "train.json", "validation": "valid.json"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SailVosSequence(Sequence):
+class SailVosSequence(Pictures):
     """A video's folder in this layout, and its pictures in order."""
 
     folder: Path
-    images: tuple[Path, ...]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def frames(self, indices: Iterable[int]) -> np.ndarray:
-        return np.stack([video.image(self.images[index]) for index in indices])
 
     def depth(self, indices: Iterable[int]) -> np.ndarray:
         return self._arrays("depth", indices).astype(np.float32)
@@ -41,9 +34,6 @@ class SailVosSequence(Sequence):
     def visible(self, indices: Iterable[int]) -> np.ndarray:
         """Object-id maps, integers [F, H, W]; 0 is background. Raises InputError where there are none."""
         return self._arrays("visible", indices)
-
-    def fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
-        return {str(index): store.fingerprint(self.images[index]) for index in indices}
 
     def depth_fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
         return {str(index): store.fingerprint(self._path("depth", index)) for index in indices}

@@ -72,6 +72,57 @@ def test_ratio_of_means() -> None:
     assert statistics.ratio(frame, "sharpness", "edges", "vae_ceiling").value == pytest.approx(0.5)
 
 
+def test_an_unpaired_difference_is_of_means_and_resampled_by_sequence() -> None:
+    ours = sequences(12, 3, spread=1.0)
+    uneven = {
+        clip: value for clip, value in sequences(10, 3, 1.0, seed=1).items() if clip not in ("s0_1", "s3_0")
+    }
+    here, there = frame_of({"edges": uneven}), frame_of({"edges": ours})
+    found = statistics.two_sample(here, there, "psnr_truth", "edges")
+    assert found.value == pytest.approx(np.mean(list(uneven.values())) - np.mean(list(ours.values())))
+    assert (found.sequences, found.clips, found.interval) == (10, 64, "BCa")
+    # Welch's interval of the sequences' means, which is about the same thing for so many.
+    means = [frame.groupby("sequence").value.mean() for frame in (here, there)]
+    error = math.sqrt(sum(mean.var() / len(mean) for mean in means))
+    assert (found.high - found.low) / (2 * 1.96 * error) == pytest.approx(1, abs=0.15)
+    turned = statistics.two_sample(there, here, "psnr_truth", "edges")
+    assert turned.value == -found.value and turned.low == pytest.approx(-found.high, abs=0.1)
+
+
+def test_an_unpaired_interval_covers_about_as_often_as_it_says() -> None:
+    hits = 0
+    for seed in range(40):
+        pair = (frame_of({"edges": sequences(n, 2, 1.0, seed + k)}) for n, k in ((16, 0), (12, 1000)))
+        found = statistics.two_sample(*pair, "psnr_truth", "edges")
+        hits += found.low <= 0 <= found.high
+    assert 34 <= hits
+
+
+def test_an_unpaired_difference_of_gains_knows_what_is_paired() -> None:
+    """Levels differ by tens of decibels between clips and the gain hardly does: clip by clip within each sample."""
+    frames = []
+    for seed, gain in ((0, 2.0), (1, 0.5)):
+        base, noise = sequences(9, 2, 30.0, seed), np.random.default_rng(seed)
+        better = {clip: value + gain + noise.normal(0, 0.1) for clip, value in base.items()}
+        frames.append(frame_of({"render": base, "realmaster": better}))
+    found = statistics.two_sample(*frames, "psnr_truth", "realmaster", "render")
+    assert found.value == pytest.approx(1.5, abs=0.1) and 0 < found.high - found.low < 0.3
+    alone = statistics.two_sample(*frames, "psnr_truth", "realmaster")
+    assert alone.high - alone.low > 10
+
+
+def test_of_few_sequences_the_range_is_shown() -> None:
+    frame = frame_of({"edges": {"s0_0": 1.0, "s0_1": 2.0, "s1_0": 6.0}})
+    found = statistics.spread(frame, "psnr_truth", "edges")
+    assert (found.value, found.low, found.high, found.interval) == (3.0, 1.5, 6.0, "range")
+    assert (found.clips, found.sequences) == (3, 2)
+    one = frame_of({"edges": {"s0_0": 1.0}})
+    assert statistics.two_sample(one, frame, "psnr_truth", "edges").interval == "one sequence"
+    assert statistics.two_sample(frame, frame, "psnr_truth", "render") == statistics.NOTHING
+    flat = frame_of({"edges": {"s0_0": 1.0, "s1_0": 1.0}})
+    assert statistics.two_sample(flat, flat, "psnr_truth", "edges").interval == "no spread"
+
+
 @pytest.mark.parametrize(
     ("values", "why"), [({}, "no data"), ({"s0_0": 3.0, "s0_1": 4.0}, "one sequence")], ids=["none", "one"]
 )

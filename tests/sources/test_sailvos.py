@@ -89,7 +89,7 @@ def test_an_unknown_source_is_refused_with_the_known_ones(tmp_path: Path):
     content = profile.load("smoke").model_dump(mode="json")
     content["data"]["source"] = "kitti"
     (tmp_path / "own.yaml").write_text(json.dumps(content))
-    said = r"'data\.source': there is no rmkit/sources/kitti\.py; known are diorama, sailvos\.$"
+    said = r"'data\.source': there is no rmkit/sources/kitti\.py; known are carla_loc, diorama, diorama_road, sailvos\.$"
     with pytest.raises(InputError, match=said):
         profile.load(tmp_path / "own.yaml")
 
