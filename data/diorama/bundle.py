@@ -9,12 +9,14 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from world import SHOT_FRAMES
 
 from rmkit.errors import InputError
 from rmkit.kit import video
@@ -22,10 +24,19 @@ from rmkit.paths import REPOSITORY
 from rmkit.sources import diorama, sailvos
 
 HERE = Path(__file__).resolve().parent
-COUNTS = {"train": 20, "validation": 12, "road": 4}  # sequences of two shots each
+COUNTS = {"train": 20, "validation": 12, "road": 8}
+WITHOUT_DEPTH = ("road",)  # as CARLA-LOC is
+FIRST_SHOT = (
+    "road",
+)  # splits of which one shot a scene is shipped: scenes, not shots, are what a statistic counts
+WEATHER = (
+    "street_00002",
+    "street_00004",
+)  # validation sequences whose truth is shipped in other weather as well
+WEATHER_CRF = 20
 WITH_TRUTH = ("validation", "road")  # the truth of train is never shipped: nothing may learn from it
 CRFS = range(6, 26, 2)  # x264's quality scale; 6 cannot be told from lossless
-LIMIT_MIB = 8.0
+LIMIT_MIB = 8.4
 
 
 def main() -> None:
@@ -34,12 +45,13 @@ def main() -> None:
     parser.add_argument("--rendered", type=Path, default=HERE / "work" / "rendered")
     parser.add_argument("--out", type=Path, default=HERE / "clips")
     parser.add_argument("--limit-mib", type=float, default=LIMIT_MIB)
+    parser.add_argument("--keep", nargs="*", default=(), metavar="SPLIT", help="take these as OUT has them")
     for split, count in COUNTS.items():
         parser.add_argument(f"--{split}", type=int, default=count, help=f"sequences (default {count})")
     arguments = parser.parse_args()
-    counts = {split: getattr(arguments, split) for split in COUNTS}
+    counts = {split: getattr(arguments, split) for split in COUNTS if split not in arguments.keep}
     try:
-        crf = build(arguments.rendered, arguments.out, counts, arguments.limit_mib)
+        crf = build(arguments.rendered, arguments.out, counts, arguments.limit_mib, arguments.keep)
     except InputError as error:
         sys.exit(f"bundle: {error}")
     total = size(arguments.out) / 2**20
@@ -48,24 +60,38 @@ def main() -> None:
     print(f"{shown}: {sum(counts.values())} sequences, {total:.2f} MiB, crf {crf}")
 
 
-def build(rendered: Path, out: Path, counts: dict[str, int], limit_mib: float = LIMIT_MIB) -> int:
+def build(
+    rendered: Path,
+    out: Path,
+    counts: dict[str, int],
+    limit_mib: float = LIMIT_MIB,
+    keep: Sequence[str] = (),
+) -> int:
     """Write the bundle at the best quality that stays under the limit; returns the crf chosen.
 
-    Raises InputError when sequences are missing, splits share a seed or a person, or nothing fits.
+    keep: splits that are taken as `out` has them; no other is. Raises InputError when sequences are missing, splits share a seed or a person, or nothing fits.
     """
     chosen = {split: choose(rendered, split, count) for split, count in counts.items()}
-    check_disjoint({split: [diorama.read_meta(f) for f in folders] for split, folders in chosen.items()})
+    kept = {split: diorama.sequence_folders(out, split) for split in keep}
+    check_disjoint({s: [diorama.read_meta(f) for f in folders] for s, folders in (chosen | kept).items()})
     work = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(work, ignore_errors=True)
+    for split in keep:
+        shutil.copytree(out / split, work / split)
     for split, folders in chosen.items():
         for folder in folders:
-            _pack_lossless(folder, work / split / f"{split}_{folder.name}")
+            _pack_lossless(folder, work / split / f"{split}_{folder.name}", _frames(split))
+    for path in sorted((rendered / "weather").glob("*/validation/*/truth.mp4")):
+        if path.parent.name in WEATHER:
+            (work / "weather").mkdir(parents=True, exist_ok=True)
+            target = work / "weather" / f"validation_{path.parent.name}_{path.parents[2].name}.mp4"
+            write_high_quality(target, video.read(path), WEATHER_CRF)
     for crf in CRFS:
         for split, folders in chosen.items():
             for folder in folders:
                 for look in ("render", "truth") if split in WITH_TRUTH else ("render",):
                     target = work / split / f"{split}_{folder.name}" / f"{look}.mp4"
-                    write_high_quality(target, video.read(folder / f"{look}.mp4"), crf)
+                    write_high_quality(target, video.read(folder / f"{look}.mp4")[: _frames(split)], crf)
         _write_checksums(work)
         if size(work) <= limit_mib * 2**20:
             shutil.rmtree(out, ignore_errors=True)
@@ -141,15 +167,24 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _pack_lossless(source: Path, target: Path) -> None:
-    """Depth, object ids and meta.json, none of which the quality setting touches."""
+def _frames(split: str) -> int | None:
+    """How many of a sequence's frames are shipped; None: all."""
+    return SHOT_FRAMES if split in FIRST_SHOT else None
+
+
+def _pack_lossless(source: Path, target: Path, frames: int | None) -> None:
+    """Depth (not of the road), object ids and meta.json, which the quality setting does not touch; the first `frames`, or all."""
     target.mkdir(parents=True)
-    disparity, scale = encode_disparity(np.load(source / "depth.npy", allow_pickle=False))
-    write_grey(target / "depth.mp4", disparity, sailvos.FPS)
-    visible = np.load(source / "visible.npy", allow_pickle=False)
+    scale = None
+    if target.parent.name not in WITHOUT_DEPTH:
+        disparity, scale = encode_disparity(np.load(source / "depth.npy", allow_pickle=False)[:frames])
+        write_grey(target / "depth.mp4", disparity, sailvos.FPS)
+    visible = np.load(source / "visible.npy", allow_pickle=False)[:frames]
     np.savez_compressed(target / "visible.npz", visible=visible)
     # Names count the worlds of one split; with the split in front they are unique in the kit.
     meta = diorama.read_meta(source) | {"sequence": target.name, "depth_scale": scale}
+    meta["shots"] = [shot for shot in meta["shots"] if shot["first_frame"] < len(visible)]
+    meta["faces"] = meta["faces"][:frames]
     (target / "meta.json").write_text(json.dumps(_rounded(meta), separators=(",", ":")) + "\n")
 
 

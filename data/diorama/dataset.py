@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from world import clear_number
 
 from rmkit.kit import video
 from rmkit.kit.depth import disparity_of
@@ -42,6 +43,7 @@ class Shot:
     caption: str
     weather: str
     faces: tuple[tuple[tuple[float, float, float, float], ...], ...]  # boxes by frame
+    first_frame: int = 0  # of the sequence
 
 
 def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
@@ -71,11 +73,29 @@ def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
                     shot["caption"],
                     shot["weather"],
                     boxes,
+                    shot["first_frame"],
                 )
             )
         if limit and len(shots) >= limit:
             break
     return shots
+
+
+def scene(shot: Shot) -> int:
+    """Number of the sequence that shows the shot's scene in clear weather: the same for all of its weathers."""
+    return clear_number(number(shot))[0]
+
+
+def in_clear(shots: list[Shot]) -> list[int]:
+    """For each shot the place in the list of the same moment in clear weather; its own where there is no other."""
+    moments = [(scene(shot), shot.first_frame) for shot in shots]
+    clear = {m: i for i, (shot, m) in enumerate(zip(shots, moments, strict=True)) if number(shot) == m[0]}
+    return [clear.get(moment, i) for i, moment in enumerate(moments)]
+
+
+def number(shot: Shot) -> int:
+    """Of the shot's sequence."""
+    return int(shot.sequence.rpartition("_")[2])
 
 
 def mirrored(shot: Shot) -> Shot:

@@ -14,6 +14,7 @@ import random
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -32,6 +33,7 @@ from world import (
     SHOT_FRAMES,
     SHOTS,
     SKY_DEPTH,
+    WEATHERS,
     WIDTH,
     Plan,
     plan_sequence,
@@ -58,6 +60,9 @@ def main() -> None:
         metavar="N",
         help="render only every Nth frame of a shot, and hold it",
     )
+    parser.add_argument(
+        "--weather", choices=WEATHERS, help="instead of the plan's own, for its truth in another"
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     looks = arguments.looks.split(",")
@@ -65,6 +70,7 @@ def main() -> None:
         parser.error(f"--looks takes render and truth, not {arguments.looks!r}.")
     for k in range(arguments.count):
         plan = plan_sequence(arguments.split, arguments.first + k * arguments.step)
+        plan = replace(plan, weather=arguments.weather or plan.weather)
         folder = arguments.out / plan.split / plan.sequence
         if (folder / "meta.json").exists():
             continue

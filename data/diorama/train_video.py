@@ -10,6 +10,7 @@ than clips can be rendered of, so other steps are on single pictures, of which a
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ CAPTION_DROPOUT = 0.1
 PARTS = {"low": "wan/transformer_2", "high": "wan/transformer"}  # of checkpoints
 LEARNING_RATE = {"low": 1.5e-3, "high": 5e-4}
 FUSED = torch.nn.functional.scaled_dot_product_attention
-SHOWN = 0.5  # share of the experts' steps on clips in which a reference is shown
+CLEARED = 0.8  # share of the clips in bad weather that are shown in clear weather
+SHOWN = 0.7  # share of the experts' steps on clips in which a reference is shown
 PICTURED = 0.45  # share of all their steps that are on pictures, where there are stills
 PICTURES = 8  # cost what a clip does
 UNSEEN = 0.25  # of a weighted loss is spread over the channels alike, the rest by how much of each is seen
@@ -63,19 +65,20 @@ def main() -> None:
     if stage == "save":
         return save(out)
     shots = dataset.load(arguments.rendered, "pretrain", arguments.clips)
-    # Mirrored before they are encoded: what a latent's channels say of its cell does not turn with the grid.
-    shots += [dataset.mirrored(shot) for shot in shots]
+    # Every other scene is mirrored, in all its weathers, before it is encoded: what a latent's channels say of its cell does
+    # not turn with the grid.
+    shots = [dataset.mirrored(shot) if dataset.scene(shot) % 2 else shot for shot in shots]
     vae = AutoencoderKLWan.from_pretrained(out / "wan_vae").to(arguments.device).eval()
     train_vae.channels_last(vae)
-    truth = truth_latents(vae, shots, out / "latents" / "truth.safetensors")
-    reference = reference_latents(vae, shots, out / "latents" / f"reference_{stage}.safetensors", stage)
+    truth = truth_latents(vae, shots, out / "latents" / "truth")
+    reference = reference_latents(vae, shots, out / "latents" / f"reference_{stage}", stage)
     clips = Captioned(truth, [shot.caption for shot in shots])
     pictures = None
     if arguments.stills:
         scenes = dataset.load(arguments.stills, "pretrain", arguments.clips)
         stills = [still for shot in scenes for still in dataset.stills(shot)]
         stills += [dataset.mirrored(still) for still in stills]
-        latents = truth_latents(vae, stills, out / "latents" / "stills.safetensors")
+        latents = truth_latents(vae, stills, out / "latents" / "stills")
         pictures = Captioned(latents, [still.caption for still in stills])
     captions = clips.captions + (pictures.captions if pictures else [])
     text = Text(out, captions, stage == "low", arguments.start_from)
@@ -239,32 +242,77 @@ def objective(
     return loss
 
 
-@torch.no_grad()
-def truth_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path) -> torch.Tensor:
+def truth_latents(vae: AutoencoderKLWan, shots: list[Shot], folder: Path) -> torch.Tensor:
     """Normalised latents of the truth of clips, or of stills: float16 [N, C, F, H, W]."""
-
-    def compute() -> dict[str, torch.Tensor]:
-        return {"truth": torch.cat([encode(vae, dataset.repeated(shot.truth)[None]) for shot in shots])}
-
-    return cached(cache, vae, (shot.truth for shot in shots), compute)["truth"]
+    return encoded(vae, shots, [shot.truth for shot in shots], folder)
 
 
-@torch.no_grad()
-def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], cache: Path, stage: str) -> torch.Tensor:
-    """Normalised latents of truth clips in other colours: float16 [N, C, F, H, W]."""
+def reference_latents(vae: AutoencoderKLWan, shots: list[Shot], folder: Path, stage: str) -> torch.Tensor:
+    """Normalised latents of what the experts are shown of clips (`spoilt`): float16 [N, C, F, H, W].
 
-    def compute() -> dict[str, torch.Tensor]:
-        clips = [recoloured(shot.truth, np.random.default_rng((2, n)), stage) for n, shot in enumerate(shots)]
-        return {"reference": torch.cat([encode(vae, dataset.repeated(clip)[None]) for clip in clips])}
+    Of a clip in bad weather that is mostly the same moment in clear weather: what the caption says of the weather goes.
+    """
+    clips = []
+    for shot, clear in zip(shots, dataset.in_clear(shots), strict=True):
+        rng = np.random.default_rng((2, dataset.number(shot), shot.first_frame))
+        clips.append(spoilt((shots[clear] if rng.random() < CLEARED else shot).truth, rng, stage))
+    return encoded(vae, shots, clips, folder)
 
-    return cached(cache, vae, (shot.truth for shot in shots), compute)["reference"]
+
+def encoded(vae: AutoencoderKLWan, shots: list[Shot], clips: list[np.ndarray], folder: Path) -> torch.Tensor:
+    """Clips or stills, uint8 [D, H, W, 3], at 16 fps to latents, float16 [N, C, F, H, W], in a file of `folder` a scene."""
+    parts = []
+    for scene, group in itertools.groupby(
+        zip(shots, clips, strict=True), lambda pair: dataset.scene(pair[0])
+    ):
+        pictures = [dataset.repeated(clip) for _, clip in group]
+
+        def compute(pictures: list[np.ndarray] = pictures) -> dict[str, torch.Tensor]:
+            return {"latents": encode(vae, np.stack(pictures))}
+
+        parts.append(cached(folder / f"{scene:05d}.safetensors", vae, pictures, compute)["latents"])
+    return torch.cat(parts)
+
+
+def spoilt(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.ndarray:
+    """A clip as the experts are shown it, uint8 [F, H, W, 3] to the same: other colours, flat light, no fine grain, jagged edges.
+
+    Nothing of the render is in it, and no two clips are spoilt alike: what there is to learn is where to look, and that
+    neither colours nor fine structure are to be copied.
+    """
+    x = recoloured(frames, rng, stage).astype(np.float32)
+    if rng.random() < 0.6:
+        strength, reach = rng.uniform(0.2, 0.9), rng.uniform(6, 16)
+        x = np.stack([flattened(f, strength, reach) for f in x])
+    if rng.random() < 0.5:
+        grain = rng.uniform(10, 40)
+        x = np.stack([cv2.bilateralFilter(f, 5, grain, 2.0) for f in x])
+    if rng.random() < 0.7:
+        share = rng.uniform(0.5, 1.0)
+        x = np.stack([f + share * (aliased(f) - f) for f in x])
+    return np.rint(np.clip(x, 0, 255)).astype(np.uint8)
+
+
+def flattened(frame: np.ndarray, strength: float, reach: float) -> np.ndarray:
+    """Less light and shade over `reach` pixels: float32 [H, W, 3] to the same, 0..255."""
+    light = cv2.GaussianBlur(frame.mean(-1), (0, 0), reach) + 8
+    return frame * ((light.mean() / light) ** strength)[..., None]
+
+
+def aliased(frame: np.ndarray) -> np.ndarray:
+    """Soft edges as hard steps, and one sample a pixel without a filter: float32 [H, W, 3] to the same."""
+    fine = cv2.resize(frame, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    around = np.ones((5, 5), np.uint8)
+    low, high = cv2.erode(fine, around), cv2.dilate(fine, around)
+    # Each point takes the nearer of the two extremes around it, all channels alike.
+    nearer_high = (high - fine).sum(-1, keepdims=True) < (fine - low).sum(-1, keepdims=True)
+    return np.where(nearer_high, high, low)[1::3, 1::3]
 
 
 def recoloured(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.ndarray:
     """A clip in other colours, sharper or softer, the same in all frames: uint8 [F, H, W, 3].
 
-    Nothing of the render's look is in it: what there is to learn is where to look, not what to make of it. For the
-    high-noise expert colours differ little: where they differ much it guesses the middle, and makes a render pale.
+    For the high-noise expert colours differ little: where they differ much it guesses the middle, and makes a render pale.
     The low-noise one has the other expert's colours before it, and is to take those: its references differ much.
     """
     spread = {"high": 1.0, "low": 6.0}[stage]
@@ -284,6 +332,7 @@ def recoloured(frames: np.ndarray, rng: np.random.Generator, stage: str) -> np.n
     return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
 
 
+@torch.no_grad()
 def encode(vae: AutoencoderKLWan, clips: np.ndarray) -> torch.Tensor:
     """uint8 [B, F, H, W, 3] -> normalised latents, float16 [B, C, (F-1)/4+1, H/8, W/8]."""
     x = train_vae.pixels(vae, clips)  # [B, 3, F, H, W]

@@ -1,8 +1,8 @@
 """The diorama's road: a driving world of another engine's look, in place of CARLA-LOC (our data, not the paper's).
 
 Reads the road split of the bundle at `data.bundle`; writes `data/carla_loc/`, a folder in CARLA-LOC's layout that the reader
-of CARLA-LOC reads, and `truth/<drive>.mp4` (for metrics), under results/<profile>/. A scene is a town, and its two shots
-stand as the town's two drives: what is called static has traffic, too.
+of CARLA-LOC reads, and `truth/<drive>.mp4` (for metrics), under results/<profile>/. A scene is a town, and its shots
+(one, or two) stand as the town's drives: what is called static has traffic, too.
 """
 
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def _items(profile: Profile) -> Iterator[stage.Item[Shot]]:
     folders = diorama.sequence_folders(diorama.bundle(profile), "road")
     for town, folder in enumerate(folders, start=1):
         shots = diorama.read_meta(folder)["shots"]
-        for kind, shot in zip(carla_loc.KINDS, shots, strict=True):
+        for kind, shot in zip(carla_loc.KINDS, shots, strict=False):
             caption = {"first_frame": 0, "caption": shot["caption"], "subsets": shot["subsets"]}
             drive = _root(profile) / f"Town{town:02d}" / WEATHER / kind
             truth = profile.layout.truth / f"Town{town:02d}_{WEATHER}_{kind}.mp4"
