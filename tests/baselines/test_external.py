@@ -462,7 +462,7 @@ def test_a_method_is_added_by_one_file(
     (tmp_path / "negative.py").write_text(NEGATIVE.format(dark=second.id))
     monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
     known = baselines.every(tiny_profile)
-    assert list(known)[4:8] == [*baselines.EXTERNAL, "negative"] and known["negative"].label == "Negative"
+    assert list(known)[5:9] == [*baselines.EXTERNAL, "negative"] and known["negative"].label == "Negative"
     assert [known[name].label for name in baselines.EXTERNAL] == ["Runway Aleph", "LucyEdit", "Editto"]
     negative = {"negative": baselines.made(tiny_profile)["negative"]}
     stale = tiny_profile.layout.enhanced / "negative" / f"{second.id}.mp4"
@@ -493,8 +493,8 @@ def test_a_method_is_added_by_a_folder_of_clips(measured, capsys) -> None:
     assert {clip for clip, _ in found} == {clip.id for clip in held}
     assert float(found[held[0].id, "edge_f1"]["value"]) == 1
     known = list(baselines.every(listed))
-    assert known == [*known[:7], "Their-model_2", "other", "multi_anchor", *known[10:]]
-    assert known[4:7] == list(baselines.EXTERNAL) and set(known) == {
+    assert known == [*known[:8], "Their-model_2", "other", "multi_anchor", *known[11:]]
+    assert known[5:8] == list(baselines.EXTERNAL) and set(known) == {
         *baselines.FIRST,
         *baselines.LAST[:-1],
     } | {
