@@ -51,7 +51,9 @@ def trials(profile: Profile) -> list[Trial]:
         Trial(
             clip,
             other,
-            replace(clip, id=f"{clip.id}_cut", source_frames=clip.source_frames[: _sources(profile, clip, frames)]),
+            replace(
+                clip, id=f"{clip.id}_cut", source_frames=clip.source_frames[: _sources(profile, clip, frames)]
+            ),
             replace(clip, id=f"{clip.id}_joined"),
             clip,
         )
@@ -68,7 +70,10 @@ def make(profile: Profile) -> list[Trial]:
     items = [_item(profile, layout.clips, trial, each) for trial in found for each in trial[2:]]
     stage.run("cut clips", items, lambda: _write, profile.clips.raw_bytes)
     if found:
-        demo, short = profile.demo("limits"), profile.demo("limits", clips={"frames": kept(profile.clips.frames)})
+        demo, short = (
+            profile.demo("limits"),
+            profile.demo("limits", clips={"frames": kept(profile.clips.frames)}),
+        )
         enhance.enhance(short, [trial.cut for trial in found], into="cut")
         enhance.enhance(demo, [trial.joined for trial in found], into="joined")
         other_seed = demo.model_copy(update={"seed": profile.seed + 1})
@@ -105,12 +110,18 @@ def bleed(joined: np.ndarray, uncut: np.ndarray, other: np.ndarray) -> float:
 def measured(profile: Profile) -> Iterator[tuple[Clip, str, str, float, str, str]]:
     """What has been made, measured: clip, method, metric, value, fingerprint and commit of the video."""
     for trial in trials(profile):
-        paths = {CUT: ("cut", trial.cut), JOINED: ("joined", trial.joined), RESEEDED: ("reseeded", trial.reseeded)}
+        paths = {
+            CUT: ("cut", trial.cut),
+            JOINED: ("joined", trial.joined),
+            RESEEDED: ("reseeded", trial.reseeded),
+        }
         folder = profile.demo("limits").layout.enhanced
         files = {name: folder / into / f"{clip.id}.mp4" for name, (into, clip) in paths.items()}
         files[REFERENCE] = baselines.every(profile)[REFERENCE].path(profile, trial.clip)
         if all(file.is_file() for file in files.values()):
-            for method, metric, value in compare(profile, trial, {name: video.read(file) for name, file in files.items()}):
+            for method, metric, value in compare(
+                profile, trial, {name: video.read(file) for name, file in files.items()}
+            ):
                 file = files[method]
                 commit = store.read_sidecar(file).get("commit", "unknown")
                 yield trial.clip, method, metric, value, store.fingerprint(file), commit
@@ -130,7 +141,9 @@ def compare(profile: Profile, trial: Trial, made: dict[str, np.ndarray]) -> Iter
     at, folder = half(profile, trial.clip), profile.demo("limits").layout.enhanced / "reseeded"
     second = video.read(baselines.every(profile)[REFERENCE].path(profile, trial.other))
     alone = join(uncut, second, at)
-    across = np.concatenate([np.repeat(second[at : at + 1], at, 0), np.repeat(uncut[at - 1 : at], len(uncut) - at, 0)])
+    across = np.concatenate(
+        [np.repeat(second[at : at + 1], at, 0), np.repeat(uncut[at - 1 : at], len(uncut) - at, 0)]
+    )
     again = join(made[RESEEDED], video.read(folder / f"{trial.other.id}.mp4"), at)
     near = [i for i in range(at - NEAR, at + NEAR) if 0 <= i < len(uncut)]
     far = [i for i in range(len(uncut)) if i not in near]
@@ -147,7 +160,9 @@ def _sources(profile: Profile, clip: Clip, frames: int) -> int:
     return sampling.distinct(frames, sampling.repeats(clip, profile.clips.frames))
 
 
-def _item(profile: Profile, folder: Path, trial: Trial, clip: Clip) -> stage.Item[tuple[Profile, Trial, Clip]]:
+def _item(
+    profile: Profile, folder: Path, trial: Trial, clip: Clip
+) -> stage.Item[tuple[Profile, Trial, Clip]]:
     inputs = {"clip": store.fingerprint(sampling.path(profile, trial.clip))}
     how = {"frames": profile.clips.frames}
     if clip is trial.cut:
@@ -155,7 +170,9 @@ def _item(profile: Profile, folder: Path, trial: Trial, clip: Clip) -> stage.Ite
     if clip is trial.joined:
         inputs["other"] = store.fingerprint(sampling.path(profile, trial.other))
         how["at"] = half(profile, trial.clip)
-    return stage.Item(folder / f"{clip.id}.mp4", store.Recipe("cuts", VERSION, how, inputs), (profile, trial, clip))
+    return stage.Item(
+        folder / f"{clip.id}.mp4", store.Recipe("cuts", VERSION, how, inputs), (profile, trial, clip)
+    )
 
 
 def _write(item: stage.Item[tuple[Profile, Trial, Clip]], temporary: Path) -> None:
@@ -175,7 +192,11 @@ def _write(item: stage.Item[tuple[Profile, Trial, Clip]], temporary: Path) -> No
 def beside(profile: Profile, trial: Trial) -> Sequence[tuple[str, list[np.ndarray]]]:
     """Rows of a sheet: the frames around the cut as given, as made with the cut, and as made of each shot alone."""
     at, demo = half(profile, trial.clip), profile.demo("limits")
-    chosen = [i for i in (at - 2 * NEAR, at - NEAR, at - 1, at, at + NEAR, at + 2 * NEAR) if 0 <= i < profile.clips.frames]
+    chosen = [
+        i
+        for i in (at - 2 * NEAR, at - NEAR, at - 1, at, at + NEAR, at + 2 * NEAR)
+        if 0 <= i < profile.clips.frames
+    ]
     path = baselines.every(profile)[REFERENCE].path
     videos = {
         "Render": video.read(sampling.path(demo, trial.joined)),

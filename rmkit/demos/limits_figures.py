@@ -1,7 +1,7 @@
-"""Curves and crops of the limits: what is covered by size, what flickers by speed, newcomers, over-editing, cuts (paper, Fig. 7, 14).
+"""Curves of the limits: what is covered by size, what flickers by speed, newcomers, over-editing, cuts (paper, Fig. 7, 14).
 
-The curves read results/<profile>/limits/*.csv (the shipped record's before there are any); the crops read the clips
-themselves, at the places that those name. Each is a plain function, for a notebook to show and a widget to call again.
+Reads results/<profile>/limits/*.csv (the shipped record's before there are any); `draw` writes limits/figures/*.{png,pdf}.
+Each is a plain function of the profile, for a notebook to show and a widget to call again.
 """
 
 from collections.abc import Sequence
@@ -9,27 +9,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from rmkit import baselines
 from rmkit.demos import cuts, limits, objects
-from rmkit.demos.limits import ANCHORS
-from rmkit.errors import InputError
-from rmkit.evaluation import statistics
-from rmkit.kit import video
-from rmkit.method import sampling
-from rmkit.method.sampling import Clip
+from rmkit.demos.limits_clip import ANCHORS
+from rmkit.evaluation import figures, statistics
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZE_CURVE = (0.0, 0.001, 0.0025, 0.005, 0.015, 0.05, 0.15, 1.0)  # edges of the curve's bins, shares of the picture
-INHERITED = (ANCHORS, "edges", "realmaster", "vae_ceiling")  # the editor, what it teaches, the model, and its VAE alone
+# Edges of the curve's bins, shares of the picture.
+SIZE_CURVE = (0.0, 0.001, 0.0025, 0.005, 0.015, 0.05, 0.15, 1.0)
+# The editor, what it teaches, the model, and its VAE alone.
+INHERITED = (ANCHORS, "edges", "realmaster", "vae_ceiling")
 MOVING = ("render", "edges", "realmaster", "vae_ceiling", "truth")
-OF_SIZE = {"covered": "way from render to truth covered", "changed": "change of the render, beside the truth's"}
-OF_SPEED = {"flicker": "change that motion does not explain\n(grey levels)", "error": "error to the truth (grey levels)"}
+OF_SIZE = {
+    "covered": "way from render to truth covered",
+    "changed": "change of the render, beside the truth's",
+}
+OF_SPEED = {
+    "flicker": "change that motion does not explain\n(grey levels)",
+    "error": "error to the truth (grey levels)",
+}
 STYLES = {  # of what is no method of the tables
     ANCHORS: ("Editor (anchors)", "#CC79A7", "D"),
     cuts.CUT: ("RealMaster, end cut off", "#D55E00", "o"),
@@ -37,7 +40,16 @@ STYLES = {  # of what is no method of the tables
     cuts.RESEEDED: ("RealMaster, another seed", "#999999", "^"),
 }
 LEGEND = {"frameon": False, "fontsize": 8}
-CROP = 0.25  # least side of a crop, of the picture's height
+
+
+def draw(profile: Profile) -> None:
+    """Draw and save every curve to results/<profile>/limits/figures/."""
+    made = {f"{value}_by_size": by_size(profile, value) for value in OF_SIZE}
+    made |= {f"{value}_by_speed": by_speed(profile, value) for value in OF_SPEED}
+    for figure in (newcomers, over_editing, without_the_end, hard_cut):
+        made[figure.__name__] = figure(profile)
+    for name, figure in made.items():
+        figures.save(profile.demo("limits"), name, figure)
 
 
 def by_size(profile: Profile, value: str = "covered") -> "Figure":
@@ -68,9 +80,11 @@ def by_speed(profile: Profile, value: str = "flicker") -> "Figure":
     if points.empty:
         return _nothing(figure, ax, "no truth, so no error to it")
     width = profile.clips.width
-    for i, (method, rows) in enumerate(_of_methods(points, MOVING)):
+    shown = MOVING if value == "flicker" else MOVING[:-1]  # the truth has no error
+    for i, (method, rows) in enumerate(_of_methods(points, shown)):
         curve = [
-            (speed * width, _mean(of_bin[value], of_bin.sequence, of_bin.pixels)) for speed, of_bin in rows.groupby("speed")
+            (speed * width, _mean(of_bin[value], of_bin.sequence, of_bin.pixels))
+            for speed, of_bin in rows.groupby("speed")
         ]
         _draw(ax, profile, method, curve, 1 + 0.03 * (i - 2))
     for edge in (objects.SPEEDS["slow"][1], objects.SPEEDS["fast"][0]):
@@ -83,7 +97,9 @@ def by_speed(profile: Profile, value: str = "flicker") -> "Figure":
 def newcomers(profile: Profile) -> "Figure":
     """Error on the pixels of objects that come in after the first frame, and of those that no end of the clip shows."""
     panels = {"newcomer_error": "absent from the first frame", "unseen_error": "absent from both ends"}
-    return _rows(profile, panels, ("render", "edges", "realmaster", "vae_ceiling"), "error to the truth (grey levels)")
+    return _rows(
+        profile, panels, ("render", "edges", "realmaster", "vae_ceiling"), "error to the truth (grey levels)"
+    )
 
 
 def over_editing(profile: Profile) -> "Figure":
@@ -106,82 +122,6 @@ def hard_cut(profile: Profile) -> "Figure":
     return _rows(profile, panels, (cuts.JOINED, cuts.RESEEDED), "share of the way to the other shot")
 
 
-def small_objects(profile: Profile, clip: Clip, count: int = 6) -> Image.Image:
-    """A clip's small objects that RealMaster covers least, enlarged: a column an object, a row a method."""
-    points = limits.load(profile, "objects")
-    mine = points[(points.clip == clip.id) & (points.method == "realmaster") & points.covered.notna()]
-    worst = mine[mine["size"] < objects.SIZES["small"][1]].nsmallest(count, "covered").object
-    if worst.empty:
-        raise InputError(f"clip {clip.id} has no small object that was measured.")
-    found, anchored = objects.find(profile, clip), limits.moments(profile, clip)
-    places = [_place(found, int(number), anchored or range(len(found.index))) for number in worst]
-    return _crops(profile, clip, ("render", ANCHORS, "realmaster", "vae_ceiling", "truth"), places)
-
-
-def newcomer(profile: Profile, clip: Clip, count: int = 5) -> Image.Image:
-    """The largest newcomer of a clip, at some moments between the ends: a row a method."""
-    found = objects.find(profile, clip)
-    numbers = np.flatnonzero(found.arrives)
-    if not len(numbers):
-        raise InputError(f"nothing comes into clip {clip.id} after its first frame.")
-    which = numbers[found.area[numbers].max(axis=1).argmax()]
-    inner = [i for i in np.flatnonzero(found.area[which]) if 0 < i < len(found.index) - 1]
-    chosen = [inner[i] for i in sorted(set(video.evenly(min(count, len(inner)), len(inner))))]
-    window = _window(np.isin(found.index[inner], which).any(axis=0))
-    return _crops(profile, clip, ("render", "edges", "realmaster", "truth"), [(moment, window) for moment in chosen])
-
-
-def fastest(profile: Profile, clip: Clip, count: int = 4) -> Image.Image:
-    """The source frames of a clip around its fastest step, a row a method."""
-    render = limits.source_frames(profile, clip, "render")
-    mean = objects.speed(objects.flow(render)).mean(axis=(1, 2))
-    first = int(np.clip(mean.argmax() - count // 2 + 1, 0, len(render) - count))
-    whole = (slice(None), slice(None))
-    return _crops(profile, clip, ("render", "edges", "realmaster", "truth"), [(first + i, whole) for i in range(count)])
-
-
-def most(profile: Profile, metric: str, method: str, other: str | None = None) -> Clip:
-    """The validation clip on which a metric (or its difference between two methods, either way) is largest."""
-    frame = limits.load(profile)
-    table = frame[frame.metric == metric].pivot(index="clip", columns="method", values="value")
-    if method not in table or (other and other not in table):
-        raise InputError(f"{metric} of {method} was not measured on this data.")
-    values = (table[method] - table[other]).abs() if other else table[method]
-    if values.dropna().empty:
-        raise InputError(f"{metric} of {method} was not measured on this data.")
-    return {clip.id: clip for clip in sampling.load(profile, "validation")}[values.idxmax()]
-
-
-def _place(found: objects.Objects, number: int, at: Sequence[int]) -> tuple[int, tuple[slice, slice]]:
-    """The moment (of some) at which an object is largest, and a square around it."""
-    which = found.ids.index(number)
-    moment = max(at, key=lambda i: found.area[which, i])
-    mask = found.index[moment] == which
-    return moment, _window(mask if mask.any() else (found.index == which).any(axis=0))
-
-
-def _window(mask: np.ndarray) -> tuple[slice, slice]:
-    """A square around a mask, half as large again and no smaller than CROP, inside the picture."""
-    ys, xs = np.nonzero(mask)
-    side = max(np.ptp(ys), np.ptp(xs), 1) * 1.5
-    side = int(min(max(side, CROP * mask.shape[0]), *mask.shape))
-    corner = [int(np.clip((c.min() + c.max() - side) // 2, 0, size - side)) for c, size in zip((ys, xs), mask.shape, strict=True)]
-    return slice(corner[0], corner[0] + side), slice(corner[1], corner[1] + side)
-
-
-def _crops(
-    profile: Profile, clip: Clip, methods: Sequence[str], places: Sequence[tuple[int, tuple[slice, slice]]]
-) -> Image.Image:
-    """A sheet: a row a method that has the clip, a column a place (moment and window)."""
-    rows, there = [], limits.methods_of(profile, clip)
-    for method in [method for method in methods if method in there]:
-        frames = limits.source_frames(profile, clip, method)
-        at = limits.moments(profile, clip) if method == ANCHORS else list(range(len(frames)))
-        shown = [frames[at.index(moment)][window] for moment, window in places]
-        rows.append((_style(profile, method)["label"], shown))
-    return video.contact_sheet(rows, 120 if len(places) > 4 else 192)
-
-
 def _rows(profile: Profile, panels: dict[str, str], methods: Sequence[str], xlabel: str) -> "Figure":
     """One panel a metric: a row a method, mean and interval."""
     frame, (figure, axes) = limits.load(profile), _figure(len(panels), 2.0)
@@ -189,13 +129,14 @@ def _rows(profile: Profile, panels: dict[str, str], methods: Sequence[str], xlab
     for i, (ax, (metric, title)) in enumerate(zip(np.atleast_1d(axes), panels.items(), strict=True)):
         for y, method in enumerate(shown):
             _draw(ax, profile, method, [(y, statistics.mean(frame, method, metric))], sideways=True)
-        labels = [_style(profile, method)["label"] for method in shown]
+        labels = [style(profile, method)["label"] for method in shown]
         ax.set_yticks(range(len(shown)), labels if i == 0 else [""] * len(shown))
         ax.set_ylim(-0.5, max(len(shown), 1) - 0.5)
-        clips = frame[(frame.metric == metric) & frame.value.notna()]
-        ax.set_title(f"{title} ({clips.clip.nunique()} clips of {clips.sequence.nunique()} sequences)".strip(), fontsize=9)
+        rows = frame[(frame.metric == metric) & frame.value.notna()]
+        clips, sequences = rows[["clip", "sequence"]].nunique()
+        ax.set_title(f"{title} ({clips} clips of {sequences} sequences)".strip(), fontsize=9)
         ax.set_xlabel(xlabel, fontsize=8)
-        if clips.empty:
+        if rows.empty:
             _nothing(figure, ax, "not measured on this data")
     return figure
 
@@ -215,11 +156,11 @@ def _draw(
     places, means = [place for place, _ in known], [found.value for _, found in known]
     low, high = ([getattr(found, end) for _, found in known] for end in ("low", "high"))
     spread = np.nan_to_num([np.subtract(means, low), np.subtract(high, means)]).clip(min=0)
-    style = {**_style(profile, method), "capsize": 2, "markersize": 5, "linewidth": 1.2}
+    look = {**style(profile, method), "capsize": 2, "markersize": 5, "linewidth": 1.2}
     if sideways:
-        ax.errorbar(means, places, xerr=spread, linestyle="none", **style)
+        ax.errorbar(means, places, xerr=spread, linestyle="none", **look)
     else:
-        ax.errorbar(places, means, yerr=spread, **style)
+        ax.errorbar(places, means, yerr=spread, **look)
 
 
 def _of_methods(points: pd.DataFrame, methods: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
@@ -232,7 +173,8 @@ def _mean(values: pd.Series, sequences: pd.Series, weights: pd.Series | None = N
     return statistics.ratio_of_sums(values.to_numpy(float) * share, share, sequences.to_numpy())
 
 
-def _style(profile: Profile, method: str) -> dict[str, str]:
+def style(profile: Profile, method: str) -> dict[str, str]:
+    """Label, colour and marker of a method, the editor or a trial of `cuts`."""
     if method in STYLES:
         return dict(zip(("label", "color", "marker"), STYLES[method], strict=True))
     known = baselines.every(profile)[method]
