@@ -113,9 +113,9 @@ def load(profile: Profile, name: str = "metrics") -> pd.DataFrame:
     if name == "metrics":
         return frame
     folder = demo.layout.reference if statistics.of_record(demo) else demo.layout.root
-    return pd.read_csv(
-        folder / f"{name}.csv", keep_default_na=False, na_values={key: [""] for key in OF_OBJECT}
-    )
+    found = pd.read_csv(folder / f"{name}.csv", keep_default_na=False)  # a class may be called "NA"
+    numbers = [column for column in (*OF_OBJECT, "error", "flicker") if column in found]
+    return found.assign(**{column: pd.to_numeric(found[column]) for column in dict.fromkeys(numbers)})
 
 
 def table(profile: Profile) -> Table:
