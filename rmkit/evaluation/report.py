@@ -56,7 +56,7 @@ def write(profile: Profile) -> Path:
     made = {table.name: table for table in tables.build(profile)}
     tables.write(profile, list(made.values()))
     parts = [
-        _opening(profile, frame),
+        _opening(profile, frame, made["claims"]),
         _outcome(profile, frame, made["claims"]),
         *(_section(title, typeset.markdown(made[name])) for name, title in TABLES.items() if name in made),
         _section("User study", _study(profile)),
@@ -82,9 +82,10 @@ def choose(clips: Sequence[Clip], count: int) -> list[Clip]:
     return [clip for clip in clips if clip.id in chosen][:count]
 
 
-def _opening(profile: Profile, frame: pd.DataFrame) -> str:
+def _opening(profile: Profile, frame: pd.DataFrame, table: Table) -> str:
+    """What was measured, and how many statements of each section hold."""
     clips, sequences = tables.measured(frame)[["clip", "sequence"]].nunique()
-    verdicts = [outcome.verdict for outcome in claims.check(frame)]
+    verdicts = table.data.verdict.to_list()
     found = ", ".join(f"{verdicts.count(v)} {text}" for v, text in VERDICTS.items() if v in verdicts)
     gain = statistics.difference(frame, "psnr_truth", "realmaster", "colour_transfer")
     paragraphs = [
@@ -93,7 +94,8 @@ def _opening(profile: Profile, frame: pd.DataFrame) -> str:
         "A reproduction of *RealMaster: Lifting Rendered Scenes into Photorealistic Video* (arXiv 2603.23462), "
         f"measured on {clips} validation clips of {sequences} sequences. These numbers come from this profile's data "
         "and models; they are not the paper's and do not stand beside them.",
-        f"**In short:** of {len(verdicts)} statements checked, {found}.",
+        f"**In short:** of {len(verdicts)} statements, {found}.",
+        _by_section(table.data),
     ]
     if gain.known:
         where = "nearer to" if gain.value > 0 else "further from"
@@ -102,6 +104,14 @@ def _opening(profile: Profile, frame: pd.DataFrame) -> str:
             f"{gain.clips} clips; 95 % interval of the difference {gain.low:+.2f} to {gain.high:+.2f} dB)."
         )
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _by_section(data: pd.DataFrame) -> str:
+    """How many statements each section of the paper makes, and their verdicts."""
+    counts = pd.crosstab(data.section, data.verdict).reindex(columns=list(VERDICTS), fill_value=0)
+    rows = [(name, counts.loc[name].sum(), *counts.loc[name]) for name in data.section.unique()]
+    header = ["Section of the paper", "Statements", *(verdict.capitalize() for verdict in VERDICTS)]
+    return typeset.grid(header, rows).rstrip()
 
 
 def _outcome(profile: Profile, frame: pd.DataFrame, table: Table) -> str:

@@ -34,6 +34,11 @@ WINS = (
     "difference by Wilcoxon's signed ranks on the means of sequences, corrected by Holm within a column."
 )
 
+CLAIMS = (
+    "In brackets after what is measured: the demonstration that measured it. Exploratory: added after its number had been "
+    "seen; the bounds of all others were committed before."
+)
+
 
 def write(profile: Profile, made: Sequence[Table]) -> list[Path]:
     """Write tables in their three forms; returns the paths."""
@@ -122,38 +127,51 @@ def wins(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> Table:
 
 def claims_table(profile: Profile, frame: pd.DataFrame) -> Table:
     """Every claim with what was found and whether it holds."""
-    rows, data = [], []
-    for outcome in claims.check(frame):
+    rows, data, beside = [], [], claims.measured_beside(profile)
+    for outcome in claims.check(frame, beside):
         claim = outcome.claim
         measured_as, kept, found, names = _checked(outcome) if claim.check else _taken_together(outcome)
-        rows.append([claim.section, claim.statement, measured_as, kept, found, outcome.verdict])
+        said = f"{claim.statement} (exploratory)" if claim.exploratory else claim.statement
+        rows.append([claim.section, said, measured_as, kept, found, outcome.verdict])
         ids = {"id": claim.id, "section": claim.section, "statement": claim.statement}
+        ids["exploratory"] = str(claim.exploratory).lower()
         estimate = _columns({"value": outcome.found})
         data.append({"profile": profile.name, **ids, **names, **estimate, "verdict": outcome.verdict})
     header = ["Section", "Claim", "Measured as", "Bound", "Found", "Verdict"]
     not_run = [f"{claim.statement}: not run: {claim.not_run}." for claim in claims.load() if claim.not_run]
-    notes = [claims.not_measured(frame), *not_run]
+    notes = [claims.not_measured(frame, beside), *not_run, CLAIMS]
     return Table("claims", f"Claims, profile {profile.name}", header, rows, pd.DataFrame(data), notes)
 
 
 def _checked(outcome: claims.Outcome) -> tuple[str, str, str, dict[str, str]]:
     """Of a claim with a number: measured as, bound, found, and the columns of the csv."""
     check = outcome.claim.check
-    first, second = check.methods
-    kind, sign = ("difference", "−") if check.difference else ("ratio", "/")
-    digits = metrics.columns()[check.metric].digits if check.difference else 2
+    first, *second = check.methods
+    shown = {
+        "difference": f"{first} − {second[0] if second else ''}",
+        "ratio": f"{first} / {second[0] if second else ''}",
+        "mean": first,
+        "two_sample": f"{first} here − {first} on validation clips",
+        "preferred": f"realmaster over {first}",
+    }[check.kind]
+    known = metrics.columns().get(check.metric)
+    digits = known.digits if known and check.kind != "ratio" else 2
     value, strict, loose = (check.least, ">", "≥") if check.most is None else (check.most, "<", "≤")
     kept = f"{loose} {value:g}".replace("-", "−") if value else f"{strict} 0"  # 0 itself is a tie
     if None not in (check.least, check.most):
         kept = f"{check.least:g} to {check.most:g}"
-    found = cell(outcome.found, digits, "not run", signed=check.difference is not None)
-    names = {"metric": check.metric, "kind": kind, "method": first, "other": second, "bound": kept}
-    return f"{first} {sign} {second}, {check.metric}", kept, found, names
+    found = cell(outcome.found, digits, "not run", signed=check.kind in ("difference", "two_sample"))
+    if outcome.found.known and outcome.found.sequences < check.fewest:
+        found += f" ({outcome.found.sequences} sequences of {check.fewest})"
+    names = {"part": check.part or "", "metric": check.metric, "kind": check.kind, "method": first}
+    names |= {"other": "".join(second), "bound": kept}
+    where = f" ({check.part})" if check.part else ""
+    return f"{shown}, {check.metric}{where}", kept, found, names
 
 
 def _taken_together(outcome: claims.Outcome) -> tuple[str, str, str, dict[str, str]]:
     """The same of a claim that hangs on others, or of one that cannot be checked."""
-    names = dict.fromkeys(("metric", "method", "other", "bound"), "")
+    names = dict.fromkeys(("part", "metric", "method", "other", "bound"), "")
     parts = outcome.parts
     if not parts:
         return "n/a", "n/a", "not run", names | {"kind": "none"}

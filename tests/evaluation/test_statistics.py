@@ -184,7 +184,8 @@ def test_a_claim_that_less_is_better_holds_below_nothing() -> None:
 
 
 def test_claims_compare_methods_that_exist_and_have_names_of_their_own() -> None:
-    known = {method for claim in claims.load() if claim.check for method in claim.check.methods}
+    checks = [claim.check for claim in claims.load() if claim.check and not claim.check.part]
+    known = {method for check in checks for method in check.methods}
     assert known <= {*baselines.FIRST, *baselines.LAST[:-1]}
     assert len({claim.id for claim in claims.load()}) == len(claims.load())
 
