@@ -43,6 +43,11 @@ TABLES = {
     "wins": "Win rates",
     "paper": "Beside the paper",
 }
+DEMONSTRATIONS = {
+    "weather": "Weather by the prompt (section 5)",
+    "carla": "Another engine (section 5)",
+    "limits": "Limits (section 3.2, appendix A)",
+}
 
 
 def write(profile: Profile) -> Path:
@@ -59,6 +64,7 @@ def write(profile: Profile) -> Path:
         _opening(profile, frame, made["claims"]),
         _outcome(profile, frame, made["claims"]),
         *(_section(title, typeset.markdown(made[name])) for name, title in TABLES.items() if name in made),
+        *(_section(title, _demonstration(profile, name)) for name, title in DEMONSTRATIONS.items()),
         _section("User study", _study(profile)),
         _figures(profile),
         _of_run(profile, "What was generated", _generated),
@@ -125,6 +131,20 @@ def _outcome(profile: Profile, frame: pd.DataFrame, table: Table) -> str:
         elif metric != "dino":  # the note under the table says why that is not there
             lines.append(f"Order by {label}: not run (no truth).")
     return _section("What is claimed, and what came out", "\n".join(lines))
+
+
+def _demonstration(profile: Profile, name: str) -> str:
+    """The tables, figures and sheets that a demonstration's notebook has written, or those of the shipped record."""
+    layout = profile.demo(name).layout
+    folder = layout.root if layout.metrics.is_file() else layout.reference
+    found = sorted((folder / "tables").glob("*.md"))
+    if not found:
+        return f"Not run: `results/{profile.name}/{name}/` holds no table; its notebook says why, or has not been run.\n"
+    pictures = [*sorted((folder / "figures").glob("*.png")), *sorted((folder / "sheets").glob("*.jpg"))]
+    shown = [f"![{path.stem}]({path.relative_to(folder.parent)})" for path in pictures]
+    return (
+        "\n".join([*(path.read_text() for path in found), *(shown if folder == layout.root else ())]) + "\n"
+    )
 
 
 def _study(profile: Profile) -> str:
