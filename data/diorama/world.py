@@ -19,6 +19,8 @@ SEED_OFFSET = {"pretrain": 0, "train": 100_000, "validation": 200_000, "road": 3
 IDENTITY_POOL = {"pretrain": (0, 240), "train": (1000, 48), "validation": (2000, 24)}
 WEATHER_SHARE = 0.3  # of the street and road sequences of split pretrain
 LABELLED_FROM = 752  # first pretrain sequence whose people may walk in or move fast, as some of validation do
+WEATHERS = ("clear", "rain", "snow", "fog", "dusk")
+WEATHERS_FROM = 2000  # pretrain sequences from here on: outdoor scenes, each five times, once in each weather
 
 # Base colours in sRGB; the names are the caption's colour words.
 COLOURS = {
@@ -61,10 +63,10 @@ HEAD_FRACTION = {
 }  # of the frame's height
 WEATHER_WORDS = {
     "clear": "",
-    "rain": ", in the rain",
-    "snow": ", in the snow",
-    "fog": ", in fog",
-    "dusk": ", at dusk",
+    "rain": "in the rain, ",
+    "snow": "in the snow, ",
+    "fog": "in fog, ",
+    "dusk": "at dusk, ",
 }
 WALL_PATTERNS = {"brick": "brick", "plank": "wooden", "plain": "plain", "stripe": "striped", "tile": "tiled"}
 RGB = tuple[float, float, float]
@@ -204,6 +206,8 @@ def world_of(split: str, index: int) -> str:
     """Which of the three worlds a sequence plays in."""
     if split == "road":
         return "road"
+    if split == "pretrain" and index >= WEATHERS_FROM:
+        return ("street", "road")[(index - WEATHERS_FROM) // len(WEATHERS) % 2]
     cycle = (
         ["street", "interior", "street", "interior", "road"]
         if split == "pretrain"
@@ -212,16 +216,25 @@ def world_of(split: str, index: int) -> str:
     return cycle[index % len(cycle)]
 
 
+def clear_number(number: int) -> tuple[int, int]:
+    """Of a pretrain sequence: the one that shows its scene in clear weather, and which weather it is itself in (0: clear)."""
+    nth = (number - WEATHERS_FROM) % len(WEATHERS) if number >= WEATHERS_FROM else 0
+    return number - nth, nth
+
+
 def plan_sequence(split: str, index: int) -> Plan:
     """The plan of sequence `index` of a split."""
     if split not in SEED_OFFSET:
         raise ValueError(f"Unknown split {split!r}: choose one of {', '.join(SEED_OFFSET)}.")
-    seed = SEED_OFFSET[split] + index
+    weather, in_every = "clear", split == "pretrain" and index >= WEATHERS_FROM
+    first, nth = clear_number(index) if in_every else (index, 0)
+    seed = SEED_OFFSET[split] + first
     r = random.Random(seed)
     world = world_of(split, index)
-    weather = "clear"
-    if split == "pretrain" and world != "interior" and r.random() < WEATHER_SHARE:
-        weather = r.choice(["rain", "snow", "fog", "dusk"])
+    if in_every:
+        weather = WEATHERS[nth]
+    elif split == "pretrain" and world != "interior" and r.random() < WEATHER_SHARE:
+        weather = r.choice(WEATHERS[1:])
     people: list[Identity] = []
     if world != "road":
         first, size = IDENTITY_POOL[split]
@@ -316,10 +329,10 @@ VERBS = {
 
 def caption(world: str, decor: dict[str, str], people: list[Identity], shot: Shot, weather: str) -> str:
     """One sentence with what a person sees in the shot."""
-    end = f", {shot.shot_size}{WEATHER_WORDS[weather]}"
+    begin, end = WEATHER_WORDS[weather], f", {shot.shot_size}"
     if world == "road":
         return (
-            f"a drive along a road with {article(decor['car'])} car, {decor['wall']} and "
+            f"{begin}a drive along a road with {article(decor['car'])} car, {decor['wall']} and "
             f"{decor['second']} buildings and trees{end}"
         )
     who = [people[shot.subject].words() + " " + VERBS[shot.actions[shot.subject]]]
@@ -335,4 +348,4 @@ def caption(world: str, decor: dict[str, str], people: list[Identity], shot: Sho
     else:
         things = f"and {article(decor['sofa'])} sofa" + (f" and {small}" if small else "")
         place = f"in a room with {wall} {things}"
-    return f"{' and '.join(who)} {place}{end}"
+    return f"{begin}{' and '.join(who)} {place}{end}"

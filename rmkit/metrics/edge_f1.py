@@ -1,8 +1,10 @@
 """Edge F1 against the render: whether the output's outlines lie where the game's do (ours; not in the paper).
 
-The reference-free stand-in for geometry kept: it needs no truth, so it works on real recordings. Writes nothing.
+The reference-free stand-in for geometry kept: it needs no truth, so it works on real recordings. Inside regions of the
+picture where somebody asks for it: a change of weather rightly changes ground and sky. Writes nothing.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import cv2
@@ -13,6 +15,11 @@ from rmkit.metrics import Column, Metric, Subject
 
 THRESHOLDS = (100, 200)  # of Canny, those of the control video
 TOLERANCE = 1  # pixels an outline may be off
+OPTIONS = {"canny": "-".join(map(str, THRESHOLDS)), "tolerance": str(TOLERANCE)}
+# What the numbers in a stream of "regions", uint8 [H, W], stand for; 0 is all else.
+PERSON, THING, GROUND, SKY = 1, 2, 3, 4
+REGIONS = {"persons_f1": (PERSON,), "objects_f1": (PERSON, THING), "ground_f1": (GROUND,), "sky_f1": (SKY,)}
+_INSIDE = {"floor": 2e-3, "against": "render", "beside": "regions", "options": OPTIONS, "asked": True, "optional": True}
 
 
 class EdgeF1(Metric):
@@ -23,28 +30,46 @@ class EdgeF1(Metric):
             *("edge_f1", "Edge F1 to render", "", 1),
             floor=2e-3,
             against="render",
-            options={"canny": "-".join(map(str, THRESHOLDS)), "tolerance": str(TOLERANCE)},
+            options=OPTIONS,
             shown="always",
         ),
+        Column("persons_f1", "Edge F1 in persons", "", 1, 3, **_INSIDE),
+        Column("objects_f1", "Edge F1 in persons and things", "", 1, 3, **_INSIDE),
+        Column("ground_f1", "Edge F1 in the ground", "", 0, 3, **_INSIDE),
+        Column("sky_f1", "Edge F1 in the sky", "", 0, 3, **_INSIDE),
     )
     uses = (structure,)
 
     def measure(self, subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
-        return {"edge_f1": edge_f1(subject.frames["output"](), subject.frames["render"]())}
+        found = {}
+        for column in columns:
+            sides = subject.frames["output"](), subject.frames["render"]()
+            if column.name == "edge_f1":
+                found[column.name] = edge_f1(*sides)
+                continue
+            inside = [np.isin(map_, REGIONS[column.name]) for map_ in subject.frames["regions"]()]
+            if any(map_.any() for map_ in inside):
+                found[column.name] = edge_f1(*sides, inside)
+        return found
 
 
-def edge_f1(frames: Iterable[np.ndarray], renders: Iterable[np.ndarray]) -> float:
+def edge_f1(
+    frames: Iterable[np.ndarray], renders: Iterable[np.ndarray], inside: Iterable[np.ndarray] | None = None
+) -> float:
     """Harmonic mean of precision and recall of edge pixels, counted over the whole clip, 0 to 1.
 
     frames, renders: uint8 [H, W, 3] RGB, equally many of equal size. An edge pixel counts as found when the other
-    picture has one at most a pixel away. 1 when neither has an edge.
+    picture has one at most a pixel away. inside: bool [H, W] of each frame, where edge pixels are counted, and a pixel
+    around it, where its outline lies; None: everywhere. 1 when neither has an edge.
     """
     hits, total = np.zeros(2), np.zeros(2)  # of the output, of the render
-    for frame, render in zip(frames, renders, strict=True):
+    parts = itertools.repeat(None) if inside is None else inside
+    for (frame, render), part in zip(zip(frames, renders, strict=True), parts, strict=inside is not None):
         edges = [structure.canny(picture, THRESHOLDS) for picture in (frame, render)]
+        counted = 255 if part is None else _near(part.astype(np.uint8) * 255)
         for side, (own, other) in enumerate((edges, edges[::-1])):
-            hits[side] += np.count_nonzero(own & _near(other))
-            total[side] += np.count_nonzero(own)
+            hits[side] += np.count_nonzero(own & counted & _near(other))
+            total[side] += np.count_nonzero(own & counted)
     if not hits.all():
         return 0.0 if total.any() else 1.0
     precision, recall = hits / total

@@ -48,6 +48,10 @@ class SailVosSequence(Sequence):
     def depth_fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
         return {str(index): store.fingerprint(self._path("depth", index)) for index in indices}
 
+    def visible_fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
+        """Content hash of each map, by its frame's index; raises InputError where there are none."""
+        return {str(index): store.fingerprint(self._path("visible", index)) for index in indices}
+
     def _arrays(self, kind: str, indices: Iterable[int]) -> np.ndarray:
         return np.stack([np.load(self._path(kind, index), allow_pickle=False) for index in indices])
 
