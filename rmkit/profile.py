@@ -193,7 +193,9 @@ class Enhance(Settings):
 class Weather(Settings):
     """The demonstration of 06_weather (paper, 5): the adapter of the run, unchanged, asked for other weather."""
 
-    outdoor: str = Field("", description="part of the names of outdoor sequences; empty: all are outdoors (ours)")
+    outdoor: str = Field(
+        "", description="part of the names of outdoor sequences; empty: all are outdoors (ours)"
+    )
     clips: int = Field(6, ge=1, description="clips, one a sequence, of each place (ours)")
     steps: int | None = Field(None, ge=1, description="denoising steps; null: as in enhance (ours)")
     guidance_low: float | None = Field(None, description="low-noise expert; null: as in enhance (ours)")
@@ -203,14 +205,22 @@ class Weather(Settings):
     )
     dose_weathers: tuple[str, ...] = Field(WEATHERS[1:], description="the weathers asked for in it (ours)")
     prompts: dict[str, str] = Field(
-        {"clear": "", "rain": "in the rain, ", "snow": "in the snow, ", "fog": "in fog, ", "dusk": "at dusk, "},
+        {
+            "clear": "",
+            "rain": "in the rain, ",
+            "snow": "in the snow, ",
+            "fog": "in fog, ",
+            "dusk": "at dusk, ",
+        },
         description="the words that a clip's prompt begins with, by weather (ours)",
     )
 
     @model_validator(mode="after")
     def _weathers(self) -> "Weather":
         if sorted(self.prompts) != sorted(WEATHERS) or not set(self.dose_weathers) <= set(WEATHERS[1:]):
-            raise ValueError(f"weather.prompts must name {', '.join(WEATHERS)}, and weather.dose_weathers some of them")
+            raise ValueError(
+                f"weather.prompts must name {', '.join(WEATHERS)}, and weather.dose_weathers some of them"
+            )
         return self
 
 

@@ -232,7 +232,10 @@ def judge(**overrides: Any) -> ResNetForImageClassification:
 
 def weather(**overrides: Any) -> ResNetForImageClassification:
     """Weather classifier: frames [B, 3, H, W] in -1..1 -> logits [B, 5] of `world.WEATHERS`."""
-    settings = {"id2label": dict(enumerate(WEATHERS)), "label2id": {name: i for i, name in enumerate(WEATHERS)}}
+    settings = {
+        "id2label": dict(enumerate(WEATHERS)),
+        "label2id": {name: i for i, name in enumerate(WEATHERS)},
+    }
     return judge(**{**settings, **overrides})
 
 

@@ -92,7 +92,9 @@ def main() -> None:
 
 def finished(rendered: Path) -> list[int]:
     """The numbers of the scenes that are rendered in every weather: each is that of its sequence in the clear."""
-    numbers = sorted(int(path.parent.name.rpartition("_")[2]) for path in rendered.glob("pretrain/*_*/meta.json"))
+    numbers = sorted(
+        int(path.parent.name.rpartition("_")[2]) for path in rendered.glob("pretrain/*_*/meta.json")
+    )
     whole = set(numbers)
     return [
         number
@@ -177,7 +179,9 @@ def likeness(scene: Scene, other: Scene, index: int, weather: str, rng: np.rando
         return train_judge.graded(clear, other.maps[weather], rng.uniform(0.2, 1.0))
     if kind == "over truth":
         return overlaid(clear, weather, rng)
-    return overlaid(train_judge.graded(render, other.maps["render", "clear"], rng.uniform(0, 1)), weather, rng)
+    return overlaid(
+        train_judge.graded(render, other.maps["render", "clear"], rng.uniform(0, 1)), weather, rng
+    )
 
 
 def overlaid(frame: np.ndarray, weather: str, rng: np.random.Generator) -> np.ndarray:
@@ -185,7 +189,9 @@ def overlaid(frame: np.ndarray, weather: str, rng: np.random.Generator) -> np.nd
     dim = rng.uniform(0.6, 1.1) if weather == "rain" else rng.uniform(0.85, 1.1)
     tint = dim * rng.uniform(0.9, 1.08, 3)
     if weather == "dusk":
-        tint = rng.uniform(0.5, 1.1) * np.array([rng.uniform(1.0, 1.4), rng.uniform(0.7, 0.95), rng.uniform(0.5, 1.0)])
+        tint = rng.uniform(0.5, 1.1) * np.array(
+            [rng.uniform(1.0, 1.4), rng.uniform(0.7, 0.95), rng.uniform(0.5, 1.0)]
+        )
     fog, rain = weather == "fog", weather == "rain"
     drops = {"rain": int(rng.integers(20, 160)), "snow": int(rng.integers(20, 200))}.get(weather, 0)
     look = Look(
@@ -215,7 +221,9 @@ def rulers(model: nn.Module, held: Material) -> dict[str, dict[str, float]]:
     for nth, weather in enumerate(WEATHERS[1:], start=1):
         for end, scenes in (("", held.plain), ("_vae", held.decoded)):
             for name, shown in (("weather", weather), ("clear", "clear")):
-                score = np.concatenate([probabilities(model, s.truth[shown][::4])[:, nth] for s in scenes]).mean()
+                score = np.concatenate(
+                    [probabilities(model, s.truth[shown][::4])[:, nth] for s in scenes]
+                ).mean()
                 found.setdefault(weather, {})[name + end] = round(float(score), 6)
     return found
 
@@ -230,7 +238,10 @@ def accuracy(model: nn.Module, scenes: Sequence[Scene]) -> dict[str, float]:
 def overlays(model: nn.Module, scenes: Sequence[Scene]) -> dict[str, dict[str, float]]:
     """Of each weather its mean score on flat overlays of that weather, drawn as in training, over clear truth and renders."""
     rng, found = np.random.default_rng(0), {}
-    for name, look in (("overlay_over_truth", lambda s: s.truth["clear"]), ("overlay_over_render", lambda s: s.render)):
+    for name, look in (
+        ("overlay_over_truth", lambda s: s.truth["clear"]),
+        ("overlay_over_render", lambda s: s.render),
+    ):
         for nth, weather in enumerate(WEATHERS[1:], start=1):
             frames = [overlaid(frame, weather, rng) for scene in scenes for frame in look(scene)[::2]]
             found.setdefault(name, {})[weather] = round(float(probabilities(model, frames)[:, nth].mean()), 4)

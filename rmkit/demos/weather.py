@@ -7,7 +7,6 @@ results/<profile>/weather/: clips, regions, enhanced/<weather>, metrics.csv. Eve
 import functools
 import importlib
 import importlib.util
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -17,17 +16,20 @@ import numpy as np
 
 from rmkit.baselines import truth
 from rmkit.baselines.weather_overlay import LOOKS, overlay
+from rmkit.demos import regions
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate
-from rmkit.kit import encode, models, stage, store, video
+from rmkit.kit import encode, stage, store, video
 from rmkit.method import enhance, sampling, training
 from rmkit.method.sampling import Clip
-from rmkit.metrics import Subject, edge_f1
+from rmkit.metrics import Subject
 from rmkit.paths import resolve
 from rmkit.profile import WEATHERS, Profile
 
 VERSION = 1
-OTHERS = ("carla",)  # demonstrations whose clips are asked for weather too: rmkit/demos/<name>.py, `clips(profile)`
+OTHERS = (
+    "carla",
+)  # demonstrations whose clips are asked for weather too: rmkit/demos/<name>.py, `clips(profile)`
 PLACE = "outdoors"  # the label, among a clip's subsets, of those of the run; of others' it is their name
 WANTED = (
     *(f"weather_{weather}" for weather in WEATHERS),
@@ -59,7 +61,9 @@ def prompt(profile: Profile, weather: str, clip: Clip) -> str:
 
 def choose(profile: Profile) -> list[tuple[Profile, Clip]]:
     """The clips asked for weather, each with the profile whose stages made it: one shot a sequence, first the run's own."""
-    found = [(profile, clip, PLACE) for clip in sampling.load(profile, "validation") if _is_outdoors(profile, clip)]
+    found = [
+        (profile, clip, PLACE) for clip in sampling.load(profile, "validation") if _is_outdoors(profile, clip)
+    ]
     for name in OTHERS:
         found += [(source, clip, name) for source, clip in _of_other(name, profile)]
     chosen: dict[tuple[str, str], tuple[Profile, Clip]] = {}
@@ -83,8 +87,7 @@ def prepare(profile: Profile) -> list[Clip]:
         recipe = store.Recipe("weather clips", VERSION, {}, {"clip": store.fingerprint(original)})
         copies.append(stage.Item(sampling.path(demo, clip), recipe, original))
     stage.run("clips", copies, lambda: _copy)
-    items = [item for source, clip in chosen if (item := _regions_item(demo, source, clip))]
-    stage.run("regions", items, lambda: _write_regions)
+    regions.write(demo, chosen)
     clips = [clip for _, clip in chosen]
     store.write_json(demo.layout.clips / "clips.json", [asdict(clip) for clip in clips])
     return clips
@@ -125,7 +128,9 @@ def measure(profile: Profile, clips: Sequence[Clip], doses: Sequence[Clip] = ())
     names = [name for weather, guidance in pairs if (name := dose(profile, weather, guidance)) != weather]
     rows += evaluate.measure(demo, _subjects(demo, doses, names), OF_DOSE)
     order = [*methods, *names]
-    evaluate.write(demo.layout.metrics, sorted(rows, key=lambda row: (order.index(row["method"]), row["clip"])))
+    evaluate.write(
+        demo.layout.metrics, sorted(rows, key=lambda row: (order.index(row["method"]), row["clip"]))
+    )
     return demo.layout.metrics
 
 
@@ -138,7 +143,7 @@ def enhancer(profile: Profile) -> Callable[[Clip, str, float], np.ndarray]:
 
     @functools.lru_cache(maxsize=32)
     def made(clip: Clip, weather: str, guidance: float) -> np.ndarray:
-        stored = of(profile).layout.enhanced / dose(profile, weather, guidance) / f"{clip.id}.mp4"
+        stored = path(of(profile), dose(profile, weather, guidance), clip)
         if stored.is_file():
             return video.read(stored)
         asked = of(profile, guidance)
@@ -150,9 +155,11 @@ def enhancer(profile: Profile) -> Callable[[Clip, str, float], np.ndarray]:
     return made
 
 
-def regions(profile: Profile, clip: Clip) -> Path:
-    """Where a clip's map of persons, things, ground and sky is: npz with `regions`, uint8 [F, H, W] (edge_f1.REGIONS)."""
-    return of(profile).layout.root / "regions" / f"{clip.id}.npz"
+def path(demo: Profile, method: str, clip: Clip) -> Path:
+    """The video of a clip by a method of the table, in the demonstration's profile."""
+    return (
+        sampling.path(demo, clip) if method == "render" else demo.layout.enhanced / method / f"{clip.id}.mp4"
+    )
 
 
 def _is_outdoors(profile: Profile, clip: Clip) -> bool:
@@ -175,43 +182,8 @@ def _copy(item: stage.Item[Path], temporary: Path) -> None:
     shutil.copyfile(item.subject, temporary)
 
 
-def _regions_item(demo: Profile, source: Profile, clip: Clip) -> stage.Item | None:
-    """What tells a clip's regions apart, or None where its sequence has no object maps."""
-    sequence = sampling.sequence_of(source, clip)
-    try:
-        maps = sequence.visible_fingerprints(clip.source_frames)
-    except (AttributeError, InputError):
-        return None
-    engine = sequence.folder / "engine.json"
-    inputs = maps | ({"engine": store.fingerprint(engine)} if engine.is_file() else {})
-    recipe = store.Recipe("regions", VERSION, demo.clips.model_dump(), inputs)
-    return stage.Item(regions(demo, clip), recipe, (demo, sequence, clip))
-
-
-def _write_regions(item: stage.Item, temporary: Path) -> None:
-    """Object numbers to regions. Without engine.json every object is a thing, and ground and sky are not known."""
-    demo, sequence, clip = item.subject
-    visible = sequence.visible(clip.source_frames)  # [D, h, w]
-    engine = sequence.folder / "engine.json"
-    found = np.where(visible > 0, edge_f1.THING, 0)
-    if engine.is_file():
-        found = np.where(visible > 0, 0, edge_f1.SKY)
-        for number, entry in json.loads(engine.read_text())["objects"].items():
-            found[visible == int(number)] = _region_of(entry["class"])
-    cropped = sampling.crop_to(found[..., None].astype(np.uint8), demo.clips.height, demo.clips.width)[..., 0]
-    times = sampling.repeats(clip, demo.clips.frames)
-    np.savez_compressed(temporary, regions=sampling.repeat(cropped, times, demo.clips.frames))
-
-
-def _region_of(name: str) -> int:
-    """The region of a class of the diorama; walls, doors, windows and trees are none: weather changes them, too."""
-    known = {"person": edge_f1.PERSON, "ground": edge_f1.GROUND, "road": edge_f1.GROUND}
-    scenery = ("wall", "window", "door", "building", "tree")
-    return known.get(name, 0 if name in scenery else edge_f1.THING)
-
-
 def _overlay_item(demo: Profile, weather: str, clip: Clip) -> stage.Item:
-    source = demo.layout.enhanced / WEATHERS[0] / f"{clip.id}.mp4"
+    source = path(demo, WEATHERS[0], clip)
     seed, times = store.seed_for(demo.seed, "overlay", clip.id), sampling.repeats(clip, demo.clips.frames)
 
     def write(temporary: Path) -> None:
@@ -220,7 +192,7 @@ def _overlay_item(demo: Profile, weather: str, clip: Clip) -> stage.Item:
 
     inputs = {"clear": store.fingerprint(source)}
     recipe = store.Recipe("overlay", VERSION, {"look": asdict(LOOKS[weather]), "times": times}, inputs, seed)
-    return stage.Item(demo.layout.enhanced / f"overlay_{weather}" / source.name, recipe, write)
+    return stage.Item(path(demo, f"overlay_{weather}", clip), recipe, write)
 
 
 def _truth_item(profile: Profile, weather: str, clip: Clip) -> stage.Item | None:
@@ -243,27 +215,29 @@ def _truth_item(profile: Profile, weather: str, clip: Clip) -> stage.Item | None
 
     settings = {**demo.clips.model_dump(), "source_frames": clip.source_frames}
     recipe = store.Recipe("weather truth", VERSION, settings, {"truth": store.fingerprint(source)})
-    return stage.Item(demo.layout.enhanced / f"truth_{weather}" / f"{clip.id}.mp4", recipe, write)
+    return stage.Item(path(demo, f"truth_{weather}", clip), recipe, write)
 
 
 def _subjects(demo: Profile, clips: Sequence[Clip], methods: Sequence[str]) -> list[Subject]:
     """Every clip by every method that has a video of it, beside the clear output (the clear truth for truth) and the regions."""
     found = []
     for clip in clips:
-        render = sampling.path(demo, clip)
         for method in methods:
-            path = render if method == "render" else demo.layout.enhanced / method / render.name
             clear = "truth_clear" if method.startswith("truth") else WEATHERS[0]
-            files = {"output": path, "render": render, "clear": path.parents[1] / clear / render.name}
-            if method in ("render", clear):
-                del files["clear"]  # nothing is compared with itself, nor the input with what came of it
-            if not path.is_file() or not files.get("clear", path).is_file():
+            sides = {"output": method, "render": "render"}
+            if method not in (
+                "render",
+                clear,
+            ):  # nothing is compared with itself, nor the input with what came of it
+                sides["clear"] = clear
+            files = {side: path(demo, of_side, clip) for side, of_side in sides.items()}
+            if not all(file.is_file() for file in files.values()):
                 continue
             frames: dict[str, Callable[[], Iterator[np.ndarray]]] = {
                 side: functools.partial(video.stream, file) for side, file in files.items()
             }
-            if (maps := regions(demo, clip)).is_file():
-                files["regions"], frames["regions"] = maps, functools.partial(_stream_regions, maps)
+            if (maps := regions.path(demo, clip)).is_file():
+                files["regions"], frames["regions"] = maps, functools.partial(regions.stream, maps)
             found.append(
                 Subject(
                     method=method,
@@ -279,7 +253,3 @@ def _subjects(demo: Profile, clips: Sequence[Clip], methods: Sequence[str]) -> l
                 )
             )
     return found
-
-
-def _stream_regions(path: Path) -> Iterator[np.ndarray]:
-    return iter(np.load(path, allow_pickle=False)["regions"])

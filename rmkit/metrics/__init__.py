@@ -46,7 +46,9 @@ class Column:
     distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
     options: Mapping[str, str] = field(default_factory=dict)  # written beside the values
     optional: bool = False  # a clip may have no value though its metric ran
-    beside: str | None = None  # another stream of `Subject.frames` that it reads: without it there is no value
+    beside: str | None = (
+        None  # another stream of `Subject.frames` that it reads: without it there is no value
+    )
     asked: bool = False  # measured only where somebody asks for it by name
     # always: in the tables even where it was not run; never: in metrics.csv only.
     shown: Literal["always", "measured", "never"] = "measured"

@@ -19,7 +19,14 @@ OPTIONS = {"canny": "-".join(map(str, THRESHOLDS)), "tolerance": str(TOLERANCE)}
 # What the numbers in a stream of "regions", uint8 [H, W], stand for; 0 is all else.
 PERSON, THING, GROUND, SKY = 1, 2, 3, 4
 REGIONS = {"persons_f1": (PERSON,), "objects_f1": (PERSON, THING), "ground_f1": (GROUND,), "sky_f1": (SKY,)}
-_INSIDE = {"floor": 2e-3, "against": "render", "beside": "regions", "options": OPTIONS, "asked": True, "optional": True}
+_INSIDE = {
+    "floor": 2e-3,
+    "against": "render",
+    "beside": "regions",
+    "options": OPTIONS,
+    "asked": True,
+    "optional": True,
+}
 
 
 class EdgeF1(Metric):

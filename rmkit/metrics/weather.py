@@ -28,7 +28,10 @@ SENTENCES = {
     "fog": "a photo taken in thick fog",
     "dusk": "a photo taken at dusk",
 }
-ENDS = ("weather_vae", "clear_vae")  # the two rulers that a share is read between: both through the video VAE, as outputs are
+ENDS = (
+    "weather_vae",
+    "clear_vae",
+)  # the two rulers that a share is read between: both through the video VAE, as outputs are
 _ASKED = {"digits": 3, "floor": 5e-3, "asked": True, "distinct": True}
 
 
@@ -36,8 +39,13 @@ class WeatherShare(Metric):
     """The probability of each weather, mean over a clip's distinct frames, and the asked one's place between two rulers."""
 
     columns = (
-        *(Column(f"weather_{weather}", f"Looks like {weather}", "probability", 0, **_ASKED) for weather in WEATHERS),
-        Column("weather_share", "Weather share", "of the way from clear to weather", 0, **_ASKED, optional=True),
+        *(
+            Column(f"weather_{weather}", f"Looks like {weather}", "probability", 0, **_ASKED)
+            for weather in WEATHERS
+        ),
+        Column(
+            "weather_share", "Weather share", "of the way from clear to weather", 0, **_ASKED, optional=True
+        ),
     )
     label = "Weather"
     needs_model = True
@@ -66,7 +74,9 @@ class WeatherShare(Metric):
 
     def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
         config, rulers = self._config(profile), self.rulers(profile)
-        classifier = (ZeroShot if _is_clip(config) else Classifier)(*self.place(profile), models.device(profile))
+        classifier = (ZeroShot if _is_clip(config) else Classifier)(
+            *self.place(profile), models.device(profile)
+        )
 
         def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
             found = look(classifier, list(subject.output(columns[0])))
@@ -139,7 +149,9 @@ class ZeroShot:
         except OSError as error:
             raise InputError(f"the weather model {name} cannot be loaded: {error}") from None
         self.model.eval().to(device)
-        self.text = tokenizer([SENTENCES[weather] for weather in WEATHERS], padding=True, return_tensors="pt").to(device)
+        self.text = tokenizer(
+            [SENTENCES[weather] for weather in WEATHERS], padding=True, return_tensors="pt"
+        ).to(device)
 
     def __call__(self, frames: Sequence[np.ndarray]) -> np.ndarray:
         import torch

@@ -16,6 +16,7 @@ from rmkit.errors import InputError
 from rmkit.profile import Profile
 
 NO_DEPTH = "has no depth maps: set structure.depth to an estimator."
+NO_MAPS = "has no object maps."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,14 @@ class Sequence:
     def depth_fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
         """Content hash of the depth of each picture; raises InputError where there is none."""
         raise InputError(f"{self.id} {NO_DEPTH}")
+
+    def visible(self, indices: Iterable[int]) -> np.ndarray:
+        """The engine's object-id maps, integers [F, H, W]; 0 is background. Raises InputError where there are none."""
+        raise InputError(f"{self.id} {NO_MAPS}")
+
+    def visible_fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
+        """Content hash of the map of each picture; raises InputError where there are none."""
+        raise InputError(f"{self.id} {NO_MAPS}")
 
 
 def prepare(profile: Profile) -> None:

@@ -1,0 +1,225 @@
+"""What came of 06_weather, to read and to look at: tables, the dose-response and sheets (paper, 5 and Fig. 8).
+
+Reads results/<profile>/weather/metrics.csv and its videos; writes weather/tables, weather/figures and weather/sheets.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from rmkit import metrics
+from rmkit.demos import weather
+from rmkit.evaluation import figures, sheets, statistics, tables
+from rmkit.evaluation.typeset import Table, cell
+from rmkit.kit import video
+from rmkit.method.sampling import Clip
+from rmkit.profile import WEATHERS, Profile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = (
+    *("weather_share", "weather_motion", "persons_f1", "objects_f1", "ground_f1", "sky_f1"),
+    *("arcface", "temporal_flickering"),
+)
+SHADES = dict(zip(WEATHERS[1:], (figures.BLUE, figures.SKY, figures.ORANGE, figures.VERMILION), strict=True))
+MEANS = "Mean over clips [95 % interval, resampled by sequence]. Aims (ours): a share of {:g} or more, of the clear output {:g} at most."
+KEPT = (
+    "Edge F1 is against the render, inside the masks of the engine's objects; ground and sky apart, since weather rightly "
+    "changes them. Motion is that of places where the clear output (for truth the clear truth) is still."
+)
+AIM, MOST_OF_CLEAR = 0.6, 0.2
+AIM_OF_OUTLINES = 0.9  # of the clear output's
+WIDTH = 144  # pixels of a picture in a sheet
+
+
+def build(profile: Profile) -> list[Table]:
+    """The tables of what was measured, and written beside it."""
+    frame = statistics.read(weather.of(profile).layout.metrics)
+    made = [by_weather(profile, frame), by_place(profile, frame), verdicts(profile, frame)]
+    tables.write(weather.of(profile), made)
+    return made
+
+
+def by_weather(profile: Profile, frame: pd.DataFrame) -> Table:
+    """A row a method: the weathers, the overlay over the clear output, the truth."""
+    columns = [metrics.columns()[name] for name in SHOWN]
+    cells, data = [], []
+    for method, label in labels().items():
+        of_method = frame[frame.method == method]
+        row = {column.name: statistics.mean(frame, method, column.name) for column in columns}
+        clips = of_method["clip"].nunique()
+        absent = "n/a" if clips else "not run"
+        cells.append([label, str(clips), *(cell(row[c.name], min(c.digits, 3), absent) for c in columns)])
+        values = {name: round(found.value, 6) for name, found in row.items()}
+        ends = {f"{n}_{end}": round(getattr(e, end), 6) for n, e in row.items() for end in ("low", "high")}
+        data.append({"profile": profile.name, "method": method, "clips": clips, **values, **ends})
+    own = frame[frame.metric.isin(["weather_share", "weather_rain"])]
+    notes = [
+        MEANS.format(AIM, MOST_OF_CLEAR),
+        KEPT,
+        *filter(None, [metrics.metric_of("weather_share").note(profile, own)]),
+    ]
+    notes += missing(profile, frame)
+    header = ["Method", "Clips", *(column.label for column in columns)]
+    title = f"Weather by the prompt alone, profile {profile.name}"
+    return Table("weather", title, header, cells, pd.DataFrame(data), notes)
+
+
+def by_place(profile: Profile, frame: pd.DataFrame) -> Table:
+    """The share by weather on the clips of each place: the adapter has seen one of them, and not the other."""
+    cells, data = [], []
+    for place in (weather.PLACE, *weather.OTHERS):
+        there = frame[[place in subsets.split(";") for subsets in frame.subsets]]
+        found = {w: statistics.mean(there, w, "weather_share") for w in WEATHERS}
+        cells.append([place, str(there["clip"].nunique()), *(cell(found[w], 3) for w in WEATHERS)])
+        data += [
+            {"profile": profile.name, "place": place, "weather": w, "weather_share": round(found[w].value, 6)}
+            for w in WEATHERS
+        ]
+    title = f"Weather share by where the clips are from, profile {profile.name}"
+    note = f"{weather.PLACE}: one shot of each outdoor validation sequence; carla: of each drive of 07_carla. No clip: n/a."
+    return Table("weather_places", title, ["Clips of", "Clips", *WEATHERS], cells, pd.DataFrame(data), [note])
+
+
+def verdicts(profile: Profile, frame: pd.DataFrame) -> Table:
+    """Each aim with what was found: by the mean, with the interval beside it."""
+    rows = []
+    for asked in WEATHERS:
+        found, word = statistics.mean(frame, asked, "weather_share"), "at least"
+        met, aim = found.value >= AIM, AIM
+        if asked == WEATHERS[0]:
+            met, aim, word = found.value <= MOST_OF_CLEAR, MOST_OF_CLEAR, "at most"
+        rows.append((f"{asked}: weather share", f"{word} {aim:g}", found, met))
+    for asked in WEATHERS[1:]:
+        found = statistics.ratio(frame, "persons_f1", asked, WEATHERS[0])
+        aim = f"at least {AIM_OF_OUTLINES:g}"
+        rows.append(
+            (
+                f"{asked}: outlines of persons, of the clear output's",
+                aim,
+                found,
+                found.value >= AIM_OF_OUTLINES,
+            )
+        )
+    for asked in WEATHERS[1:]:
+        found = statistics.ratio(frame, "weather_share", f"overlay_{asked}", asked)
+        rows.append((f"{asked}: the overlay's share, of the prompt's", "below 1", found, found.value < 1))
+    names = {True: "met", False: "not met"}
+    judged = [
+        (what, aim, found, names[bool(met)] if found.known else "n/a") for what, aim, found, met in rows
+    ]
+    cells = [[what, aim, cell(found, 3), verdict] for what, aim, found, verdict in judged]
+    data = pd.DataFrame(
+        [
+            {"profile": profile.name, "what": w, "aim": a, "value": f.value, "verdict": v}
+            for w, a, f, v in judged
+        ]
+    )
+    return Table(
+        "weather_aims", f"Aims, profile {profile.name}", ["What", "Aim", "Found", "Verdict"], cells, data, []
+    )
+
+
+def labels() -> dict[str, str]:
+    """The rows of the table, by method."""
+    rows = {"render": "Render (input)", **{w: f"RealMaster, {w}" for w in WEATHERS}}
+    rows |= {f"overlay_{w}": f"Overlay over clear, {w}" for w in WEATHERS[1:]}
+    return rows | {f"truth_{w}": f"Truth, {w}" for w in WEATHERS}
+
+
+def missing(profile: Profile, frame: pd.DataFrame) -> list[str]:
+    """Why a column or a row is empty, a sentence each."""
+    said = []
+    if not frame.metric.eq("weather_share").any():
+        why = metrics.metric_of("weather_share").why_not(profile) or "n/a: zero-shot CLIP has no rulers."
+        said.append(f"Weather share: {why}")
+    if not frame.metric.eq("objects_f1").any():
+        said.append("Outlines by region: n/a: this data has no object maps (visible/).")
+    if not frame.method.isin([f"truth_{w}" for w in WEATHERS[1:]]).any():
+        said.append("Truth in other weather: n/a: this data has none.")
+    return said
+
+
+def dose_response(profile: Profile) -> "Figure | None":
+    """Share and outlines against guidance, a line a weather, with 95 % intervals; None where it was not run."""
+    from matplotlib import pyplot
+
+    demo, frame = weather.of(profile), statistics.read(weather.of(profile).layout.metrics)
+    doses = profile.weather.dose
+    if not doses:
+        return None
+    # Only clips that were given every dose: the main table has more.
+    methods = {w: [weather.dose(profile, w, g) for g in doses] for w in profile.weather.dose_weathers}
+    given = [set(frame[frame.method == name]["clip"]) for names in methods.values() for name in names]
+    frame = frame[frame["clip"].isin(set.intersection(*given))]
+    figure, axes = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    for ax, name in zip(axes, ("weather_share", "objects_f1"), strict=True):
+        for weather_, names in methods.items():
+            found = [statistics.mean(frame, method, name) for method in names]
+            known = [(dose, e) for dose, e in zip(doses, found, strict=True) if e.known]
+            if known:
+                x, means = zip(*known, strict=True)
+                bars = [
+                    [max(0.0, e.value - e.low) for e in means],
+                    [max(0.0, e.high - e.value) for e in means],
+                ]
+                ax.errorbar(
+                    x,
+                    [e.value for e in means],
+                    bars,
+                    marker="o",
+                    capsize=3,
+                    color=SHADES[weather_],
+                    label=weather_,
+                )
+        ax.set(xlabel="guidance of both experts", ylabel=metrics.columns()[name].label)
+    axes[0].axhline(AIM, color="#999999", linestyle=":", linewidth=1)
+    axes[0].legend(**figures.LEGEND)
+    figures.save(demo, "weather_dose", figure)
+    pyplot.close(figure)
+    return figure
+
+
+def doses(profile: Profile) -> pd.DataFrame:
+    """The same as numbers: a row a weather and guidance."""
+    frame = statistics.read(weather.of(profile).layout.metrics)
+    rows = []
+    for asked in profile.weather.dose_weathers:
+        for guidance in profile.weather.dose:
+            method = weather.dose(profile, asked, guidance)
+            found = {name: cell(statistics.mean(frame, method, name), 3) for name in weather.OF_DOSE}
+            rows.append({"weather": asked, "guidance": guidance, **found})
+    return pd.DataFrame(rows)
+
+
+def sheet(profile: Profile, clips: Sequence[Clip], methods: Sequence[str], name: str) -> Image.Image:
+    """A row a clip, a column a method (its middle frame, grey where there is none); saved as sheets/<name>.jpg."""
+    demo = weather.of(profile)
+    picture = video.contact_sheet(
+        [(clip.id, [middle(demo, m, clip) for m in methods]) for clip in clips], WIDTH
+    )
+    folder = demo.layout.root / "sheets"
+    folder.mkdir(parents=True, exist_ok=True)
+    picture.save(folder / f"{name}.jpg", quality=90)
+    return picture
+
+
+def middle(demo: Profile, method: str, clip: Clip) -> np.ndarray:
+    """The middle frame of a clip by a method, uint8 [H, W, 3]."""
+    path = weather.path(demo, method, clip)
+    if not path.is_file():
+        return np.full((demo.clips.height, demo.clips.width, 3), sheets.EMPTY, np.uint8)
+    return video.read(path)[demo.clips.frames // 2]
+
+
+def side_by_side(clear: np.ndarray, asked: np.ndarray, name: str, columns: int = 4) -> Image.Image:
+    """Two versions of a clip, uint8 [F, H, W, 3] each, one above the other at a few moments."""
+    rows = [
+        (label, list(frames[video.evenly(columns, len(frames))]))
+        for label, frames in ((WEATHERS[0], clear), (name, asked))
+    ]
+    return video.contact_sheet(rows, 2 * WIDTH)
