@@ -33,7 +33,7 @@ OTHERS = (
 PLACE = "outdoors"  # the label, among a clip's subsets, of those of the run; of others' it is their name
 WANTED = (
     *(f"weather_{weather}" for weather in WEATHERS),
-    *("weather_share", "weather_motion", "persons_f1", "objects_f1", "ground_f1", "sky_f1", "edge_f1"),
+    *("weather_share", "weather_motion", "persons_f1", "objects_f1", "ground_f1", "sky_f1"),
     *("arcface", "arcface_coverage", "temporal_flickering", "temporal_flickering_distinct"),
 )
 OF_DOSE = ("weather_share", "persons_f1", "objects_f1")
@@ -89,6 +89,7 @@ def prepare(profile: Profile) -> list[Clip]:
     stage.run("clips", copies, lambda: _copy)
     regions.write(demo, chosen)
     clips = [clip for _, clip in chosen]
+    demo.layout.clips.mkdir(parents=True, exist_ok=True)
     store.write_json(demo.layout.clips / "clips.json", [asdict(clip) for clip in clips])
     return clips
 
@@ -120,10 +121,10 @@ def dose(profile: Profile, weather: str, guidance: float) -> str:
 
 def measure(profile: Profile, clips: Sequence[Clip], doses: Sequence[Clip] = ()) -> Path:
     """Measure what is there and write metrics.csv; returns its path. doses: the clips of the dose-response."""
-    demo, rows = of(profile), []
+    demo = of(profile)
     overlays, truths = ([f"{kind}_{weather}" for weather in WEATHERS] for kind in ("overlay", "truth"))
     methods = ["render", *WEATHERS, *overlays, *truths]
-    rows += evaluate.measure(demo, _subjects(demo, clips, methods), WANTED)
+    rows = evaluate.measure(demo, _subjects(demo, clips, methods), WANTED)
     pairs = [(w, g) for g in profile.weather.dose for w in profile.weather.dose_weathers]
     names = [name for weather, guidance in pairs if (name := dose(profile, weather, guidance)) != weather]
     rows += evaluate.measure(demo, _subjects(demo, doses, names), OF_DOSE)

@@ -15,6 +15,7 @@ from rmkit.metrics import Column, Metric, Subject
 
 THRESHOLDS = (100, 200)  # of Canny, those of the control video
 TOLERANCE = 1  # pixels an outline may be off
+MOST_GAIN = 6.0  # by which contrast is raised inside a region, to the render's
 OPTIONS = {"canny": "-".join(map(str, THRESHOLDS)), "tolerance": str(TOLERANCE)}
 # What the numbers in a stream of "regions", uint8 [H, W], stand for; 0 is all else.
 PERSON, THING, GROUND, SKY = 1, 2, 3, 4
@@ -67,13 +68,16 @@ def edge_f1(
 
     frames, renders: uint8 [H, W, 3] RGB, equally many of equal size. An edge pixel counts as found when the other
     picture has one at most a pixel away. inside: bool [H, W] of each frame, where edge pixels are counted, and a pixel
-    around it, where its outline lies; None: everywhere. 1 when neither has an edge.
+    around it, where its outline lies; there the frame is given the render's contrast first, since fog pales an outline
+    without moving it. None: everywhere, as it is. 1 when neither has an edge.
     """
     hits, total = np.zeros(2), np.zeros(2)  # of the output, of the render
     parts = itertools.repeat(None) if inside is None else inside
     for (frame, render), part in zip(zip(frames, renders, strict=True), parts, strict=inside is not None):
-        edges = [structure.canny(picture, THRESHOLDS) for picture in (frame, render)]
         counted = 255 if part is None else _near(part.astype(np.uint8) * 255)
+        if part is not None:
+            frame = with_contrast(frame, render, counted > 0)
+        edges = [structure.canny(picture, THRESHOLDS) for picture in (frame, render)]
         for side, (own, other) in enumerate((edges, edges[::-1])):
             hits[side] += np.count_nonzero(own & counted & _near(other))
             total[side] += np.count_nonzero(own & counted)
@@ -81,6 +85,18 @@ def edge_f1(
         return 0.0 if total.any() else 1.0
     precision, recall = hits / total
     return float(2 * precision * recall / (precision + recall))
+
+
+def with_contrast(frame: np.ndarray, render: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The frame with the render's brightness and contrast inside bool [H, W]: uint8 [H, W, 3] to the same.
+
+    At most MOST_GAIN times its own contrast, beyond which there is noise.
+    """
+    if not inside.any():
+        return frame
+    own, wanted = frame[inside], render[inside]
+    gain = min(MOST_GAIN, float(wanted.std()) / max(float(own.std()), 1e-6))
+    return np.clip(np.rint((frame - own.mean()) * gain + wanted.mean()), 0, 255).astype(np.uint8)
 
 
 def _near(edges: np.ndarray) -> np.ndarray:
