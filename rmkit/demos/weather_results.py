@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from rmkit import metrics
 from rmkit.demos import weather
@@ -26,14 +26,18 @@ SHOWN = (
     *("arcface", "temporal_flickering"),
 )
 SHADES = dict(zip(WEATHERS[1:], (figures.BLUE, figures.SKY, figures.ORANGE, figures.VERMILION), strict=True))
-MEANS = "Mean over clips [95 % interval, resampled by sequence]. Aims (ours): a share of {:g} or more, of the clear output {:g} at most."
+MEANS = (
+    "Mean over clips [95 % interval, resampled by sequence]. Aims (ours): a share of {:g} or more, of the clear output {:g} "
+    "at most."
+)
 KEPT = (
     "Edge F1 is against the render, inside the masks of the engine's objects and at the render's contrast, which fog takes; "
-    "ground and sky apart, since weather rightly changes them. Motion is that of places where the clear output (for truth the clear truth) is still."
+    "ground and sky apart, since weather rightly changes them. Motion is that of places where the clear output (for truth the "
+    "clear truth) is still."
 )
 AIM, MOST_OF_CLEAR, MOST_OF_OVERLAY = 0.6, 0.2, 0.5
 AIM_OF_OUTLINES = 0.9  # of the clear output's
-WIDTH = 144  # pixels of a picture in a sheet
+WIDTH, GAP, HEAD = 144, 4, 20  # pixels of a picture in a sheet, between two, and of the columns' names
 
 
 def build(profile: Profile) -> list[Table]:
@@ -73,7 +77,9 @@ def by_place(profile: Profile, frame: pd.DataFrame) -> Table:
     """The share by weather on the clips of each place: the adapter has seen one of them, and not the other."""
     cells, data = [], []
     for place in (weather.PLACE, *weather.OTHERS):
-        there = frame[[place in subsets.split(";") for subsets in frame.subsets]]
+        there = frame[
+            frame.subsets.map(lambda subsets, place=place: place in subsets.split(";")).astype(bool)
+        ]
         found = {w: statistics.mean(there, w, "weather_share") for w in WEATHERS}
         cells.append([place, str(there["clip"].nunique()), *(cell(found[w], 3) for w in WEATHERS)])
         data += [
@@ -208,9 +214,15 @@ def doses(profile: Profile) -> pd.DataFrame:
 def sheet(profile: Profile, clips: Sequence[Clip], methods: Sequence[str], name: str) -> Image.Image:
     """A row a clip, a column a method (its middle frame, grey where there is none); saved as sheets/<name>.jpg."""
     demo = weather.of(profile)
-    picture = video.contact_sheet(
-        [(clip.id, [middle(demo, m, clip) for m in methods]) for clip in clips], WIDTH
+    rows = video.contact_sheet(
+        [(clip.id, [middle(demo, m, clip) for m in methods]) for clip in clips], WIDTH, GAP
     )
+    picture = Image.new("RGB", (rows.width, rows.height + HEAD), "white")
+    picture.paste(rows, (0, HEAD))
+    draw = ImageDraw.Draw(picture)
+    for place, method in enumerate(methods):
+        left = rows.width - (len(methods) - place) * (WIDTH + GAP)
+        draw.text((left, 2), method.replace("_", " "), fill="black", font=ImageFont.load_default(size=14))
     folder = demo.layout.root / "sheets"
     folder.mkdir(parents=True, exist_ok=True)
     picture.save(folder / f"{name}.jpg", quality=90)
