@@ -5,7 +5,7 @@ picture where somebody asks for it: a change of weather rightly changes ground a
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -52,13 +52,16 @@ class EdgeF1(Metric):
         found = {}
         for column in columns:
             sides = subject.frames["output"](), subject.frames["render"]()
-            if column.name == "edge_f1":
+            if column.beside is None:
                 found[column.name] = edge_f1(*sides)
-                continue
-            inside = [np.isin(map_, REGIONS[column.name]) for map_ in subject.frames["regions"]()]
-            if any(map_.any() for map_ in inside):
-                found[column.name] = edge_f1(*sides, inside)
+            elif any(part.any() for part in _parts(subject, column)):
+                found[column.name] = edge_f1(*sides, _parts(subject, column))
         return found
+
+
+def _parts(subject: Subject, column: Column) -> Iterator[np.ndarray]:
+    """Where in each frame the column is measured, bool [H, W]."""
+    return (np.isin(numbers, REGIONS[column.name]) for numbers in subject.frames["regions"]())
 
 
 def edge_f1(
