@@ -27,9 +27,8 @@ from rmkit.paths import resolve
 from rmkit.profile import WEATHERS, Profile
 
 VERSION = 1
-OTHERS = (
-    "carla",
-)  # demonstrations whose clips are asked for weather too: rmkit/demos/<name>.py, `clips(profile)`
+# Demonstrations whose clips are asked for weather, too: rmkit/demos/<name>.py, its `clips(profile)`.
+OTHERS = ("carla",)
 PLACE = "outdoors"  # the label, among a clip's subsets, of those of the run; of others' it is their name
 WANTED = (
     *(f"weather_{weather}" for weather in WEATHERS),

@@ -37,6 +37,7 @@ KEPT = (
 )
 AIM, MOST_OF_CLEAR, MOST_OF_OVERLAY = 0.6, 0.2, 0.5
 AIM_OF_OUTLINES = 0.9  # of the clear output's
+OF_CLEAR = "outlines of persons, of the clear output's"
 WIDTH, GAP, HEAD = 144, 4, 20  # pixels of a picture in a sheet, between two, and of the columns' names
 
 
@@ -62,11 +63,8 @@ def by_weather(profile: Profile, frame: pd.DataFrame) -> Table:
         ends = {f"{n}_{end}": round(getattr(e, end), 6) for n, e in row.items() for end in ("low", "high")}
         data.append({"profile": profile.name, "method": method, "clips": clips, **values, **ends})
     own = frame[frame.metric.isin(["weather_share", "weather_rain"])]
-    notes = [
-        MEANS.format(AIM, MOST_OF_CLEAR),
-        KEPT,
-        *filter(None, [metrics.metric_of("weather_share").note(profile, own)]),
-    ]
+    read_by = metrics.metric_of("weather_share").note(profile, own)
+    notes = [MEANS.format(AIM, MOST_OF_CLEAR), KEPT, *filter(None, [read_by])]
     notes += missing(profile, frame)
     header = ["Method", "Clips", *(column.label for column in columns)]
     title = f"Weather by the prompt alone, profile {profile.name}"
@@ -77,9 +75,8 @@ def by_place(profile: Profile, frame: pd.DataFrame) -> Table:
     """The share by weather on the clips of each place: the adapter has seen one of them, and not the other."""
     cells, data = [], []
     for place in (weather.PLACE, *weather.OTHERS):
-        there = frame[
-            frame.subsets.map(lambda subsets, place=place: place in subsets.split(";")).astype(bool)
-        ]
+        is_there = frame.subsets.map(lambda subsets, place=place: place in subsets.split(";"))
+        there = frame[is_there.astype(bool)]
         found = {w: statistics.mean(there, w, "weather_share") for w in WEATHERS}
         cells.append([place, str(there["clip"].nunique()), *(cell(found[w], 3) for w in WEATHERS)])
         data += [
@@ -92,49 +89,34 @@ def by_place(profile: Profile, frame: pd.DataFrame) -> Table:
 
 
 def verdicts(profile: Profile, frame: pd.DataFrame) -> Table:
-    """Each aim with what was found: by the mean, with the interval beside it."""
-    rows = []
-    for asked in WEATHERS:
-        found, word = statistics.mean(frame, asked, "weather_share"), "at least"
-        met, aim = found.value >= AIM, AIM
-        if asked == WEATHERS[0]:
-            met, aim, word = found.value <= MOST_OF_CLEAR, MOST_OF_CLEAR, "at most"
-        rows.append((f"{asked}: weather share", f"{word} {aim:g}", found, met))
-    for asked in WEATHERS[1:]:
-        found = statistics.ratio(frame, "persons_f1", asked, WEATHERS[0])
-        aim = f"at least {AIM_OF_OUTLINES:g}"
-        rows.append(
-            (
-                f"{asked}: outlines of persons, of the clear output's",
-                aim,
-                found,
-                found.value >= AIM_OF_OUTLINES,
-            )
-        )
-    for asked in WEATHERS[1:]:
-        found = statistics.mean(frame, f"overlay_{asked}", "weather_share")
-        rows.append(
-            (
-                f"{asked}: the flat overlay's share",
-                f"at most {MOST_OF_OVERLAY:g}",
-                found,
-                found.value <= MOST_OF_OVERLAY,
-            )
-        )
-    names = {True: "met", False: "not met"}
-    judged = [
-        (what, aim, found, names[bool(met)] if found.known else "n/a") for what, aim, found, met in rows
+    """Each aim with what was found: met or not by the mean, with the interval beside it."""
+    clear, *asked = WEATHERS
+    share, outlines = "weather_share", "persons_f1"
+    aims = [  # what, found, at least, at most
+        (f"{clear}: weather share", statistics.mean(frame, clear, share), None, MOST_OF_CLEAR),
+        *((f"{w}: weather share", statistics.mean(frame, w, share), AIM, None) for w in asked),
+        *(
+            (f"{w}: {OF_CLEAR}", statistics.ratio(frame, outlines, w, clear), AIM_OF_OUTLINES, None)
+            for w in asked
+        ),
+        *((f"{w}: flat overlay's share", _overlay(frame, w), None, MOST_OF_OVERLAY) for w in asked),
     ]
-    cells = [[what, aim, cell(found, 3), verdict] for what, aim, found, verdict in judged]
-    data = pd.DataFrame(
-        [
-            {"profile": profile.name, "what": w, "aim": a, "value": f.value, "verdict": v}
-            for w, a, f, v in judged
-        ]
-    )
-    return Table(
-        "weather_aims", f"Aims, profile {profile.name}", ["What", "Aim", "Found", "Verdict"], cells, data, []
-    )
+    cells, data = [], []
+    for what, found, least, most in aims:
+        met = found.value >= least if most is None else found.value <= most
+        verdict = ("met" if met else "not met") if found.known else "n/a"
+        aim = f"at least {least:g}" if most is None else f"at most {most:g}"
+        cells.append([what, aim, cell(found, 3), verdict])
+        ends = {"value": found.value, "low": found.low, "high": found.high}
+        ends = {name: round(value, 6) for name, value in ends.items()}
+        data.append({"profile": profile.name, "what": what, "aim": aim, **ends, "verdict": verdict})
+    header = ["What", "Aim", "Found", "Verdict"]
+    note = "Found: mean over clips, or ratio of means [95 % interval, resampled by sequence]; the verdict is of the mean."
+    return Table("weather_aims", f"Aims, profile {profile.name}", header, cells, pd.DataFrame(data), [note])
+
+
+def _overlay(frame: pd.DataFrame, asked: str) -> statistics.Estimate:
+    return statistics.mean(frame, f"overlay_{asked}", "weather_share")
 
 
 def labels() -> dict[str, str]:
