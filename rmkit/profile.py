@@ -24,6 +24,7 @@ from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY, Layout
 
 PROFILES = Path(__file__).parent / "profiles"
+WEATHERS = ("clear", "rain", "snow", "fog", "dusk")  # the first is what the adapter was trained on
 
 
 class Settings(BaseModel):
@@ -193,6 +194,40 @@ class Enhance(Settings):
     negative_prompt: str = Field("", description="used with guidance only (ours)")
 
 
+class Weather(Settings):
+    """The demonstration of 06_weather (paper, 5): the adapter of the run, unchanged, asked for other weather."""
+
+    outdoor: str = Field(
+        "", description="part of the names of outdoor sequences; empty: all are outdoors (ours)"
+    )
+    clips: int = Field(6, ge=1, description="clips, one a sequence, of each place (ours)")
+    steps: int | None = Field(None, ge=1, description="denoising steps; null: as in enhance (ours)")
+    guidance_low: float | None = Field(None, description="low-noise expert; null: as in enhance (ours)")
+    guidance_high: float | None = Field(None, description="high-noise expert; null: as in enhance (ours)")
+    dose: tuple[float, ...] = Field(
+        (), description="guidance of both experts in the dose-response; empty: not run (ours)"
+    )
+    dose_weathers: tuple[str, ...] = Field(WEATHERS[1:], description="the weathers asked for in it (ours)")
+    prompts: dict[str, str] = Field(
+        {
+            "clear": "",
+            "rain": "in the rain, ",
+            "snow": "in the snow, ",
+            "fog": "in fog, ",
+            "dusk": "at dusk, ",
+        },
+        description="the words that a clip's prompt begins with, by weather (ours)",
+    )
+
+    @model_validator(mode="after")
+    def _weathers(self) -> "Weather":
+        if sorted(self.prompts) != sorted(WEATHERS) or not set(self.dose_weathers) <= set(WEATHERS[1:]):
+            raise ValueError(
+                f"weather.prompts must name {', '.join(WEATHERS)}, and weather.dose_weathers some of them"
+            )
+        return self
+
+
 def require_plain(address: str, key: str, variable: str) -> None:
     """ValueError unless an address is http(s) and tells no secret: it is written beside the results."""
     parts = urlsplit(address)
@@ -265,6 +300,7 @@ class Profile(Settings):
     identity: Identity = Identity()
     train: Train
     enhance: Enhance = Enhance()
+    weather: Weather = Weather()
     metrics: dict[MetricName, str] = Field(
         {},
         description="the model of each metric that has one, by the metric's name: folder, file or hub name",

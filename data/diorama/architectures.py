@@ -33,6 +33,7 @@ from transformers import (
     ViTImageProcessorPil,
     ViTModel,
 )
+from world import WEATHERS
 
 LATENT_CHANNELS = 48  # 2x2 patches make tokens of 192 numbers: below the width, or noise would stay
 HEADS, HEAD_WIDTH, FFN_WIDTH = 4, 52, 320  # width 208
@@ -227,6 +228,15 @@ def judge(**overrides: Any) -> ResNetForImageClassification:
         "frame_size": [96, 144],  # what the calibration is for
     }
     return ResNetForImageClassification(ResNetConfig(**{**settings, **overrides}))
+
+
+def weather(**overrides: Any) -> ResNetForImageClassification:
+    """Weather classifier: frames [B, 3, H, W] in -1..1 -> logits [B, 5] of `world.WEATHERS`."""
+    settings = {
+        "id2label": dict(enumerate(WEATHERS)),
+        "label2id": {name: i for i, name in enumerate(WEATHERS)},
+    }
+    return judge(**{**settings, **overrides})
 
 
 def save_wan(

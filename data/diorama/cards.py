@@ -3,7 +3,7 @@
 Reads `data/diorama/checkpoints/`, the training logs under `--out` and the rendered validation split; writes
 `card.json` and `sheet_*.jpg` into each checkpoint's folder, and `checkpoints/README.md` from all of them.
 
-    python data/diorama/cards.py --rendered DIR --out DIR [--only wan vace editor features faces judge]
+    python data/diorama/cards.py --rendered DIR --out DIR [--only wan vace editor features faces judge weather]
 """
 
 import argparse
@@ -18,6 +18,7 @@ import face_card
 import numpy as np
 import torch
 import train_video
+import train_weather
 from dataset import Shot
 from diffusers import WanPipeline
 from PIL import Image
@@ -30,8 +31,12 @@ from rmkit.metrics.dino import FeatureModel
 from rmkit.metrics.offline_judge import OfflineJudge
 from rmkit.metrics.psnr import psnr
 from rmkit.metrics.sharpness import sharpness
+from rmkit.metrics.weather import Classifier
 
 FOLDER = Path(__file__).parent / "checkpoints"
+KEPT_APART = (
+    f"pretrain sequences {train_weather.KEPT[0]} to {train_weather.KEPT[1] - 1}, each scene in five weathers"
+)
 MIDDLE = 5.5  # of the ratings 1 to 10: probability one half
 PROMPTS = (
     "a woman with red hair in a blue shirt stands in front of a brick wall, close up",
@@ -41,7 +46,8 @@ PROMPTS = (
 )
 CAPTION_SIGMA = 0.99  # where there is little else to go by
 STAGES = {"wan": ("wan_vae", "wan_vae_later", "low", "high"), "vace": ("vace",), "editor": ("qwen_vae", "editor"),
-          "features": ("features",), "faces": ("detector", "recogniser"), "judge": ("judge",)}  # fmt: skip
+          "features": ("features",), "faces": ("detector", "recogniser"), "judge": ("judge",),
+          "weather": ("weather",)}  # fmt: skip
 
 
 def main() -> None:
@@ -60,6 +66,7 @@ def main() -> None:
         "features": features_figures,
         "faces": face_figures,
         "judge": judge_figures,
+        "weather": lambda mini, shots, rendered: weather_figures(mini, rendered, arguments.out),
     }
     for name in arguments.only:
         with torch.no_grad():
@@ -67,7 +74,7 @@ def main() -> None:
         card = {
             "data": f"{2 * count} clips of {count} sequences, pretrain split"
             + (", an eighth of them for the calibration only" if name == "judge" else ""),
-            "held out on": f"{len(shots)} clips, validation split",
+            "held out on": KEPT_APART if name == "weather" else f"{len(shots)} clips, validation split",
             "figures": {key: round(float(value), 4) for key, value in found.items()},
             "training": [row for stage in STAGES[name] for row in summary(arguments.out / stage)],
         }
@@ -239,6 +246,18 @@ def judge_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> d
         "rating_render_highest_clip": max(ratings.mean() for ratings in found["render"]),
         "rating_truth_lowest_clip": min(ratings.mean() for ratings in found["truth"]),
     }
+
+
+def weather_figures(mini: profile.Profile, rendered: Path, out: Path) -> dict[str, float]:
+    """How well the five weathers are told apart on scenes kept apart, what overlays score, and the rulers."""
+    classifier, vae = Classifier(str(FOLDER / "weather"), None).model, models.load_wan(mini).vae
+    numbers = [n for n in train_weather.finished(rendered) if n in range(*train_weather.KEPT)]
+    held = train_weather.material(rendered, numbers, vae, out / "weather" / "decoded")
+    rulers = train_weather.rulers(classifier, held)
+    read = {
+        f"ruler_{weather}_{end}": score for weather, ends in rulers.items() for end, score in ends.items()
+    }
+    return {"scenes": len(numbers), **train_weather.figures(classifier, held), **read}
 
 
 def graded_to_truth(rendered: Path) -> np.ndarray:

@@ -179,14 +179,14 @@ def _columns(metric: Metric, subject: Subject, wanted: Collection[str] | None) -
         column
         for column in metric.columns
         if (not column.asked if wanted is None else column.name in wanted)
-        and (column.against is None or column.against in subject.frames)
+        and all(side in subject.frames for side in (column.against, column.beside) if side)
         and (column.with_itself or column.against != subject.method)
     ]
 
 
 def _item(profile: Profile, job: Job, model: str | None) -> stage.Item[Job]:
     metric, subject, columns = job
-    sides = {"output", *(column.against for column in columns if column.against)}
+    sides = {"output", *(side for column in columns for side in (column.against, column.beside) if side)}
     recipe = store.Recipe(
         stage=metric.name,
         version=metric.version,

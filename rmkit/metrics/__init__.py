@@ -46,6 +46,9 @@ class Column:
     distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
     options: Mapping[str, str] = field(default_factory=dict)  # written beside the values
     optional: bool = False  # a clip may have no value though its metric ran
+    beside: str | None = (
+        None  # another stream of `Subject.frames` that it reads: without it there is no value
+    )
     asked: bool = False  # measured only where somebody asks for it by name
     # always: in the tables even where it was not run; never: in metrics.csv only.
     shown: Literal["always", "measured", "never"] = "measured"
@@ -55,8 +58,8 @@ class Column:
 class Subject:
     """What a metric measures: a clip of one method, with its render and its truth where there are such.
 
-    `frames` opens a stream of uint8 [H, W, 3] anew at each call: of "output", and of "render" and "truth"; `inputs` has the
-    fingerprints of the same files by the same names.
+    `frames` opens a stream of uint8 [H, W, 3] anew at each call: of "output", and of "render" and "truth"; in a demonstration
+    also of what its columns read `beside`. `inputs` has the fingerprints of the same files by the same names.
     """
 
     method: str

@@ -68,6 +68,7 @@ def steps(profile: Profile) -> list[Step]:
         *(
             found(metric.name, "clips x methods", videos, layout.root / "metrics" / metric.name, "*/*.json")
             for metric in metrics.with_models(profile)
+            if not all(column.asked for column in metric.columns)  # the demonstrations ask for them
         ),
     ]
     if profile.identity.model_pack:  # both sides of every training pair, for the filter, and what is measured

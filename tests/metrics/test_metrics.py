@@ -20,7 +20,7 @@ from rmkit.evaluation import evaluate
 from rmkit.kit import store, video
 from rmkit.method import anchoring, propagation, sampling, structure
 from rmkit.metrics import Column, Subject
-from rmkit.metrics.edge_f1 import edge_f1
+from rmkit.metrics.edge_f1 import REGIONS, edge_f1
 from rmkit.metrics.motion_smoothness import flow_midpoint, motion_smoothness
 from rmkit.metrics.motion_smoothness_amt import Amt
 from rmkit.metrics.psnr import psnr
@@ -89,6 +89,9 @@ def test_the_length_of_a_clip_costs_no_memory(column: Column) -> None:
     frames = {"output": lambda: live.frames(81, 0)}
     if column.against:
         frames[column.against] = lambda: live.frames(81, 1)
+    if column.beside:
+        number = REGIONS[column.name][0]
+        frames[column.beside] = lambda: (np.full((32, 48), number, np.uint8) for _ in range(81))
     measure = metrics.metric_of(column.name).ready(None, ())
     assert set(measure(subject(**frames), [column])) == {column.name}
     assert 0 < live.most <= 5
@@ -348,7 +351,7 @@ def test_evaluate_measures_everything_once(measured: profile.Profile) -> None:
         method for method in baselines.FIRST + baselines.LAST[:-1] if method not in baselines.EXTERNAL
     ]
     assert list(dict.fromkeys(row["method"] for row in rows)) == measured_methods
-    assert {row["metric"] for row in rows} == {column.name for column in PLAIN}
+    assert {row["metric"] for row in rows} == {column.name for column in PLAIN if not column.asked}
     assert {row["options"] for row in rows if "smooth" in row["metric"]} == {"interpolator=dis_flow"}
     assert not [row for row in rows if row["method"] == "truth" and "truth" in row["metric"]]
     assert {row["artefact"] for row in rows if row["method"] == "render"} == {
