@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from world import clear_number
+from world import KEPT, clear_number
 
 from rmkit.kit import video
 from rmkit.kit.depth import disparity_of
@@ -46,10 +46,12 @@ class Shot:
     first_frame: int = 0  # of the sequence
 
 
-def load(rendered: Path, split: str, limit: int | None = None) -> list[Shot]:
-    """All finished shots of a split, in order of their sequences."""
+def load(rendered: Path, split: str, limit: int | None = None, kept: bool = False) -> list[Shot]:
+    """All finished shots of a split, in order of their sequences; of those kept apart, or of all others."""
     shots: list[Shot] = []
     for folder in sorted(p for p in (rendered / split).iterdir() if (p / "meta.json").exists()):
+        if (split == "pretrain" and int(folder.name.rpartition("_")[2]) in KEPT) != kept:
+            continue
         meta = json.loads((folder / "meta.json").read_text())
         render, truth = (video.read(folder / f"{look}.mp4") for look in ("render", "truth"))
         metres = np.load(folder / "depth.npy", allow_pickle=False).astype(np.float32)

@@ -20,14 +20,13 @@ import torch
 import train_judge
 from torch import nn
 from torch.nn import functional
-from world import SHOT_FRAMES, WEATHERS, WEATHERS_FROM, world_of
+from world import KEPT, SHOT_FRAMES, WEATHERS, WEATHERS_FROM, world_of
 
 from rmkit import profile
 from rmkit.baselines import colour_transfer
 from rmkit.baselines.weather_overlay import LOOKS, Look, overlay
 from rmkit.kit import models, video
 
-KEPT = (2270, 2300)  # numbers of the sequences kept apart: from, to
 DECODED_EVERY = 3  # scenes, of which one also goes through the VAE; of those kept apart all do
 DECODED_SHARE = 0.5  # of the pictures drawn: what is to be rated has all been through the VAE
 LIKENESSES = ("clear", "render", "graded", "over truth", "over render")
@@ -63,7 +62,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3_000)
     parser.add_argument("--batch", type=int, default=16, help="pairs of frames a step")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
-    parser.add_argument("--kept", type=int, nargs=2, default=KEPT, help="numbers kept apart: from, to")
+    parser.add_argument("--kept", type=int, nargs=2, default=(KEPT.start, KEPT.stop), help="numbers kept apart: from, to")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     model = nn.ModuleDict({"blocks": architectures.weather().to(memory_format=torch.channels_last)})

@@ -20,6 +20,7 @@ IDENTITY_POOL = {"pretrain": (0, 240), "train": (1000, 48), "validation": (2000,
 WEATHER_SHARE = 0.3  # of the street and road sequences of split pretrain
 LABELLED_FROM = 752  # first pretrain sequence whose people may walk in or move fast, as some of validation do
 WEATHERS = ("clear", "rain", "snow", "fog", "dusk")
+KEPT = range(2270, 2300)  # pretrain sequences that nothing is trained on: for choosing, and for rulers
 WEATHERS_FROM = 2000  # pretrain sequences from here on: outdoor scenes, each five times, once in each weather
 
 # Base colours in sRGB; the names are the caption's colour words.
