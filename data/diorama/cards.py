@@ -22,6 +22,7 @@ import train_weather
 from dataset import Shot
 from diffusers import WanPipeline
 from PIL import Image
+from world import KEPT
 
 from rmkit import profile
 from rmkit.baselines import blur, colour_transfer, prefilter, vae_ceiling
@@ -34,9 +35,7 @@ from rmkit.metrics.sharpness import sharpness
 from rmkit.metrics.weather import Classifier
 
 FOLDER = Path(__file__).parent / "checkpoints"
-KEPT_APART = (
-    f"pretrain sequences {train_weather.KEPT[0]} to {train_weather.KEPT[1] - 1}, each scene in five weathers"
-)
+KEPT_APART = f"pretrain sequences {KEPT.start} to {KEPT.stop - 1}, each scene in five weathers"
 MIDDLE = 5.5  # of the ratings 1 to 10: probability one half
 PROMPTS = (
     "a woman with red hair in a blue shirt stands in front of a brick wall, close up",
@@ -251,7 +250,7 @@ def judge_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> d
 def weather_figures(mini: profile.Profile, rendered: Path, out: Path) -> dict[str, float]:
     """How well the five weathers are told apart on scenes kept apart, what overlays score, and the rulers."""
     classifier, vae = Classifier(str(FOLDER / "weather"), None).model, models.load_wan(mini).vae
-    numbers = [n for n in train_weather.finished(rendered) if n in range(*train_weather.KEPT)]
+    numbers = [n for n in train_weather.finished(rendered) if n in KEPT]
     held = train_weather.material(rendered, numbers, vae, out / "weather" / "decoded")
     rulers = train_weather.rulers(classifier, held)
     read = {

@@ -62,7 +62,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3_000)
     parser.add_argument("--batch", type=int, default=16, help="pairs of frames a step")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
-    parser.add_argument("--kept", type=int, nargs=2, default=(KEPT.start, KEPT.stop), help="numbers kept apart: from, to")
+    parser.add_argument(
+        "--kept", type=int, nargs=2, default=(KEPT.start, KEPT.stop), help="numbers kept apart: from, to"
+    )
     arguments = parser.parse_args()
     torch.manual_seed(0)
     model = nn.ModuleDict({"blocks": architectures.weather().to(memory_format=torch.channels_last)})
