@@ -65,9 +65,14 @@ def most(profile: Profile, metric: str, method: str, other: str | None = None) -
     return _named(profile, values.idxmax())
 
 
-def least(profile: Profile, metric: str, method: str) -> Clip:
-    """The validation clip on which a metric is smallest."""
-    return _named(profile, _by_clip(profile, metric, method).idxmin())
+def crowded(profile: Profile) -> Clip:
+    """The validation clip with the most small objects."""
+    points = limits.load(profile, "objects")
+    small = points[(points.method == "realmaster") & (points["size"] < objects.SIZES["small"][1])]
+    small = small.dropna(subset="covered")
+    if small.empty:
+        raise InputError("no small object was measured on this data.")
+    return _named(profile, small["clip"].value_counts().index[0])
 
 
 def _by_clip(profile: Profile, metric: str, method: str) -> pd.Series:

@@ -186,7 +186,7 @@ def _figure(columns: int = 1, height: float = 3.6) -> tuple:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0 if columns == 1 else 9.5, height), layout="constrained")
-    return figure, figure.subplots(1, columns)
+    return figure, figure.subplots(1, columns, sharex=True)
 
 
 def _nothing(figure: "Figure", ax: "Axes", why: str) -> "Figure":

@@ -244,5 +244,7 @@ def test_without_maps_and_truth_the_rest_is_measured(
     for crop in (limits_crops.small_objects, limits_crops.newcomer):
         with pytest.raises(InputError):
             crop(played, clip)
+    with pytest.raises(InputError, match="no small object"):
+        limits_crops.crowded(played)
     with pytest.raises(InputError, match="was not measured"):
         limits_crops.most(played, "newcomer_error", "realmaster", "edges")
