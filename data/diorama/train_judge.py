@@ -22,6 +22,7 @@ from dataset import Shot
 from scipy.optimize import minimize
 from torch import nn
 from torch.nn import functional
+from transformers import ResNetForImageClassification
 
 from rmkit import profile
 from rmkit.baselines import colour_transfer, prefilter, vae_ceiling
@@ -62,10 +63,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="pairs of frames a step")
     parser.add_argument("--clips", type=int, help="use so many clips only, for a quick trial")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
+    parser.add_argument("--start-from", type=Path, help="checkpoints folder whose judge to go on from")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     # The loop trains by Muon what lies in blocks, if its channels come last.
-    model = nn.ModuleDict({"blocks": architectures.judge().to(memory_format=torch.channels_last)})
+    start = architectures.judge()
+    if arguments.start_from:
+        start = ResNetForImageClassification.from_pretrained(
+            arguments.start_from / "judge", dtype=torch.float32
+        )
+        start.train()
+    model = nn.ModuleDict({"blocks": start.to(memory_format=torch.channels_last)})
     folder = arguments.out / "judge"
     parts = split(dataset.load(arguments.rendered, "pretrain", arguments.clips))
     vae = models.load_wan(profile.load("mini")).vae
