@@ -36,7 +36,7 @@ DECODED_SHARE = 0.3  # of the pictures drawn
 SOFTEST = {RENDER: 2.5, TRUTH: 1.0}  # pixels: what is out of focus entirely is not the truth any more
 # Of the pictures, so many go through a Gaussian and an unsharp mask. Renders mostly: filtered edges are no truth. Truths
 # too, within their softness: or the sharpening itself would tell a render.
-PREFILTERED = {RENDER: 0.35, TRUTH: 0.15}
+PREFILTERED = {RENDER: 0.6, TRUTH: 0.15}
 CALIBRATION_PAIRS = 2000
 LEARNING_RATE = 1e-3
 
