@@ -91,7 +91,7 @@ def show(profile: Profile) -> None:
     if None in left:
         print("time not known: nothing of this size has been measured; it shows once a stage has begun")
     else:
-        print(f"about {duration(sum(left))} to go")
+        print(f"about {duration(sum(left))} to go, and what 06_weather to 09_your_clip take")
 
 
 def duration(seconds: float | None) -> str:
