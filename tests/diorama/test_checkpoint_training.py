@@ -6,6 +6,7 @@ from typing import Any
 
 import architectures
 import check_features
+import cv2
 import dataset
 import loop
 import matches
@@ -519,10 +520,11 @@ def test_experts_are_shown_the_same_clip_in_other_colours(tiny_profile: Profile,
     assert max(shifts["high"]) < 12 < max(shifts["low"])
 
     pipeline = models.load_wan(tiny_profile)
-    shot = dataset.Shot("s", *[truth] * 6, "", "clear", ((),) * 5)
-    reference = train_video.reference_latents(pipeline.vae, [shot], tmp_path / "reference.safetensors", "low")
-    target = train_video.truth_latents(pipeline.vae, [shot], tmp_path / "truth.safetensors")
+    shot = dataset.Shot("street_00600", *[truth] * 6, "", "clear", ((),) * 5)
+    reference = train_video.reference_latents(pipeline.vae, [shot], tmp_path / "reference", "low")
+    target = train_video.truth_latents(pipeline.vae, [shot], tmp_path / "truth")
     assert reference.shape == target.shape
+    assert [p.name for p in (tmp_path / "truth").iterdir()] == ["00600.safetensors"]  # a file a scene
 
     told: list[list[str]] = []
 
@@ -541,6 +543,31 @@ def test_experts_are_shown_the_same_clip_in_other_colours(tiny_profile: Profile,
     for kind, captions in zip(kinds, told, strict=True):
         assert len(captions) == counts[kind]
         assert set(captions) <= {"", "a picture" if kind == "pictures" else "a clip"}
+
+
+def test_hard_steps_and_flat_light() -> None:
+    ramp = np.repeat(np.linspace(0, 200, 48, dtype=np.float32)[None, :, None], 32, axis=0).repeat(3, axis=2)
+    edge = cv2.GaussianBlur(np.where(np.arange(48) < 24, 40.0, 200.0).astype(np.float32)[None], (0, 0), 1.0)
+    edge = edge.repeat(32, axis=0)[..., None].repeat(3, axis=2)
+    steps = np.abs(np.diff(train_video.aliased(edge)[16, :, 0]))
+    assert steps.max() > 1.5 * np.abs(np.diff(edge[16, :, 0])).max()  # what was soft is a step
+    flat = train_video.flattened(ramp, 0.8, 8.0)
+    assert np.ptp(flat.mean(axis=(0, 2))) < 0.75 * np.ptp(ramp.mean(axis=(0, 2)))
+    clip = np.random.default_rng(0).integers(60, 180, (1, 32, 48, 3), dtype=np.uint8).repeat(3, axis=0)
+    seen = train_video.spoilt(clip, np.random.default_rng(1), "low")
+    assert seen.shape == clip.shape and (seen == seen[:1]).all()  # the same in all frames
+
+
+def test_a_clip_in_bad_weather_is_mostly_shown_in_clear_weather() -> None:
+    frames = np.zeros((1, 2, 2, 3), np.uint8)
+
+    def shot(number: int, first_frame: int) -> dataset.Shot:
+        return dataset.Shot(f"road_{number:05d}", *[frames] * 6, "", "", ((),), first_frame)
+
+    shots = [shot(n, f) for n in (601, 2005, 2007, 2012) for f in (0, 17)]
+    # 2012 has no clear sibling among them; what is not of the scenes in all weathers stands for itself.
+    assert dataset.in_clear(shots) == [0, 1, 2, 3, 2, 3, 6, 7]
+    assert [dataset.scene(s) for s in shots[::2]] == [601, 2005, 2005, 2010]
 
 
 def test_latents_are_made_again_for_another_vae_and_other_clips(tmp_path: Path) -> None:
