@@ -89,4 +89,5 @@ def test_clear_captions_are_those_of_the_shipped_clips() -> None:
         for folder in diorama.sequence_folders(BUNDLE, split):
             number = int(folder.name[-5:])
             told = [shot["caption"] for shot in diorama.read_meta(folder)["shots"]]
-            assert told == [shot.caption for shot in world.plan_sequence(split, number).shots]
+            planned = [shot.caption for shot in world.plan_sequence(split, number).shots]
+            assert told == planned[: 1 if split == "road" else 2]
