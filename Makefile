@@ -62,7 +62,7 @@ doctor: setup ## what this machine has and what the profile needs; 10 s; writes 
 plan: setup ## what would run, what is done, how long the rest takes; 2 s; writes nothing
 	@$(RMKIT) plan --profile "$(PROFILE)"
 
-reproduce: setup ## all notebooks in order; 13 to 20 min; writes results/PROFILE/ (start with report.md); resumable
+reproduce: setup ## all notebooks in order; 17 to 25 min; writes results/PROFILE/ (start with report.md); resumable
 	@$(RMKIT) notebooks --profile "$(PROFILE)"
 
 verify: setup ## this run's metrics.csv beside the shipped one, within the spread over seeds; 3 s; writes nothing
