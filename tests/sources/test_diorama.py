@@ -233,7 +233,7 @@ class TestShippedBundle:
 
     def test_checksums_and_size(self):
         diorama.verify(SHIPPED)
-        assert bundle.size(SHIPPED) <= 8 * 2**20
+        assert bundle.size(SHIPPED) <= bundle.LIMIT_MIB * 2**20
         listed = {line.partition("  ")[2] for line in (SHIPPED / diorama.CHECKSUMS).read_text().splitlines()}
         there = {p.relative_to(SHIPPED).as_posix() for p in SHIPPED.rglob("*") if p.is_file()}
         assert listed == there - {diorama.CHECKSUMS}
