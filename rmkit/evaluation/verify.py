@@ -25,7 +25,7 @@ from rmkit.profile import Profile
 MULTIPLE = 6
 FEWEST = 2  # runs beside the reference
 MEAN = "the mean"
-OWN_FLOOR = 1e-3  # of what a demonstration measures by itself: shares, and pixel values from 0 to 1
+OWN_FLOOR = 0.05  # of what a demonstration measures by itself: shares, and grey levels that hang on optical flow
 COLUMNS = ["method", "metric", "tolerance", "clip_tolerance", "seeds"]
 # Settings that may differ between runs that are compared: where and how fast, not what.
 FREE = {"seed": True, "judge": True, "data": {"root"}, "carla": {"root"}, "models": {"device", "offload"}}
