@@ -25,7 +25,8 @@ from rmkit.profile import Profile
 MULTIPLE = 6
 FEWEST = 2  # runs beside the reference
 MEAN = "the mean"
-OWN_FLOOR = 0.05  # of what a demonstration measures by itself: shares, and grey levels that hang on optical flow
+# Of what a demonstration measures by itself: shares, and grey levels that hang on optical flow.
+OWN_FLOOR = 0.05
 COLUMNS = ["method", "metric", "tolerance", "clip_tolerance", "seeds"]
 # Settings that may differ between runs that are compared: where and how fast, not what.
 FREE = {"seed": True, "judge": True, "data": {"root"}, "carla": {"root"}, "models": {"device", "offload"}}
