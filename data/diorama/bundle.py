@@ -26,13 +26,10 @@ from rmkit.sources import diorama, sailvos
 HERE = Path(__file__).resolve().parent
 COUNTS = {"train": 20, "validation": 12, "road": 8}
 WITHOUT_DEPTH = ("road",)  # as CARLA-LOC is
-FIRST_SHOT = (
-    "road",
-)  # splits of which one shot a scene is shipped: scenes, not shots, are what a statistic counts
-WEATHER = (
-    "street_00002",
-    "street_00004",
-)  # validation sequences whose truth is shipped in other weather as well
+# Splits of which one shot a scene is shipped: scenes, not shots, are what a statistic counts.
+FIRST_SHOT = ("road",)
+# Validation sequences whose truth is shipped in other weather as well.
+WEATHER = ("street_00002", "street_00004")
 WEATHER_CRF = 20
 WITH_TRUTH = ("validation", "road")  # the truth of train is never shipped: nothing may learn from it
 CRFS = range(6, 26, 2)  # x264's quality scale; 6 cannot be told from lossless
@@ -69,7 +66,8 @@ def build(
 ) -> int:
     """Write the bundle at the best quality that stays under the limit; returns the crf chosen.
 
-    keep: splits that are taken as `out` has them; no other is. Raises InputError when sequences are missing, splits share a seed or a person, or nothing fits.
+    keep: splits that are taken as `out` has them; no other is. Raises InputError when sequences are missing, splits share a
+    seed or a person, or nothing fits.
     """
     chosen = {split: choose(rendered, split, count) for split, count in counts.items()}
     kept = {split: diorama.sequence_folders(out, split) for split in keep}

@@ -20,7 +20,7 @@ import torch
 import train_judge
 from torch import nn
 from torch.nn import functional
-from world import KEPT, SHOT_FRAMES, WEATHERS, WEATHERS_FROM, world_of
+from world import KEPT, SHOT_FRAMES, WEATHERS, WEATHERS_FROM, clear_number, world_of
 
 from rmkit import profile
 from rmkit.baselines import colour_transfer
@@ -101,7 +101,7 @@ def finished(rendered: Path) -> list[int]:
         number
         for number in numbers
         if number >= WEATHERS_FROM
-        and (number - WEATHERS_FROM) % len(WEATHERS) == 0
+        and clear_number(number)[1] == 0
         and whole.issuperset(range(number, number + len(WEATHERS)))
     ]
 

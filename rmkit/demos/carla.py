@@ -183,7 +183,7 @@ def weather_sheet(here: Profile, clip: Clip, weather: str, columns: int = 4, wid
 
     The words come before the clip's caption; writes enhanced/realmaster_<weather>/.
     """
-    prompt = f"{WEATHERS[weather]}, {clip.caption.strip() or here.train.prompt}"
+    prompt = f"{WEATHERS[weather]}, {enhance.prompt_of(here, clip)}"
     (path,) = enhance.enhance(here, [clip], prompt=lambda _: prompt, into=f"realmaster_{weather.lower()}")
     drive, times = sampling.sequence_of(here, clip), sampling.repeats(clip, here.clips.frames)
     other = carla_loc.in_weather(drive, weather)

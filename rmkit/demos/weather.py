@@ -25,9 +25,8 @@ from rmkit.paths import resolve
 from rmkit.profile import WEATHERS, Profile
 
 VERSION = 1
-PLACE = (
-    "outdoors"  # the label, among a clip's subsets, of those of the run; of the other engine's it is `carla`
-)
+# The label, among a clip's subsets, of those of the run; of the other engine's it is `carla`.
+PLACE = "outdoors"
 WANTED = (
     *(f"weather_{weather}" for weather in WEATHERS),
     *("weather_share", "weather_motion", "persons_f1", "objects_f1", "ground_f1", "sky_f1"),
@@ -53,7 +52,7 @@ def prompt(profile: Profile, weather: str, clip: Clip) -> str:
 
     The words stand first: what comes last in a prompt is heard least, and is what a tokenizer cuts.
     """
-    return profile.weather.prompts[weather] + (clip.caption.strip() or profile.train.prompt)
+    return profile.weather.prompts[weather] + enhance.prompt_of(profile, clip)
 
 
 def choose(profile: Profile) -> list[tuple[Profile, Clip]]:
@@ -104,11 +103,9 @@ def make(profile: Profile, clips: Sequence[Clip]) -> None:
 
 def make_doses(profile: Profile, clips: Sequence[Clip]) -> None:
     """The clips in the dose-response's weathers at its other guidances; the notebook's own is there already."""
-    for guidance in profile.weather.dose:
-        for weather in profile.weather.dose_weathers:
-            if (name := dose(profile, weather, guidance)) != weather:
-                asked = functools.partial(prompt, profile, weather)
-                enhance.enhance(of(profile, guidance), clips, prompt=asked, into=name)
+    for name, (weather, guidance) in _doses(profile).items():
+        asked = functools.partial(prompt, profile, weather)
+        enhance.enhance(of(profile, guidance), clips, prompt=asked, into=name)
 
 
 def dose(profile: Profile, weather: str, guidance: float) -> str:
@@ -117,14 +114,19 @@ def dose(profile: Profile, weather: str, guidance: float) -> str:
     return weather if own == asked else f"{weather}_guidance_{guidance:g}"
 
 
+def _doses(profile: Profile) -> dict[str, tuple[str, float]]:
+    """Weather and guidance of the dose-response by the method's name, but for the notebook's own guidance."""
+    pairs = [(w, g) for g in profile.weather.dose for w in profile.weather.dose_weathers]
+    return {name: (w, g) for w, g in pairs if (name := dose(profile, w, g)) != w}
+
+
 def measure(profile: Profile, clips: Sequence[Clip], doses: Sequence[Clip] = ()) -> Path:
     """Measure what is there and write metrics.csv; returns its path. doses: the clips of the dose-response."""
     demo = of(profile)
     overlays, truths = ([f"{kind}_{weather}" for weather in WEATHERS] for kind in ("overlay", "truth"))
     methods = ["render", *WEATHERS, *overlays, *truths]
     rows = evaluate.measure(demo, _subjects(demo, clips, methods), WANTED)
-    pairs = [(w, g) for g in profile.weather.dose for w in profile.weather.dose_weathers]
-    names = [name for weather, guidance in pairs if (name := dose(profile, weather, guidance)) != weather]
+    names = list(_doses(profile))
     rows += evaluate.measure(demo, _subjects(demo, doses, names), OF_DOSE)
     order = [*methods, *names]
     evaluate.write(
@@ -212,10 +214,8 @@ def _subjects(demo: Profile, clips: Sequence[Clip], methods: Sequence[str]) -> l
         for method in methods:
             clear = "truth_clear" if method.startswith("truth") else WEATHERS[0]
             sides = {"output": method, "render": "render"}
-            if method not in (
-                "render",
-                clear,
-            ):  # nothing is compared with itself, nor the input with what came of it
+            # Nothing is compared with itself, nor the input with what came of it.
+            if method not in ("render", clear):
                 sides["clear"] = clear
             files = {side: path(demo, of_side, clip) for side, of_side in sides.items()}
             if not all(file.is_file() for file in files.values()):

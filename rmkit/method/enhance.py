@@ -54,7 +54,7 @@ def enhance(
     folder = profile.layout.adapters / name
     files = check_adapter(profile, folder)
     target = profile.layout.enhanced / (into or name)
-    jobs = [Job(clip, (prompt or functools.partial(_prompt, profile))(clip)) for clip in clips]
+    jobs = [Job(clip, (prompt or functools.partial(prompt_of, profile))(clip)) for clip in clips]
     items = [stage.Item(target / f"{job.clip.id}.mp4", _recipe(profile, job, files), job) for job in jobs]
     ready, device = functools.partial(_ready, profile, folder, jobs), str(models.device(profile))
     return stage.run("enhance", items, ready, profile.clips.raw_bytes, device)
@@ -170,7 +170,8 @@ def _is_guided(profile: Profile) -> bool:
     return max(profile.enhance.guidance_low, profile.enhance.guidance_high) > 1
 
 
-def _prompt(profile: Profile, clip: Clip) -> str:
+def prompt_of(profile: Profile, clip: Clip) -> str:
+    """The clip's caption, or the prompt that the profile trains with where it has none."""
     return clip.caption.strip() or profile.train.prompt
 
 
