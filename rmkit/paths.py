@@ -36,6 +36,7 @@ class Layout:
 
     data = _under("data")  # source videos, unpacked into the layouts of the real datasets
     truth = _under("truth")  # ground truth of the diorama's validation clips; only metrics may read it
+    cuts = _under("cuts")  # hard cuts that were found, one file a sequence
     clips = _under("clips")
     anchors = _under("anchors")
     structure = _under("structure")

@@ -41,6 +41,15 @@ def _require_file(room: str, name: str) -> str:
     return name
 
 
+class Stride(Settings):
+    """Frames of the source from one clip's start to the next one's within a shot; fewer than a clip's: they overlap."""
+
+    train: int | None = Field(
+        None, ge=1, description="null: the largest, up to a clip, that gives the clips asked for (ours)"
+    )
+    validation: int | None = Field(None, ge=1, description="at least a clip; null: a clip (ours)")
+
+
 class Data(Settings):
     source: Annotated[str, AfterValidator(partial(_require_file, "sources"))] = Field(
         "sailvos", description="the file of rmkit/sources/ that reads the data set"
@@ -53,6 +62,10 @@ class Data(Settings):
     )
     train_clips: int = Field(ge=0, description="clips sampled for training (paper: 3,050)")
     validation_clips: int = Field(ge=1, description="benchmark clips (paper: 100)")
+    stride: Stride = Stride()
+    cuts: str | None = Field(
+        None, description="JSON file of each sequence's first frames after a cut; null: they are found (ours)"
+    )
     cut_ratio: float = Field(2.0, gt=1, description="change at a cut, in that of the frames around it (ours)")
 
 

@@ -16,6 +16,7 @@ from rmkit import profile
 from rmkit.kit import store, video
 from rmkit.method import sampling
 from rmkit.paths import REPOSITORY
+from rmkit.sources import sailvos
 
 for folder in ("data/diorama", "benchmarks"):
     sys.path.insert(0, str(REPOSITORY / folder))
@@ -131,7 +132,7 @@ def write_dataset(root: Path, sequences: int = 2, frames: int = 5) -> None:
     """A SAIL-VOS folder with engine depth: in each sequence a bright square crosses a textured wall."""
     ids = {"train.json": 0, "valid.json": 100}
     for listing, first in ids.items():
-        content: dict = {"videos": [], "images": []}
+        content: dict = {"info": {"depth": sailvos.METRES}, "videos": [], "images": []}
         for number in range(sequences):
             name = f"{listing[:5]}_{number}"
             content["videos"].append({"id": first + number, "name": name})

@@ -1,7 +1,7 @@
 """Sampling: fixed-length clips from recorded sequences (paper, 3.3 and B.1).
 
-Reads the data set (`sources`); writes `clips/<id>.mp4` (16 fps, lossless) and `clips/clips.json`. A clip has 4k+1
-frames, never crosses a hard cut, and repeats each 8 fps frame to reach 16 fps; a faster source's are chosen from.
+Reads the data set (`sources`) and its shots; writes `clips/<id>.mp4` (16 fps, lossless) and `clips/clips.json`. A clip has
+4k+1 frames, lies within a shot, and repeats each 8 fps frame to reach 16 fps; a faster source's are chosen from.
 """
 
 import functools
@@ -9,18 +9,18 @@ import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from scenedetect.common import FrameTimecode
-from scenedetect.detectors import AdaptiveDetector
 
 from rmkit import sources
 from rmkit.errors import InputError
 from rmkit.kit import stage, store, video
 from rmkit.kit.progress import track
-from rmkit.profile import Profile
+from rmkit.method import shots
+from rmkit.paths import Layout
+from rmkit.profile import Data, Profile
 
 VERSION = 2
 
@@ -37,22 +37,54 @@ class Clip:
     subsets: tuple[str, ...] = ()
 
 
+class Chosen(NamedTuple):
+    """A clip and the sequence it is cut from."""
+
+    sequence: sources.Sequence
+    clip: Clip
+
+
+# The sequences of a split by id, as looking one up for each of thousands of clips must not read the data set each time.
+_known: dict[tuple[Layout, Data, str], dict[str, sources.Sequence]] = {}
+
+
 def sample(profile: Profile) -> list[Clip]:
     """Choose the profile's clips of both splits, store them, and write the manifest; returns all clips.
 
-    Raises InputError when the data set is missing or gives fewer clips than the profile asks for.
+    Raises InputError when the data set is missing, has pictures that cannot be used, or gives fewer clips than the profile
+    asks for.
     """
-    counts = {"train": profile.data.train_clips, "validation": profile.data.validation_clips}
-    chosen = [pair for split, count in counts.items() if count for pair in _choose(profile, split, count)]
-    items = []
-    for sequence, clip in chosen:
-        inputs = sequence.fingerprints(clip.source_frames)
-        recipe = store.Recipe("clips", VERSION, profile.clips.model_dump(), inputs)
-        items.append(stage.Item(path(profile, clip), recipe, (sequence, clip)))
-    stage.run("clips", items, functools.partial(_ready, profile), profile.clips.raw_bytes)
-    clips = [clip for _, clip in chosen]
+    chosen = choose(profile)
+    left = [each for each in chosen if not _is_stored(profile, each)]
+    by_sequence = [list(group) for _, group in itertools.groupby(left, key=lambda each: each.sequence.id)]
+    for group in by_sequence:
+        group[0].sequence.check(sorted({index for each in group for index in each.clip.source_frames}))
+    store.require_space(profile.layout.clips, len(left) * profile.clips.raw_bytes / 1e9)
+    # A sequence at a time, so that pictures are read for their fingerprints shortly before they are read for a clip.
+    for group in track(by_sequence, "clips, by sequence") if left else ():
+        items = [stage.Item(path(profile, each.clip), _recipe(profile, each), each) for each in group]
+        stage.run("", items, functools.partial(_ready, profile))
+    clips = [each.clip for each in chosen]
     store.write_json(profile.layout.clips / "clips.json", [asdict(clip) for clip in clips])
     return clips
+
+
+def choose(profile: Profile) -> list[Chosen]:
+    """The profile's clips of both splits, training clips first; no picture is decoded where the cuts are known.
+
+    Sequences that both splits have are left out of training, with a sentence. Raises InputError as `sample`.
+    """
+    _known.clear()
+    held = _sequences(profile, "validation")
+    chosen = []
+    if profile.data.train_clips:
+        train = _sequences(profile, "train")
+        if both := sorted(train.keys() & held.keys()):
+            shown = ", ".join(both[:5]) + (f" and {len(both) - 5} more" if len(both) > 5 else "")
+            print(f"left out of training, as the validation split has them too: {shown}", flush=True)
+        apart = [sequence for name, sequence in train.items() if name not in held]
+        chosen += _choose(profile, "train", apart, profile.data.train_clips)
+    return chosen + _choose(profile, "validation", list(held.values()), profile.data.validation_clips)
 
 
 def load(profile: Profile, split: str | None = None) -> list[Clip]:
@@ -88,26 +120,12 @@ def check(profile: Profile, clips: Iterable[Clip]) -> None:
 
 def sequence_of(profile: Profile, clip: Clip) -> sources.Sequence:
     """The recorded sequence that a clip was cut from; raises InputError when the data set has it no more."""
-    for sequence in sources.sequences(profile, clip.split):
-        if sequence.id == clip.sequence:
-            return sequence
+    found = _sequences(profile, clip.split).get(clip.sequence)
+    if found:
+        return found
     raise InputError(
         f"clip {clip.id} comes from {clip.sequence}, which the data set lacks: run 01_data_prep again."
     )
-
-
-def find_cuts(frames: Iterable[np.ndarray], ratio: float, fps: int) -> list[int]:
-    """Indices of first frames after a hard cut, by PySceneDetect's adaptive detector.
-
-    A cut changes `ratio` times as much as the two frames before it and after it do: shadows that jump and
-    cameras that move fast change every frame and are no cuts. A cut with fewer frames around it is not seen.
-    """
-    detector = AdaptiveDetector(adaptive_threshold=ratio, min_scene_len=2, window_width=2)
-    cuts: list[int] = []
-    for i, frame in enumerate(frames):
-        found = detector.process_frame(FrameTimecode(i, Fraction(fps)), frame[..., ::-1])
-        cuts += [cut.frame_num for cut in found]
-    return cuts
 
 
 def repeat(frames: np.ndarray, times: int, count: int) -> np.ndarray:
@@ -153,22 +171,63 @@ def offsets(profile: Profile, source_fps: int) -> list[int]:
     return [k * times * source_fps // fps for k in range(distinct(profile.clips.frames, times))]
 
 
-def _choose(profile: Profile, split: str, count: int) -> list[tuple[sources.Sequence, Clip]]:
+def _sequences(profile: Profile, split: str) -> dict[str, sources.Sequence]:
+    """The split's sequences by id, read once a process until clips are chosen again."""
+    key = (profile.layout, profile.data, split)
+    if key not in _known:
+        _known[key] = {sequence.id: sequence for sequence in sources.sequences(profile, split)}
+    return _known[key]
+
+
+def _choose(profile: Profile, split: str, sequences: list[sources.Sequence], count: int) -> list[Chosen]:
     """`count` clips at even distances among all that the split offers (paper, 4.1), none across a cut."""
-    candidates = []
-    for sequence in track(sources.sequences(profile, split), f"cuts of {split}"):
-        shown = offsets(profile, sequence.fps)
-        need = shown[-1] + 1
-        cuts = find_cuts(sequence.stream(), profile.data.cut_ratio, sequence.fps)
-        for first, end in itertools.pairwise([0, *cuts, len(sequence)]):
-            for start in range(first, end - need + 1, need):
-                candidates.append((sequence, _clip(sequence, [start + offset for offset in shown])))
+    shown = {sequence.id: offsets(profile, sequence.fps) for sequence in sequences}
+    within = shots.of(profile, split, sequences)
+    spare = [len(shot) - shown[name][-1] - 1 for name, found in within.items() for shot in found]
+    stride = _stride(profile, split, max((each[-1] + 1 for each in shown.values()), default=1), spare, count)
+    candidates = [
+        (sequence, start)
+        for sequence in sequences
+        for shot in within[sequence.id]
+        for start in range(shot.start, shot.stop - shown[sequence.id][-1], stride)
+    ]
     if len(candidates) < count:
         raise InputError(
             f"data.source {profile.data.source} gives {len(candidates)} {split} clips of {profile.clips.frames} frames "
-            f"and the profile asks for {count}: lower data.{split}_clips."
+            f"and the profile asks for {count} (data.stride.{split}: {stride}): lower data.{split}_clips."
         )
-    return [candidates[i] for i in video.evenly(count, len(candidates))]
+    picked = [candidates[i] for i in video.evenly(count, len(candidates))]
+    return [
+        Chosen(sequence, _clip(sequence, [start + offset for offset in shown[sequence.id]]))
+        for sequence, start in picked
+    ]
+
+
+def _stride(profile: Profile, split: str, need: int, spare: list[int], count: int) -> int:
+    """Frames from start to start: the profile's, else of training what gives `count`, of validation a clip's `need`."""
+    asked = getattr(profile.data.stride, split)
+    if split == "validation" and asked and asked < need:
+        raise InputError(
+            f"data.stride.validation is {asked} and a clip spans {need} frames of the source: benchmark clips must not "
+            f"overlap; set it to {need} or more, or leave it out."
+        )
+    if asked:
+        return asked
+    return shots.largest_stride(spare, need, count) if split == "train" else need
+
+
+def _recipe(profile: Profile, chosen: Chosen) -> store.Recipe:
+    inputs = chosen.sequence.fingerprints(chosen.clip.source_frames)
+    return store.Recipe("clips", VERSION, profile.clips.model_dump(), inputs)
+
+
+def _is_stored(profile: Profile, chosen: Chosen) -> bool:
+    """Whether the clip is done, told without reading its pictures where their files are as they were then."""
+    target = path(profile, chosen.clip)
+    noted = store.read_sidecar(target)
+    if not target.exists() or noted.get("stamp") != chosen.sequence.stamp(chosen.clip.source_frames):
+        return False
+    return store.is_done(target, store.Recipe("clips", VERSION, profile.clips.model_dump(), noted["inputs"]))
 
 
 def _clip(sequence: sources.Sequence, frames: list[int]) -> Clip:
@@ -186,14 +245,16 @@ def _clip(sequence: sources.Sequence, frames: list[int]) -> Clip:
     )
 
 
-def _ready(profile: Profile) -> stage.Make[tuple[sources.Sequence, Clip]]:
+def _ready(profile: Profile) -> stage.Make[Chosen]:
     """What cuts one clip out of its sequence."""
 
-    def make(item: stage.Item[tuple[sources.Sequence, Clip]], temporary: Path) -> None:
+    def make(item: stage.Item[Chosen], temporary: Path) -> dict[str, str]:
         sequence, clip = item.subject
+        stamp = sequence.stamp(clip.source_frames)
         frames = sequence.frames(clip.source_frames)  # [D, h, w, 3]
         frames = crop_to(frames, profile.clips.height, profile.clips.width)
         frames = repeat(frames, repeats(clip, profile.clips.frames), profile.clips.frames)  # [F, H, W, 3]
         video.write(temporary, frames, profile.clips.fps)
+        return {"stamp": stamp}
 
     return make

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import yaml
 
-from rmkit import baselines, metrics
+from rmkit import baselines, metrics, sources
 from rmkit import profile as profiles
 from rmkit.baselines import real
 from rmkit.errors import InputError
 from rmkit.evaluation import report
 from rmkit.kit import machine, models, store
-from rmkit.paths import REPOSITORY, resolve
+from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
 
 VERSION = 1
@@ -127,9 +127,8 @@ def _recipe(profile: Profile, notebook: Notebook, earlier: Sequence[Notebook]) -
         "code": _digest((REPOSITORY / "rmkit").rglob("*.py"), REPOSITORY),
         "models": "+".join(models.fingerprint(profile, role) for role in models.ROLES),
     }
-    places = {"bundle": profile.data.bundle, "root": profile.data.root}
-    places["carla"] = profile.carla.root if profile.carla else None
-    inputs |= {key: _digest([resolve(folder)]) for key, folder in places.items() if folder}
+    places = {"data": profile.data, "carla": profile.carla}
+    inputs |= {key: sources.digest(data) for key, data in places.items() if data}
     inputs |= {before.name: _listing(profile, before) for before in earlier}
     if notebook.measures:
         for metric in metrics.every():

@@ -1,10 +1,13 @@
 """Recorded sequences of a data set: the profile's `data.source` names the file of this folder that reads it.
 
-A source is a module with three functions, `prepare(profile)`, `sequences(profile, split)` and `describe(profile)`, which
-do what those below say. A new file here is a new data set. Reads and writes what that module does.
+A source is a module with three functions, `prepare(profile)`, `sequences(profile, split)` and `describe(profile)`, and where
+its files are many a fourth, `digest(data)`; they do what those below say. A new file here is a new data set. Reads and
+writes what that module does.
 """
 
+import hashlib
 import importlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +16,9 @@ from types import ModuleType
 import numpy as np
 
 from rmkit.errors import InputError
-from rmkit.kit import store, video
-from rmkit.profile import Profile
+from rmkit.kit import pictures, store, video
+from rmkit.paths import resolve
+from rmkit.profile import Data, Profile
 
 NO_DEPTH = "has no depth maps: set structure.depth to an estimator."
 NO_MAPS = "has no object maps."
@@ -24,15 +28,17 @@ NO_MAPS = "has no object maps."
 class Sequence:
     """One recorded video, maybe with hard cuts in it; a source has a subclass that says how to read it.
 
-    fps: frames a second. captions: {first_frame, caption, subsets} of each shot, in order; may be empty. truth: what a
-    camera would have seen, a video of the same length and rate at results/<profile>/truth/<id>.mp4, where `prepare`
-    puts it so that metrics need nothing else of the data set; or None.
+    fps: frames a second. captions: {first_frame, caption, subsets} of each shot, in order; may be empty. breaks: frames
+    before which some are missing, so that a shot ends there. truth: what a camera would have seen, a video of the same
+    length and rate at results/<profile>/truth/<id>.mp4, where `prepare` puts it so that metrics need nothing else of the
+    data set; or None.
     """
 
     id: str
     split: str  # train or validation
     fps: int
     captions: tuple[dict, ...] = ()
+    breaks: tuple[int, ...] = ()
     truth: Path | None = None
 
     def __len__(self) -> int:
@@ -46,6 +52,13 @@ class Sequence:
     def fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
         """Content hash of each picture, by its index, for recipes."""
         raise NotImplementedError
+
+    def stamp(self, indices: Iterable[int]) -> str:
+        """Changes whenever the pictures at `indices` do; where a source can tell without reading them, it does."""
+        return _short(json.dumps(self.fingerprints(indices)))
+
+    def check(self, indices: Iterable[int]) -> None:
+        """Raise InputError for pictures at `indices` that cannot be used, as far as can be told without decoding them."""
 
     def stream(self) -> Iterator[np.ndarray]:
         """All pictures one by one, uint8 [H, W, 3], in constant memory."""
@@ -83,21 +96,56 @@ class Pictures(Sequence):
     def fingerprints(self, indices: Iterable[int]) -> dict[str, str]:
         return {str(index): store.fingerprint(self.images[index]) for index in indices}
 
+    def stamp(self, indices: Iterable[int]) -> str:
+        """From the files' names, sizes and times."""
+        paths = [self.images[index] for index in indices]
+        return _short("\n".join(map(_stat, paths)))
+
+    def check(self, indices: Iterable[int]) -> None:
+        """Raise InputError where pictures are missing, cut short, or of several sizes."""
+        pictures.one_size((self.images[index] for index in indices), self.id)
+
 
 def prepare(profile: Profile) -> None:
     """Make the data readable (unpack it, where it is packed); raises InputError when it is missing or damaged."""
-    _source(profile).prepare(profile)
+    _source(profile.data).prepare(profile)
 
 
 def sequences(profile: Profile, split: str) -> list[Sequence]:
     """All sequences of a split ('train' or 'validation'), by name; raises InputError before `prepare` has run."""
-    return _source(profile).sequences(profile, split)
+    return _source(profile.data).sequences(profile, split)
 
 
 def describe(profile: Profile) -> str:
     """One line for `doctor` on what is there; raises InputError when the data is missing or damaged."""
-    return _source(profile).describe(profile)
+    return _source(profile.data).describe(profile)
 
 
-def _source(profile: Profile) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{profile.data.source}")
+def digest(data: Data) -> str:
+    """Changes when the data set does, for recipes; never reads pictures. '' where there is none.
+
+    A source with a function `digest` says it from a listing; for others it is names, sizes and times of the files at
+    `data.root`.
+    """
+    source = _source(data)
+    if hasattr(source, "digest"):
+        return source.digest(data)
+    if not data.root:
+        return ""
+    return _short("\n".join(sorted(_stat(path) for path in resolve(data.root).rglob("*") if path.is_file())))
+
+
+def _source(data: Data) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{data.source}")
+
+
+def _stat(path: Path) -> str:
+    try:
+        stat = path.stat()
+    except OSError:
+        raise InputError(f"{path} does not exist.") from None
+    return f"{path.parent.name}/{path.name} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

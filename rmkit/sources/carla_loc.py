@@ -6,17 +6,18 @@ run any code when it is loaded: it is never opened. Nothing is trained on these 
 """
 
 import functools
+import hashlib
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from rmkit.errors import InputError
+from rmkit.kit import pictures
 from rmkit.paths import resolve
-from rmkit.profile import Profile
+from rmkit.profile import Data, Profile
 from rmkit.sources import Pictures, Sequence
 
 FPS = 20  # of the recordings
@@ -52,6 +53,17 @@ def describe(profile: Profile) -> str:
     frames = sum(map(len, drives))
     found = f"{len(drives)}, with {frames} frames at {drives[0].fps} a second"
     return f"{_root(profile)}: drives in {profile.data.weather}: {found}"
+
+
+def digest(data: Data) -> str:
+    """From the names of all pictures and the text of all captions."""
+    found = hashlib.sha256()
+    for kind in sorted(resolve(data.root).glob("Town*/*/*")) if data.root else ():
+        names = sorted(path.name for path in (kind / CAMERA).glob("*"))
+        captions = kind / "captions.json"
+        told = captions.read_text() if captions.is_file() else ""
+        found.update("\n".join([*kind.parts[-3:], *names, told, ""]).encode())
+    return found.hexdigest()[:32]
 
 
 def read(root: Path, weather: str, truths: Path, fps: int) -> list[Drive]:
@@ -120,13 +132,7 @@ def _pictures(folder: Path, mtime_ns: int) -> tuple[Path, ...]:
             f"{folder} has a gap: {images[i + 1].name} follows {images[i].name}, and a clip would jump there. Put back "
             "what is missing, or move what comes before or after it away."
         )
-    size = _size(images[0])
-    for path in images:
-        if _size(path) != size:
-            raise InputError(
-                f"{path} has {'x'.join(map(str, _size(path)))} pixels and {images[0].name} has "
-                f"{'x'.join(map(str, size))}: the pictures of a drive must be of one size."
-            )
+    pictures.one_size(images, "a drive")
     return images
 
 
@@ -138,15 +144,6 @@ def _number(path: Path) -> int:
             f"{path} has no number in its name, so its place in the drive is not known: move it away."
         )
     return int(digits.group())
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height, from the file's header."""
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except OSError as error:
-        raise InputError(f"{path} is not a readable picture ({error}).") from None
 
 
 def _root(profile: Profile) -> Path:

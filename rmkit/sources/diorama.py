@@ -18,7 +18,7 @@ from PIL import Image
 from rmkit.errors import InputError
 from rmkit.kit import stage, store, video
 from rmkit.paths import resolve
-from rmkit.profile import Profile
+from rmkit.profile import Data, Profile
 from rmkit.sources import Sequence, sailvos
 
 VERSION = 1
@@ -53,6 +53,12 @@ def describe(profile: Profile) -> str:
     """Where the bundle is, once its checksums have been found right."""
     verify(bundle(profile))
     return f"{profile.data.bundle}, checksums right"
+
+
+def digest(data: Data) -> str:
+    """From the bundle's content: it is small."""
+    folder = resolve(data.bundle) if data.bundle else None
+    return store.fingerprint(folder) if folder and folder.exists() else ""
 
 
 def bundle(profile: Profile) -> Path:
@@ -156,7 +162,7 @@ def _unpack(item: stage.Item[Path], temporary: Path) -> None:
 
 
 def _listing(metas: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """A split file like SAIL-VOS' own: videos, images, categories (masks are in `visible/`)."""
+    """A split file like SAIL-VOS' own: videos, images, categories (masks are in `visible/`); it says that depth is metres."""
     videos, images, classes = [], [], set()
     for number, meta in enumerate(metas):
         name = meta["sequence"]
@@ -166,4 +172,10 @@ def _listing(metas: Iterable[dict[str, Any]]) -> dict[str, Any]:
             file = f"{name}/images/{frame:06d}.png"
             images.append({"id": len(images), "video": number, "frame_id": frame, "file_name": file})
     categories = [{"id": i, "name": name} for i, name in enumerate(sorted(classes), start=1)]
-    return {"videos": videos, "images": images, "annotations": [], "categories": categories}
+    return {
+        "info": {"depth": sailvos.METRES},
+        "videos": videos,
+        "images": images,
+        "annotations": [],
+        "categories": categories,
+    }

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from rmkit.kit import stage, store, video
-from rmkit.profile import Profile
+from rmkit.profile import Data, Profile
 from rmkit.sources import Sequence, carla_loc, diorama
 
 VERSION = 1
@@ -48,6 +48,11 @@ def sequences(profile: Profile, split: str) -> list[Sequence]:
 def describe(profile: Profile) -> str:
     """Where the bundle is, once its checksums have been found right."""
     return diorama.describe(profile)
+
+
+def digest(data: Data) -> str:
+    """From the bundle's content."""
+    return diorama.digest(data)
 
 
 def _root(profile: Profile) -> Path:

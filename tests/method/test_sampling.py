@@ -1,15 +1,17 @@
 """Sampling: 4k+1 frames at 16 fps by repetition, never across a cut, cropped and never stretched."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rmkit import profile
+from rmkit import profile, sources
 from rmkit.errors import InputError
 from rmkit.kit import store, video
-from rmkit.method import sampling
+from rmkit.method import sampling, shots
+from rmkit.paths import REPOSITORY
 from rmkit.sources import sailvos
 
 HEIGHT, WIDTH = 32, 48
@@ -73,14 +75,131 @@ def test_frames_are_repeated_to_16_fps_and_stored_bit_exactly(make):
 
 def test_no_clip_crosses_a_cut(make):
     frames = np.concatenate([scene(1, 7), scene(2, 12)])
-    assert sampling.find_cuts(frames, 2.0, 8) == [7]
+    assert shots.find_cuts(frames, 2.0, 8) == [7]
     made = make({"validation": {"v": frames}}, validation=3)
     starts = [clip.source_frames[0] for clip in sampling.sample(made)]
     assert starts == [0, 7, 12]
 
 
+def set_data(made: profile.Profile, **changes: object) -> profile.Profile:
+    content = made.model_dump()
+    content["data"] |= changes
+    return profile.Profile.model_validate(content)
+
+
+@pytest.mark.parametrize(
+    ("stride", "clips"), [(41, 1106), (20, 1658), (10, 2835), (8, 3420), (5, 5210), (4, 6397)]
+)
+def test_windows_in_sail_vos(stride: int, clips: int):
+    """How many clips its shots hold, and that the stride found for as many is no smaller."""
+    found = json.loads((REPOSITORY / "data" / "paper" / "sailvos_shots.json").read_text())["shots"]
+    spare = [frames - 41 for video in found for frames in video]
+    assert shots.windows(spare, stride) == clips
+    largest = shots.largest_stride(spare, 41, clips)
+    assert largest >= stride and shots.windows(spare, largest) >= clips
+    assert largest == 41 or shots.windows(spare, largest + 1) < clips
+    assert shots.largest_stride(spare, 41, 10**6) == 1
+
+
+def test_training_clips_overlap_as_far_as_they_must_and_benchmark_clips_never(make):
+    made = make({"train": {"v": scene(0, 14)}, "validation": {"w": scene(1, 14)}}, train=4, validation=2)
+    starts = {split: [] for split in ("train", "validation")}
+    for clip in sampling.sample(made):
+        starts[clip.split].append(clip.source_frames[0])
+    assert starts == {"train": [0, 3, 6, 9], "validation": [0, 5]}
+    asked = set_data(made, train_clips=3, stride={"train": 2, "validation": 9})
+    assert [clip.id for clip in sampling.sample(asked)] == [
+        "v_000000",
+        "v_000004",
+        "v_000008",
+        "w_000000",
+        "w_000009",
+    ]
+    with pytest.raises(InputError, match=r"data\.stride\.validation is 4 and a clip spans 5 frames"):
+        sampling.sample(set_data(made, stride={"validation": 4}))
+    with pytest.raises(InputError, match=r"gives 10 train clips of 9 frames and the profile asks for 11"):
+        sampling.sample(set_data(made, train_clips=11))
+
+
+def test_no_clip_crosses_a_gap_in_the_numbering(make, tmp_path: Path):
+    made = make({"validation": {"v": scene(0, 14)}}, validation=2)
+    listing = json.loads((tmp_path / "source" / "valid.json").read_text())
+    listing["images"] = [entry for entry in listing["images"] if entry["frame_id"] != 4]
+    store.write_json(tmp_path / "source" / "valid.json", listing)
+    chosen = sampling.sample(set_data(made, validation_clips=1))
+    shown = sampling.sequence_of(made, chosen[0]).frames(chosen[0].source_frames)
+    assert np.array_equal(shown, scene(0, 14)[5:10])
+    with pytest.raises(InputError, match="gives 1 validation clips"):
+        sampling.sample(made)
+
+
+def test_found_cuts_are_kept_and_given_ones_decode_nothing(make, tmp_path: Path, monkeypatch):
+    made = make({"validation": {"v": np.concatenate([scene(1, 7), scene(2, 12)])}}, validation=3)
+    chosen = sampling.choose(made)
+    monkeypatch.setattr(sources.Pictures, "frames", None)  # nothing is decoded from here on
+    assert sampling.choose(made) == chosen
+    given = set_data(made, cuts=str(tmp_path / "cuts.json"), validation_clips=2)
+    store.write_json(tmp_path / "cuts.json", {"v": [9]})
+    assert [each.clip.id for each in sampling.choose(given)] == ["v_000000", "v_000014"]
+    for wrong, said in (
+        ("[]", "is not a list of cuts such as"),
+        ("{", "is not a list of cuts such as"),
+        ('{"w": []}', r"does not name v: give it \[\]"),
+        ('{"v": [0]}', "whole numbers from 1 to 18"),
+        ('{"v": [19]}', "whole numbers from 1 to 18"),
+        ('{"v": ["3"]}', "whole numbers from 1 to 18"),
+        ('{"v": 3}', "whole numbers from 1 to 18"),
+    ):
+        (tmp_path / "cuts.json").write_text(wrong)
+        with pytest.raises(InputError, match=said):
+            sampling.choose(given)
+    monkeypatch.undo()
+
+
+def test_a_video_of_both_splits_is_left_out_of_training(make, tmp_path: Path, capsys):
+    made = make({"train": {"v": scene(0, 5), "w": scene(1, 5)}, "validation": {"x": scene(2, 5)}}, train=1)
+    train = (tmp_path / "source" / "train.json").read_text()
+    (tmp_path / "source" / "valid.json").write_text(train.replace("w/images", "x/images"))  # v stands in both
+    chosen = sampling.sample(set_data(made, validation_clips=2))
+    assert [(clip.split, clip.sequence) for clip in chosen] == [
+        ("train", "w"),
+        ("validation", "v"),
+        ("validation", "x"),
+    ]
+    assert "left out of training, as the validation split has them too: v\n" in capsys.readouterr().out
+
+
+def test_pictures_that_cannot_be_used_are_known_before_any_is_decoded(make, tmp_path: Path, monkeypatch):
+    made = make({"validation": {"v": scene(0, 5), "w": scene(1, 5)}}, validation=2)
+    monkeypatch.setattr(sources.Pictures, "frames", None)
+    picture = tmp_path / "source/w/images/000003.bmp"
+    Image.fromarray(scene(0, 1, 40, 40)[0]).save(picture)
+    with pytest.raises(
+        InputError, match=r"000003\.bmp has 40x40 pixels .* pictures of w must be of one size"
+    ):
+        sampling.sample(made)
+    store.write_json(tmp_path / "cuts.json", {"v": [], "w": []})
+    picture.write_bytes(picture.read_bytes()[:99])
+    with pytest.raises(InputError, match=r"000003\.bmp is not a readable picture \(it is cut short"):
+        sampling.sample(set_data(made, cuts=str(tmp_path / "cuts.json")))
+
+
+def test_a_second_run_reads_no_picture_and_the_listings_once(make, monkeypatch):
+    made = make({"train": {"v": scene(0, 9)}, "validation": {"w": scene(1, 5)}}, train=3)
+    chosen = sampling.sample(made)
+    read = []
+    monkeypatch.setattr(
+        sailvos, "read", lambda *given, real=sailvos.read: read.append(given[1]) or real(*given)
+    )
+    for name in ("frames", "fingerprints", "check"):
+        monkeypatch.setattr(sources.Pictures, name, None)
+    assert sampling.sample(made) == chosen
+    assert {sampling.sequence_of(made, clip).id for clip in chosen} == {"v", "w"}
+    assert sorted(read) == ["train", "validation"]
+
+
 def test_movement_is_no_cut():
-    assert sampling.find_cuts(scene(3, 20), 2.0, 8) == []
+    assert shots.find_cuts(scene(3, 20), 2.0, 8) == []
 
 
 def test_captions_are_those_of_the_shot(make, tmp_path: Path):
