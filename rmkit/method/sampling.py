@@ -55,13 +55,10 @@ def sample(profile: Profile) -> list[Clip]:
     asks for.
     """
     chosen = choose(profile)
-    left = [each for each in chosen if not _is_stored(profile, each)]
-    by_sequence = [list(group) for _, group in itertools.groupby(left, key=lambda each: each.sequence.id)]
-    for group in by_sequence:
-        group[0].sequence.check(sorted({index for each in group for index in each.clip.source_frames}))
-    store.require_space(profile.layout.clips, len(left) * profile.clips.raw_bytes / 1e9)
+    left = missing(profile, chosen)
+    store.require_space(profile.layout.clips, sum(map(len, left)) * profile.clips.raw_bytes / 1e9)
     # A sequence at a time, so that pictures are read for their fingerprints shortly before they are read for a clip.
-    for group in track(by_sequence, "clips, by sequence") if left else ():
+    for group in track(left, "clips, by sequence") if left else ():
         items = [stage.Item(path(profile, each.clip), _recipe(profile, each), each) for each in group]
         stage.run("", items, functools.partial(_ready, profile))
     clips = [each.clip for each in chosen]
@@ -85,6 +82,15 @@ def choose(profile: Profile) -> list[Chosen]:
         apart = [sequence for name, sequence in train.items() if name not in held]
         chosen += _choose(profile, "train", apart, profile.data.train_clips)
     return chosen + _choose(profile, "validation", list(held.values()), profile.data.validation_clips)
+
+
+def missing(profile: Profile, chosen: list[Chosen]) -> list[list[Chosen]]:
+    """Those that are not stored, by sequence; raises InputError for pictures that cannot be used, from their headers."""
+    left = [each for each in chosen if not _is_stored(profile, each)]
+    by_sequence = [list(group) for _, group in itertools.groupby(left, key=lambda each: each.sequence.id)]
+    for group in by_sequence:
+        group[0].sequence.check(sorted({index for each in group for index in each.clip.source_frames}))
+    return by_sequence
 
 
 def load(profile: Profile, split: str | None = None) -> list[Clip]:
