@@ -72,15 +72,14 @@ def choose(profile: Profile) -> list[Chosen]:
     Sequences that both splits have are left out of training, with a sentence. Raises InputError as `sample`.
     """
     _known.clear()
-    held = _sequences(profile, "validation")
-    chosen = []
+    train = _sequences(profile, "train") if profile.data.train_clips else {}
+    held, chosen = _sequences(profile, "validation"), []
+    if both := sorted(train.keys() & held.keys()):
+        shown = ", ".join(both[:5]) + (f" and {len(both) - 5} more" if len(both) > 5 else "")
+        print(f"left out of training, as the validation split has them too: {shown}", flush=True)
     if profile.data.train_clips:
-        train = _sequences(profile, "train")
-        if both := sorted(train.keys() & held.keys()):
-            shown = ", ".join(both[:5]) + (f" and {len(both) - 5} more" if len(both) > 5 else "")
-            print(f"left out of training, as the validation split has them too: {shown}", flush=True)
         apart = [sequence for name, sequence in train.items() if name not in held]
-        chosen += _choose(profile, "train", apart, profile.data.train_clips)
+        chosen = _choose(profile, "train", apart, profile.data.train_clips)
     return chosen + _choose(profile, "validation", list(held.values()), profile.data.validation_clips)
 
 
