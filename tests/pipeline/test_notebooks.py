@@ -36,7 +36,7 @@ def test_the_series_is_what_lies_in_the_folder() -> None:
 
 def test_a_notebook_says_what_it_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clips, evaluation = (notebooks.series()[i] for i in (1, 5))
-    assert clips.writes == ("data", "truth", "clips") and not clips.measures
+    assert clips.writes == ("data", "truth", "cuts", "clips") and not clips.measures
     assert "metrics.csv" in evaluation.writes and evaluation.measures
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
     for name in ("10_b", "06_a", "notes"):

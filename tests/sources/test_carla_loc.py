@@ -189,6 +189,16 @@ def test_each_defect_is_a_sentence_before_any_clip(root: Path, settings: profile
     assert not list(settings.layout.clips.glob("*.mp4"))
 
 
+def test_the_digest_follows_names_and_captions(root: Path, settings: profile.Profile) -> None:
+    drive, seen = root / "Town01" / "ClearNoon" / "dynamic", [sources.digest(settings.data)]
+    (drive / "stereo_l" / "13_left.png").unlink()
+    seen.append(sources.digest(settings.data))
+    (drive / "captions.json").write_text("[]")
+    assert len({*seen, sources.digest(settings.data)}) == 3
+    nowhere = settings.data.model_copy(update={"root": str(root / "nowhere")})
+    assert sources.digest(nowhere) not in seen  # and no error: 07_carla says what is missing
+
+
 @pytest.mark.parametrize("kept", range(8, 1000, 90))
 def test_a_picture_cut_anywhere_is_a_sentence(tmp_path: Path, kept: int) -> None:
     file = tmp_path / "1.png"

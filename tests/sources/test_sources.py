@@ -78,3 +78,15 @@ def test_a_source_without_depth_says_so_before_anything_is_written(noise: profil
     assert not noise.layout.structure.exists()
     with pytest.raises(InputError, match="validation_1 has no depth maps"):
         sampling.sequence_of(noise, chosen[-1]).depth([0])
+
+
+def test_the_digest_of_a_source_without_one_follows_its_files(noise: profile.Profile, tmp_path: Path) -> None:
+    assert sources.digest(noise.data) == ""
+    rooted = noise.data.model_copy(update={"root": str(tmp_path / "drawn")})
+    seen = [sources.digest(rooted)]
+    for name in ("a/1.png", "a/2.png"):
+        (tmp_path / "drawn" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "drawn" / name).write_bytes(b"1")
+        seen.append(sources.digest(rooted))
+    (tmp_path / "drawn" / "a" / "2.png").write_bytes(b"12")
+    assert len({*seen, sources.digest(rooted)}) == 4
