@@ -59,8 +59,15 @@ def sample(profile: Profile) -> list[Clip]:
     store.require_space(profile.layout.clips, sum(map(len, left)) * profile.clips.raw_bytes / 1e9)
     # A sequence at a time, so that pictures are read for their fingerprints shortly before they are read for a clip.
     for group in track(left, "clips, by sequence") if left else ():
+        stamps = [each.sequence.stamp(each.clip.source_frames) for each in group]
         items = [stage.Item(path(profile, each.clip), _recipe(profile, each), each) for each in group]
         stage.run("", items, functools.partial(_ready, profile))
+        for item, stamp in zip(items, stamps, strict=True):
+            if (
+                item.is_done
+            ):  # noted for clips that were done, too: of pictures that were copied only the times differ
+                noted = store.read_sidecar(item.path)
+                store.write_json(store.sidecar_of(item.path), noted | {"stamp": stamp})
     clips = [each.clip for each in chosen]
     store.write_json(profile.layout.clips / "clips.json", [asdict(clip) for clip in clips])
     return clips
@@ -253,13 +260,11 @@ def _clip(sequence: sources.Sequence, frames: list[int]) -> Clip:
 def _ready(profile: Profile) -> stage.Make[Chosen]:
     """What cuts one clip out of its sequence."""
 
-    def make(item: stage.Item[Chosen], temporary: Path) -> dict[str, str]:
+    def make(item: stage.Item[Chosen], temporary: Path) -> None:
         sequence, clip = item.subject
-        stamp = sequence.stamp(clip.source_frames)
         frames = sequence.frames(clip.source_frames)  # [D, h, w, 3]
         frames = crop_to(frames, profile.clips.height, profile.clips.width)
         frames = repeat(frames, repeats(clip, profile.clips.frames), profile.clips.frames)  # [F, H, W, 3]
         video.write(temporary, frames, profile.clips.fps)
-        return {"stamp": stamp}
 
     return make

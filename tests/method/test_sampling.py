@@ -1,6 +1,7 @@
 """Sampling: 4k+1 frames at 16 fps by repetition, never across a cut, cropped and never stretched."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -184,9 +185,14 @@ def test_pictures_that_cannot_be_used_are_known_before_any_is_decoded(make, tmp_
         sampling.sample(set_data(made, cuts=str(tmp_path / "cuts.json")))
 
 
-def test_a_second_run_reads_no_picture_and_the_listings_once(make, monkeypatch):
+def test_a_second_run_reads_no_picture_and_the_listings_once(make, tmp_path: Path, monkeypatch):
     made = make({"train": {"v": scene(0, 9)}, "validation": {"w": scene(1, 5)}}, train=3)
     chosen = sampling.sample(made)
+    for picture in (tmp_path / "source").glob("*/images/*.bmp"):
+        os.utime(picture, ns=(1, 1))  # as a copy's
+    times = [sampling.path(made, clip).stat().st_mtime_ns for clip in chosen]
+    sampling.sample(made)
+    assert [sampling.path(made, clip).stat().st_mtime_ns for clip in chosen] == times
     read = []
     monkeypatch.setattr(
         sailvos, "read", lambda *given, real=sailvos.read: read.append(given[1]) or real(*given)
