@@ -36,7 +36,7 @@ class PerFrame(Made):
 
     def depends_on(self, profile: Profile) -> dict[str, Any]:
         settings = profile.anchors.model_dump(include={"prompt", "steps", "true_cfg_scale", "edit_area"})
-        return {**settings, "dtype": profile.models.dtype}
+        return {**settings, **models.settings(profile, "editor")}
 
     def fingerprint(self, profile: Profile) -> str:
         return models.fingerprint(profile, "editor")

@@ -207,7 +207,7 @@ def _recipe(profile: Profile, job: Job, adapter: dict[str, str]) -> store.Recipe
             "frames": profile.clips.frames,
             "prompt": job.prompt,
             "mode": enhance.mode(profile),
-            "dtype": profile.models.dtype,
+            **models.settings(profile, "wan"),
             "quality": QUALITY,
         },
         inputs={"video": store.fingerprint(job.source)} | adapter,

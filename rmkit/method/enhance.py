@@ -216,7 +216,7 @@ def _recipe(profile: Profile, job: Job, files: dict[str, str]) -> store.Recipe:
             "prompt": job.prompt,
             "mode": mode(profile),
             "fps": profile.clips.fps,
-            "dtype": profile.models.dtype,
+            **models.settings(profile, "wan"),
         },
         inputs={"clip": store.fingerprint(sampling.path(profile, job.clip))} | files,
         seed=store.seed_for(profile.seed, "enhance", job.clip.id),

@@ -40,7 +40,7 @@ the noisy ones (attention: {mode}). Without that context the adapter does nothin
 |---|---|---|---|---|---|
 {table}
 
-Rank {rank}, alpha {alpha}; clips of {frames} frames of {width}x{height} at {fps} fps ({seconds:.1f} s). Prompt of clips
+Rank {rank}, alpha {alpha}; trained on clips of {frames} frames of {width}x{height} at {fps} fps ({seconds:.1f} s). Prompt of clips
 without a caption: "{prompt}". Hash of the pairs: {dataset}.
 
 ## Use
@@ -83,7 +83,7 @@ def facts(profile: Profile, expert: Expert, recipe: store.Recipe, pairs: int) ->
     dataset = hashlib.sha256(json.dumps(recipe.inputs, sort_keys=True).encode()).hexdigest()
     return {
         **profile.train.model_dump(include={"mode", "rank", "alpha", "prompt"}),
-        **profile.clips.model_dump(include={"frames", "height", "width", "fps"}),
+        **profile.training_size.model_dump(include={"frames", "height", "width", "fps"}),
         "expert": expert.name,
         "sigma": list(expert.sigma),
         "steps": expert.steps,
