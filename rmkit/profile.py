@@ -85,6 +85,24 @@ class Clips(Settings):
         return self.frames * self.height * self.width * 3
 
 
+class Accelerator(Settings):
+    """A LoRA distilled to generate in a few steps without guidance (ours): the stage's own steps and shift must be its."""
+
+    model: str = Field(description="folder or hub name that holds it")
+    file: str = Field(description="the LoRA in it; of a model with two experts the high-noise one's")
+    file_2: str | None = Field(None, description="of the low-noise expert, where there are two")
+    sigmas: tuple[float, ...] = Field(
+        (1.0, 0.75, 0.5, 0.25), description="noise levels of its steps before the shift, 1 to 0"
+    )
+    shift: float = Field(gt=0, description="flow shift that it was distilled at")
+
+
+class Accelerators(Settings):
+    editor: Accelerator | None = Field(None, description="of anchors (ours)")
+    vace: Accelerator | None = Field(None, description="of propagation (ours)")
+    wan: Accelerator | None = Field(None, description="of enhance, beside the adapter (ours)")
+
+
 def _offload(given: Any) -> Any:
     """Profiles of before there were groups say true or false."""
     return {True: "model", False: "none"}[given] if isinstance(given, bool) else given
@@ -108,6 +126,7 @@ class Models(Settings):
         "full",
         description="how the editor's are kept; fp8: half the memory, nf4: a quarter, by bitsandbytes; rounded (ours)",
     )
+    accelerators: Accelerators = Accelerators()
 
 
 class Anchors(Settings):
@@ -374,6 +393,20 @@ class Profile(Settings):
                 f"train.height and train.width, {size.height}x{size.width}, must have the shape of the clips, "
                 f"{clips.height}x{clips.width}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _accelerated(self) -> "Profile":
+        stages = {"editor": self.anchors, "vace": self.propagation, "wan": self.enhance}
+        for role, stage in stages.items():
+            if not (asked := getattr(self.models.accelerators, role)):
+                continue
+            group = type(stage).__name__.lower()
+            if stage.steps != len(asked.sigmas) or getattr(stage, "shift", asked.shift) != asked.shift:
+                raise ValueError(
+                    f"models.accelerators.{role} was distilled to {len(asked.sigmas)} steps at shift {asked.shift:g}: "
+                    f"set {group}.steps{' and ' + group + '.shift' if role != 'editor' else ''} to that"
+                )
         return self
 
     @property

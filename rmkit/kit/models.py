@@ -11,10 +11,10 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from rmkit.errors import InputError
-from rmkit.kit import store, weights
+from rmkit.kit import accelerators, store, weights
 from rmkit.paths import resolve
 from rmkit.profile import Profile
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     WanLike = diffusers.WanPipeline | diffusers.WanVACEPipeline | diffusers.LucyEditPipeline
 
-Role = Literal["wan", "vace", "editor"]
+Role = accelerators.Role
 ROLES: tuple[Role, ...] = get_args(Role)  # the models that every profile names, under `models`
 SHARED = ("vae", "text_encoder", "tokenizer")  # parts that a VACE folder may leave to the Wan folder
 TEXT_TOKENS = 512  # Wan's text length
@@ -82,6 +82,7 @@ def check(profile: Profile, role: Role) -> None:
     _folder(profile, role)
     if role == "vace" and _borrowed(profile):
         _folder(profile, "wan")
+    accelerators.settings(profile, role)
 
 
 def require(profile: Profile, role: Role) -> None:
@@ -204,7 +205,9 @@ def load_editor(profile: Profile) -> "diffusers.QwenImageEditPipeline":
         import torch
 
         pipeline.transformer.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=dtype(profile))
-    return _place(profile, pipeline)
+    pipeline = _place(profile, pipeline)
+    accelerators.put_on(profile, pipeline, "editor")
+    return pipeline
 
 
 def set_flow_shift(pipeline: "diffusers.WanPipeline | diffusers.WanVACEPipeline", shift: float) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from rmkit.errors import InputError
-from rmkit.kit import alignment, models, prompts, stage, store, video
+from rmkit.kit import accelerators, alignment, models, prompts, stage, store, video
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
@@ -103,7 +103,9 @@ def edit_frame(profile: Profile, pipeline: Any, render: np.ndarray, seed: int) -
     template = pipeline.prompt_template_encode
     prompts.require_tokens(pipeline.tokenizer, length, "anchors.prompt", settings.prompt, template)
     # Guidance needs a negative prompt, and warns of one that it does not use.
-    guidance = {"negative_prompt": " "} if settings.true_cfg_scale > 1 else {}
+    options = {"negative_prompt": " "} if settings.true_cfg_scale > 1 else {}
+    if accelerator := accelerators.of(profile, "editor"):
+        options["sigmas"] = list(accelerator.sigmas)
     # Height and width are never passed: the reference would keep its own size, and the edit come out zoomed.
     with models.edit_area(pipeline, settings.edit_area):
         picture = pipeline(
@@ -112,7 +114,7 @@ def edit_frame(profile: Profile, pipeline: Any, render: np.ndarray, seed: int) -
             true_cfg_scale=settings.true_cfg_scale,
             num_inference_steps=settings.steps,
             generator=models.generator(seed),
-            **guidance,
+            **options,
         ).images[0]
     size = (render.shape[1], render.shape[0])
     return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS))
@@ -122,7 +124,12 @@ def _recipe(profile: Profile, clip: Clip, index: int, model: str) -> store.Recip
     return store.Recipe(
         stage="anchors",
         version=VERSION,
-        settings={**profile.anchors.model_dump(), **models.settings(profile, "editor"), "frame": index},
+        settings={
+            **profile.anchors.model_dump(),
+            **models.settings(profile, "editor"),
+            **accelerators.settings(profile, "editor"),
+            "frame": index,
+        },
         inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
         seed=store.seed_for(profile.seed, "anchors", f"{clip.id}/{index}"),
         model=model,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from rmkit.kit import models, prompts, stage, store, video
+from rmkit.kit import accelerators, models, prompts, stage, store, video
 from rmkit.method import anchoring, sampling, structure
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile, Variant
@@ -118,6 +118,7 @@ def load(profile: Profile) -> "WanVACEPipeline":
     """VACE with the profile's flow shift; InputError when the clips' size is not a multiple of its cells."""
     pipeline = models.load_vace(profile)
     models.set_flow_shift(pipeline, profile.propagation.shift)
+    accelerators.put_on(profile, pipeline, "vace")
     height, width = profile.clips.height, profile.clips.width
     models.require_cells(pipeline, height, width, f"clips of {height}x{width} do not fit this VACE model")
     return pipeline
@@ -181,6 +182,7 @@ def _recipe(
 ) -> store.Recipe:
     settings = profile.propagation.model_dump(exclude={"variants", "anchor_seconds"})
     settings |= {"prompt": prompt_of(profile, clip), **models.settings(profile, "vace")}
+    settings |= accelerators.settings(profile, "vace")
     settings["repeat"] = sampling.repeats(clip, profile.clips.frames)
     inputs = {f"anchor/{i}": store.fingerprint(anchoring.path(profile, clip, i)) for i in indices}
     inputs["structure"] = store.fingerprint(structure.path(profile, kind_of(variant), clip))
