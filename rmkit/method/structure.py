@@ -58,7 +58,7 @@ def edges(frames: np.ndarray, settings: Structure) -> np.ndarray:
 def thicken(lines: np.ndarray, thickness: int | None) -> np.ndarray:
     """Bright lines, uint8 [H, W], drawn with a round brush of so many pixels; None: as they are.
 
-    VACE's scribbles are drawn: a line of one pixel hardly survives its video VAE, which keeps one value of 8x8 pixels.
+    VACE's scribbles are strokes of some pixels, a detector's lines have one, which a video VAE loses first (see `gradient`).
     """
     if thickness is None:
         return lines
