@@ -201,13 +201,12 @@ def load_editor(profile: Profile) -> "diffusers.QwenImageEditPipeline":
         arguments["processor"] = _processor(root)
     pipeline = getattr(diffusers, name).from_pretrained(**arguments)
     _check_template(pipeline)
-    if profile.models.editor_weights == "fp8":
+    accelerators.put_on(profile, pipeline, "editor")
+    if profile.models.editor_weights == "fp8":  # after the accelerator, which keeps its own type
         import torch
 
         pipeline.transformer.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=dtype(profile))
-    pipeline = _place(profile, pipeline)
-    accelerators.put_on(profile, pipeline, "editor")
-    return pipeline
+    return _place(profile, pipeline)
 
 
 def set_flow_shift(pipeline: "diffusers.WanPipeline | diffusers.WanVACEPipeline", shift: float) -> None:

@@ -115,6 +115,17 @@ def test_the_others_have_theirs_too(accelerated, monkeypatch):
     assert not np.array_equal(made, anchoring.edit_frame(accelerated, _plain(editor), frame, 0))
 
 
+def test_it_keeps_its_own_type_on_an_editor_in_8_bit(accelerated):
+    content = accelerated.model_dump()
+    content["models"]["editor_weights"] = "fp8"
+    pipeline = models.load_editor(Profile.model_validate(content))
+    layer = pipeline.transformer.transformer_blocks[0].attn.to_q
+    assert layer.base_layer.weight.dtype == torch.float8_e4m3fn
+    assert layer.lora_A[accelerators.NAME].weight.dtype == torch.float32
+    frame = np.random.default_rng(0).integers(0, 255, (32, 48, 3), np.uint8)
+    assert anchoring.edit_frame(accelerated, pipeline, frame, 0).shape == frame.shape
+
+
 def _plain(editor):
     editor.transformer.disable_adapters()
     return editor
