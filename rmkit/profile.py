@@ -238,7 +238,9 @@ class Train(Settings):
     high: Expert
 
     @model_validator(mode="after")
-    def _memory(self) -> "Train":
+    def _settings_that_go_together(self) -> "Train":
+        if self.frames and self.frames % 4 != 1:
+            raise ValueError(f"train.frames must be 4k+1 for the Wan VAE, not {self.frames}")
         if self.block_inputs == "cpu" and not self.gradient_checkpointing:
             raise ValueError("train.block_inputs is 'cpu', which needs train.gradient_checkpointing: true")
         return self

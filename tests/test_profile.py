@@ -102,7 +102,7 @@ def test_ours_lists_what_the_paper_leaves_open():
         ({"train": {"low": None}}, "'train.low'"),
         ({"train": {"height": 50}}, "'train.height'"),
         ({"train": {"frames": 37}}, "train.frames is 37 and a clip has only 33"),
-        ({"train": {"frames": 8}}, "clips.frames must be 4k+1"),
+        ({"train": {"frames": 8}}, "train.frames must be 4k+1"),
         ({"train": {"height": 48, "width": 48}}, "48x48, must have the shape of the clips, 96x144"),
         ({"train": {"block_inputs": "cpu"}}, "needs train.gradient_checkpointing"),
         ({"models": {"offload": "some"}}, "'models.offload'"),

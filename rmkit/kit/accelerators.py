@@ -7,6 +7,7 @@ model: diffusers only warns of names that it does not know, so what came in is c
 
 import functools
 import math
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,21 +52,16 @@ def put_on(profile: Profile, pipeline: Any, role: Role) -> None:
         raise InputError(
             f"models.{role} has two experts: name the second one's in models.accelerators.{role}.file_2."
         )
-    if (
-        role == "editor"
-    ):  # its pipeline shifts by the picture's size, between two shifts, and is given the levels
-        shift = math.log(asked.shift)
-        changes = {
-            "base_shift": shift,
-            "max_shift": shift,
-            "shift_terminal": None,
-            "use_dynamic_shifting": True,
-        }
-        pipeline.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipeline.scheduler.config, **changes)
-        return
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=asked.shift)
-    scheduler.set_timesteps = functools.partial(scheduler.set_timesteps, sigmas=list(asked.sigmas))
-    pipeline.scheduler = scheduler
+    if role == "editor":
+        # Its pipeline shifts by the picture's size, between two shifts, and is given the levels (anchoring).
+        ends = dict.fromkeys(("base_shift", "max_shift"), math.log(asked.shift))
+        pipeline.scheduler = FlowMatchEulerDiscreteScheduler.from_config(
+            pipeline.scheduler.config, use_dynamic_shifting=True, shift_terminal=None, **ends
+        )
+    else:
+        pipeline.scheduler = FlowMatchEulerDiscreteScheduler(shift=asked.shift)
+        at_levels = functools.partial(pipeline.scheduler.set_timesteps, sigmas=list(asked.sigmas))
+        pipeline.scheduler.set_timesteps = at_levels  # the pipeline asks for a number of steps only
 
 
 def put_lora_on(pipeline: Any, part: str, file: Path, name: str) -> int:
@@ -81,7 +77,9 @@ def put_lora_on(pipeline: Any, part: str, file: Path, name: str) -> int:
     model = getattr(pipeline, part)
     try:
         found = pipeline.lora_state_dict(file.parent, **options)  # under diffusers' names
-        pipeline.load_lora_weights(file.parent, adapter_name=name, **options, **second)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two are meant
+            pipeline.load_lora_weights(file.parent, adapter_name=name, **options, **second)
         loaded = get_peft_model_state_dict(model, adapter_name=name).keys()
     except (SafetensorError, OSError, RuntimeError, ValueError, LookupError, AttributeError) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)

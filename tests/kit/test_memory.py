@@ -6,15 +6,19 @@ import weakref
 import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
+from diffusers import LucyEditPipeline
+from test_external import lucy_folder as lucy_folder
 
 from rmkit.kit import models, stage, store
 from rmkit.method import dataset, propagation, sampling
+from rmkit.profile import Profile
 
 LOADS = {
     "wan": models.load_wan,
     "encoders": lambda profile: models.load_wan(profile, without=("transformer", "transformer_2")),
     "vace": models.load_vace,
     "editor": models.load_editor,
+    "lucy": lambda profile: models.load(profile, LucyEditPipeline, profile.baselines["lucy_edit"]["model"]),
 }
 
 
@@ -43,16 +47,17 @@ def alive(seen):
 
 
 @pytest.mark.parametrize("which", LOADS)
-def test_five_loads_leave_one_alive(tiny_profile, watched, which):
-    load = LOADS[which]
+def test_five_loads_leave_one_alive(tiny_profile, lucy_folder, watched, which):
+    load, named = LOADS[which], {"lucy_edit": {"model": str(lucy_folder)}}
+    profile = Profile.model_validate(tiny_profile.model_dump() | {"baselines": named})
 
     @models.given_back()
     def use():
-        load(tiny_profile)
+        load(profile)
 
     for _ in range(4):
         use()
-    kept = load(tiny_profile)
+    kept = load(profile)
     parts = [part for part in kept.components.values() if isinstance(part, torch.nn.Module)]
     assert len(watched) == 5 * len(parts)
     assert {id(part) for part in alive(watched)} == {id(part) for part in parts}
