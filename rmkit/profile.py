@@ -89,12 +89,12 @@ class Accelerator(Settings):
     """A LoRA distilled to generate in a few steps without guidance (ours): the stage's own steps and shift must be its."""
 
     model: str = Field(description="folder or hub name that holds it")
-    file: str = Field(description="the LoRA in it; of a model with two experts the high-noise one's")
+    file: str = Field(description="the LoRA in it; of a model with two experts the high-noise one's (ours)")
     file_2: str | None = Field(None, description="of the low-noise expert, where there are two")
     sigmas: tuple[float, ...] = Field(
-        (1.0, 0.75, 0.5, 0.25), description="noise levels of its steps before the shift, 1 to 0"
+        (1.0, 0.75, 0.5, 0.25), description="noise levels of its steps before the shift, 1 to 0 (ours)"
     )
-    shift: float = Field(gt=0, description="flow shift that it was distilled at")
+    shift: float = Field(gt=0, description="flow shift that it was distilled at (ours)")
 
 
 class Accelerators(Settings):
@@ -428,6 +428,8 @@ class Profile(Settings):
         ValidationError for a wrong one.
         """
         content = self.model_dump()
+        # Nothing is trained there, and its clips may have another shape.
+        content["train"] |= dict.fromkeys(("height", "width", "frames"))
         for group, changes in groups.items():
             content[group] |= changes
         made = Profile.model_validate(content)

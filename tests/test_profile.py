@@ -48,6 +48,16 @@ def test_accelerators_are_in_paper_fast_alone():
     assert {fast.anchors.steps, fast.propagation.steps, fast.enhance.steps} == {4}
 
 
+def test_accelerators_are_listed_as_ours():
+    rows = {key: value for key, value, _ in profile.ours(profile.load("paper-fast"))}
+    assert rows["models.accelerators.vace.shift"] == 5 and "models.accelerators.editor.file" in rows
+
+
+def test_a_demonstration_may_have_clips_of_another_shape_than_was_trained_on():
+    demo = profile.load("paper-fast").demo("carla", clips={"height": 720, "frames": 33})
+    assert (demo.clips.height, demo.train.height) == (720, None)
+
+
 def test_real_profiles_train_with_checkpoints():
     for name in ("paper", "paper-480", "paper-fast", "consumer"):
         assert profile.load(name).train.gradient_checkpointing
