@@ -28,7 +28,7 @@ PIP_INSTALL := $(PIP) install --quiet --root-user-action=ignore
 .PHONY: help setup doctor plan reproduce verify tables test bench compare-modes lab lint format lock clean pretrain-data bundle
 
 help: ## this list
-	@echo "make TARGET [PROFILE=mini|smoke|consumer|paper|path/to/profile.yaml]"
+	@echo "make TARGET [PROFILE=mini|smoke|consumer|paper|paper-480|paper-fast|path/to/profile.yaml]"
 	@echo
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) \
 	| while IFS=$$'\t' read -r target text; do printf '  %-14s %s\n' "$$target" "$$text"; done

@@ -17,7 +17,7 @@ from rmkit.evaluation import statistics, tables
 from rmkit.evaluation.typeset import Table, cell
 from rmkit.kit import encode, video
 from rmkit.kit.progress import track
-from rmkit.method import enhance, sampling, training
+from rmkit.method import dataset, enhance, sampling, training
 from rmkit.method.incontext import MODES, training_mode
 from rmkit.metrics.psnr import psnr
 from rmkit.metrics.ssim import ssim
@@ -35,6 +35,7 @@ def compare(settings: Profile) -> Table:
     rows = []
     for mode in MODES:
         here = in_mode(settings, mode)
+        dataset.encode(here)
         training.train(here, name(settings, mode))
         paths = enhance.enhance(here, chosen, name(settings, mode))
         for clip, path in zip(track(chosen, f"{mode}: metrics"), paths, strict=True):

@@ -13,6 +13,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -24,6 +25,12 @@ from rmkit.errors import InputError
 from rmkit.paths import REPOSITORY, Layout
 
 PROFILES = Path(__file__).parent / "profiles"
+# Wan's own, `sample_neg_prompt` in wan/configs/shared_config.py of the repository Wan-Video/Wan2.1 (and Wan2.2): garish,
+# over-exposed, static, blurred, subtitles, style, deformed hands, a still picture, a crowd in the background, ...
+WAN_NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
+    "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
 WEATHERS = ("clear", "rain", "snow", "fog", "dusk")  # the first is what the adapter was trained on
 
 
@@ -91,13 +98,48 @@ class Clips(Settings):
         return self.frames * self.height * self.width * 3
 
 
+class Accelerator(Settings):
+    """A LoRA distilled to generate in a few steps without guidance (ours): the stage's own steps and shift must be its."""
+
+    model: str = Field(description="folder or hub name that holds it")
+    file: str = Field(description="the LoRA in it; of a model with two experts the high-noise one's (ours)")
+    file_2: str | None = Field(None, description="of the low-noise expert, where there are two")
+    sigmas: tuple[float, ...] = Field(
+        (1.0, 0.75, 0.5, 0.25), description="noise levels of its steps before the shift, 1 to 0 (ours)"
+    )
+    shift: float = Field(gt=0, description="flow shift that it was distilled at (ours)")
+
+
+class Accelerators(Settings):
+    editor: Accelerator | None = Field(None, description="of anchors (ours)")
+    vace: Accelerator | None = Field(None, description="of propagation (ours)")
+    wan: Accelerator | None = Field(None, description="of enhance, beside the adapter (ours)")
+
+
+def _offload(given: Any) -> Any:
+    """Profiles of before there were groups say true or false."""
+    return {True: "model", False: "none"}[given] if isinstance(given, bool) else given
+
+
 class Models(Settings):
     wan: str = Field(description="folder or hub name of the text-to-video pipeline")
     vace: str = Field(description="folder or hub name of the VACE pipeline")
     editor: str = Field(description="folder or hub name of the image editing pipeline")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="compute type (ours)")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA when present")
-    offload: bool = Field(False, description="move models to the GPU one by one (ours)")
+    offload: Annotated[Literal["none", "model", "group"], BeforeValidator(_offload)] = Field(
+        "none",
+        description="what waits in CPU memory; model: whole models, moved to the GPU one by one; group: their blocks, "
+        "streamed while the one before computes (ours)",
+    )
+    attention: str | None = Field(
+        None, description="diffusers' attention backend, as _native_cudnn or flash; null: its default (ours)"
+    )
+    editor_weights: Literal["full", "fp8", "nf4"] = Field(
+        "full",
+        description="how the editor's are kept; fp8: half the memory, nf4: a quarter, by bitsandbytes; rounded (ours)",
+    )
+    accelerators: Accelerators = Accelerators()
 
 
 class Anchors(Settings):
@@ -115,6 +157,9 @@ class Structure(Settings):
         "canny", description="edge detector; gradient: soft lines, as strong as the step (ours)"
     )
     canny: tuple[int, int] = Field((100, 200), description="Canny thresholds, 0-255 (ours)")
+    thickness: int | None = Field(
+        None, ge=2, description="pixels that lines are thickened to; null: as the detector draws them (ours)"
+    )
     depth: Literal["engine", "depth_anything"] = Field("engine", description="depth source (ours)")
     depth_model: str | None = Field(None, description="checkpoint of the depth estimator")
 
@@ -125,11 +170,13 @@ Variant = Literal["edges", "depth", "multi_anchor"]
 class Propagation(Settings):
     variants: tuple[Variant, ...] = Field(("edges", "depth", "multi_anchor"), description="4.5")
     anchor_seconds: float = Field(0.5, gt=0, description="spacing of multi-anchor (paper: 0.5)")
-    steps: int = Field(50, ge=1, description="denoising steps (ours)")
-    guidance: float = Field(5.0, description="1 switches guidance off (ours)")
-    shift: float = Field(5.0, description="flow shift; Wan at 720p: 5, at 480p: 3 (ours)")
+    steps: int = Field(50, ge=1, description="denoising steps (VACE's authors: 50; ours)")
+    guidance: float = Field(5.0, description="1: off (VACE's authors: 5; ours)")
+    shift: float = Field(16.0, description="flow shift (VACE's authors: 16; ours)")
     prompt: str = Field("a photorealistic video", description="of clips without a caption (ours)")
-    negative_prompt: str = Field("", description="used with guidance only (ours)")
+    negative_prompt: str = Field(
+        WAN_NEGATIVE_PROMPT, description="used with guidance only (Wan's authors'; ours)"
+    )
 
 
 class Identity(Settings):
@@ -158,6 +205,19 @@ class Expert(Settings):
 
 
 class Train(Settings):
+    """The adapter's training (paper, 3.3 and B.2).
+
+    The paper trains in "a few hours ... on a single GPU" (3.2) and does not say at which size. A joint step at 800x1200x81
+    takes minutes there (`make plan`), so that a few hours are some fifty steps, or a smaller size: an estimate of ours.
+    """
+
+    height: int | None = Field(
+        None, multiple_of=16, ge=16, description="pixels that pairs are resized to; null: as clips (ours)"
+    )
+    width: int | None = Field(None, multiple_of=16, ge=16, description="null: as clips (ours)")
+    frames: int | None = Field(
+        None, ge=5, description="first frames of a pair trained on, 4k+1; null: as clips (ours)"
+    )
     mode: Literal["joint", "one-way"] = Field("joint", description="who attends to whom (paper: joint)")
     rank: int = Field(32, description="LoRA rank (paper: 32)")
     alpha: int = Field(32, description="LoRA alpha (ours)")
@@ -181,10 +241,22 @@ class Train(Settings):
         "full", description="how the frozen weights are stored; fp8: half the memory, rounded (ours)"
     )
     gradient_checkpointing: bool = Field(False, description="less memory, more time (ours)")
+    block_inputs: Literal["device", "cpu"] = Field(
+        "device",
+        description="where the inputs of checkpointed blocks wait; cpu: less GPU memory, more time (ours)",
+    )
     tensorboard: bool = Field(False, description="write events for TensorBoard too")
     prompt: str = Field("a photorealistic video", description="of clips without a caption (ours)")
     low: Expert
     high: Expert
+
+    @model_validator(mode="after")
+    def _settings_that_go_together(self) -> "Train":
+        if self.frames and self.frames % 4 != 1:
+            raise ValueError(f"train.frames must be 4k+1 for the Wan VAE, not {self.frames}")
+        if self.block_inputs == "cpu" and not self.gradient_checkpointing:
+            raise ValueError("train.block_inputs is 'cpu', which needs train.gradient_checkpointing: true")
+        return self
 
 
 class Enhance(Settings):
@@ -204,7 +276,9 @@ class Enhance(Settings):
         multiple_of=4,
         description="frames that windows of a video longer than clips.frames share (ours)",
     )
-    negative_prompt: str = Field("", description="used with guidance only (ours)")
+    negative_prompt: str = Field(
+        WAN_NEGATIVE_PROMPT, description="used with guidance only (Wan's authors'; ours)"
+    )
 
 
 class Weather(Settings):
@@ -323,6 +397,39 @@ class Profile(Settings):
     carla: Data | None = Field(None, description="the data of 07_carla, in place of `data`; null: not run")
     _demo: str = PrivateAttr("")
 
+    @model_validator(mode="after")
+    def _training_size(self) -> "Profile":
+        size, clips = self.training_size, self.clips
+        if size.frames > clips.frames:
+            raise ValueError(f"train.frames is {size.frames} and a clip has only {clips.frames}")
+        stretched = (size.width / size.height) / (clips.width / clips.height)
+        if not 0.95 < stretched < 1.05:
+            raise ValueError(
+                f"train.height and train.width, {size.height}x{size.width}, must have the shape of the clips, "
+                f"{clips.height}x{clips.width}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _accelerated(self) -> "Profile":
+        stages = {"editor": self.anchors, "vace": self.propagation, "wan": self.enhance}
+        for role, stage in stages.items():
+            if not (asked := getattr(self.models.accelerators, role)):
+                continue
+            group = type(stage).__name__.lower()
+            if stage.steps != len(asked.sigmas) or getattr(stage, "shift", asked.shift) != asked.shift:
+                raise ValueError(
+                    f"models.accelerators.{role} was distilled to {len(asked.sigmas)} steps at shift {asked.shift:g}: "
+                    f"set {group}.steps{' and ' + group + '.shift' if role != 'editor' else ''} to that"
+                )
+        return self
+
+    @property
+    def training_size(self) -> Clips:
+        """What the adapter is trained on: `clips`, but for the sizes that `train` gives itself."""
+        own = self.train.model_dump(include={"height", "width", "frames"}, exclude_none=True)
+        return Clips.model_validate({**self.clips.model_dump(), **own})
+
     @property
     def layout(self) -> Layout:
         return Layout(REPOSITORY / "results" / self.name, self._demo)
@@ -334,6 +441,8 @@ class Profile(Settings):
         ValidationError for a wrong one.
         """
         content = self.model_dump()
+        # Nothing is trained there, and its clips may have another shape.
+        content["train"] |= dict.fromkeys(("height", "width", "frames"))
         for group, changes in groups.items():
             content[group] |= changes
         made = Profile.model_validate(content)

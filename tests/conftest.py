@@ -14,7 +14,7 @@ from PIL import Image
 
 from rmkit import profile
 from rmkit.kit import store, video
-from rmkit.method import sampling
+from rmkit.method import dataset, sampling
 from rmkit.paths import REPOSITORY
 from rmkit.sources import sailvos
 
@@ -83,12 +83,21 @@ def tiny_profile(tiny_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.Mon
                 "device": "cpu",
             },
             "anchors": {"steps": 2, "true_cfg_scale": 1.0, "edit_area": 64 * 96, "attempts": 2},
-            "propagation": {"steps": 2, "guidance": 1.0, "shift": 3.0, "anchor_seconds": 0.25},
+            "propagation": {
+                "steps": 2,
+                "guidance": 1.0,
+                "shift": 3.0,
+                "anchor_seconds": 0.25,
+                "negative_prompt": "",
+            },
             "train": {
                 "low": {"steps": 2, "sigma": [0.0, 0.875]},
                 "high": {"steps": 2, "sigma": [0.875, 1.0]},
             },
-            "enhance": {"steps": 2, "guidance_low": 1.0, "guidance_high": 1.0, "shift": 3.0, "overlap": 4},
+            "enhance": {
+                **{"steps": 2, "guidance_low": 1.0, "guidance_high": 1.0, "shift": 3.0, "overlap": 4},
+                "negative_prompt": "",
+            },
         }
     )
     write_dataset(tmp_path / "dataset")
@@ -176,3 +185,10 @@ def pairs_profile(tiny_profile, tiny_clips):
     tiny_profile.layout.pairs.mkdir(parents=True)
     store.write_json(tiny_profile.layout.pairs / "pairs.json", listing)
     return tiny_profile
+
+
+@pytest.fixture
+def encoded_profile(pairs_profile):
+    """The same with its pairs encoded, as training reads them."""
+    dataset.encode(pairs_profile)
+    return pairs_profile

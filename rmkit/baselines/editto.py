@@ -20,17 +20,12 @@ from rmkit.baselines.framing import PassSettings, by_passes
 from rmkit.errors import InputError
 from rmkit.kit import models, prompts, store, video, weights
 from rmkit.paths import resolve
-from rmkit.profile import Profile
+from rmkit.profile import WAN_NEGATIVE_PROMPT, Profile
 
 if TYPE_CHECKING:
     import torch
     from diffusers import WanVACEPipeline
 
-# Wan's own, which the authors' script passes: garish, over-exposed, static, blurred, subtitles, deformed hands, ...
-NEGATIVE_PROMPT = (
-    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
-    "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
-)
 # The file names its modules as the trainer DiffSynth does; diffusers' loader would know none of them.
 RENAMED = {
     "self_attn.q": "attn1.to_q",
@@ -69,12 +64,12 @@ class Editto(Made):
         models.check(profile, "vace")
         _require_fit(profile)
         said = {"baselines.editto.prompt": self.settings(profile).prompt}
-        said |= {"Editto's own negative prompt": NEGATIVE_PROMPT}
+        said |= {"Editto's own negative prompt": WAN_NEGATIVE_PROMPT}
         prompts.check(models.vace_tokenizer(profile), said)
         models.require_gpu(profile, "Editto")
 
     def depends_on(self, profile: Profile) -> dict[str, Any]:
-        ours = {"negative_prompt": NEGATIVE_PROMPT, "dtype": profile.models.dtype}
+        ours = {"negative_prompt": WAN_NEGATIVE_PROMPT, **models.settings(profile, "vace")}
         return super().depends_on(profile) | ours
 
     def fingerprint(self, profile: Profile) -> str:
@@ -88,7 +83,7 @@ class Editto(Made):
         with torch.no_grad():
             positive, negative = pipeline.encode_prompt(
                 settings.prompt,
-                negative_prompt=NEGATIVE_PROMPT,
+                negative_prompt=WAN_NEGATIVE_PROMPT,
                 do_classifier_free_guidance=settings.guidance > 1,
                 max_sequence_length=models.text_length(pipeline.tokenizer),
             )

@@ -41,7 +41,7 @@ class LucyEdit(Made):
         models.require_gpu(profile, "LucyEdit")
 
     def depends_on(self, profile: Profile) -> dict[str, Any]:
-        return super().depends_on(profile) | {"dtype": profile.models.dtype}
+        return super().depends_on(profile) | models.settings(profile, "wan")
 
     def fingerprint(self, profile: Profile) -> str:
         return weights.pipeline_fingerprint(KEY, self.settings(profile).model)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rmkit.baselines import Edit, Made
-from rmkit.kit import models, store, video
+from rmkit.kit import accelerators, models, store, video
 from rmkit.method import anchoring, sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
@@ -36,7 +36,7 @@ class PerFrame(Made):
 
     def depends_on(self, profile: Profile) -> dict[str, Any]:
         settings = profile.anchors.model_dump(include={"prompt", "steps", "true_cfg_scale", "edit_area"})
-        return {**settings, "dtype": profile.models.dtype}
+        return {**settings, **models.settings(profile, "editor"), **accelerators.settings(profile, "editor")}
 
     def fingerprint(self, profile: Profile) -> str:
         return models.fingerprint(profile, "editor")

@@ -18,7 +18,7 @@ from rmkit import baselines, metrics, sources
 from rmkit.evaluation import evaluate, sheets, statistics, tables
 from rmkit.evaluation.statistics import Estimate
 from rmkit.evaluation.typeset import Table, cell
-from rmkit.kit import video
+from rmkit.kit import stage, video
 from rmkit.method import enhance, sampling
 from rmkit.method.sampling import Clip
 from rmkit.metrics import Column
@@ -178,13 +178,18 @@ def pair(a: sources.Sequence, b: sources.Sequence) -> list[tuple[int, int]]:
     return [(i, i + shift) for i in range(len(a)) if 0 <= i + shift < len(b)]
 
 
+def in_words(here: Profile, clip: Clip, weather: str) -> list[stage.Item[enhance.Job]]:
+    """RealMaster on a clip, asked in words for other weather: they come before the clip's caption; to realmaster_<weather>/."""
+    prompt = f"{WEATHERS[weather]}, {enhance.prompt_of(here, clip)}"
+    return enhance.items(here, [clip], prompt=lambda _: prompt, into=f"realmaster_{weather.lower()}")
+
+
 def weather_sheet(here: Profile, clip: Clip, weather: str, columns: int = 4, width: int = 240) -> Image.Image:
     """The clip, the engine's own other weather at the same moments, and RealMaster asked for it in words.
 
-    The words come before the clip's caption; writes enhanced/realmaster_<weather>/.
+    Writes enhanced/realmaster_<weather>/.
     """
-    prompt = f"{WEATHERS[weather]}, {enhance.prompt_of(here, clip)}"
-    (path,) = enhance.enhance(here, [clip], prompt=lambda _: prompt, into=f"realmaster_{weather.lower()}")
+    (path,) = enhance.make(here, in_words(here, clip, weather))
     drive, times = sampling.sequence_of(here, clip), sampling.repeats(clip, here.clips.frames)
     other = carla_loc.in_weather(drive, weather)
     twin = dict(pair(drive, other))

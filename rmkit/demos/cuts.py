@@ -74,10 +74,12 @@ def make(profile: Profile) -> list[Trial]:
             profile.demo("limits"),
             profile.demo("limits", clips={"frames": kept(profile.clips.frames)}),
         )
-        enhance.enhance(short, [trial.cut for trial in found], into="cut")
-        enhance.enhance(demo, [trial.joined for trial in found], into="joined")
         other_seed = demo.model_copy(update={"seed": profile.seed + 1})
-        enhance.enhance(other_seed, [trial.reseeded for trial in found], into="reseeded")
+        wanted = enhance.items(short, [trial.cut for trial in found], into="cut")
+        wanted += enhance.items(demo, [trial.joined for trial in found], into="joined")
+        enhance.make(
+            demo, wanted + enhance.items(other_seed, [trial.reseeded for trial in found], into="reseeded")
+        )
     return found
 
 

@@ -94,8 +94,9 @@ def prepare(profile: Profile) -> list[Clip]:
 def make(profile: Profile, clips: Sequence[Clip]) -> None:
     """Every clip in every weather, the overlay over the clear output, and the truth in that weather where it is shipped."""
     demo = of(profile)
-    for weather in WEATHERS:
-        enhance.enhance(demo, clips, prompt=functools.partial(prompt, profile, weather), into=weather)
+    asked = [(weather, functools.partial(prompt, profile, weather)) for weather in WEATHERS]
+    wanted = [item for name, say in asked for item in enhance.items(demo, clips, prompt=say, into=name)]
+    enhance.make(demo, wanted)
     items = [_overlay_item(demo, weather, clip) for weather in LOOKS for clip in clips]
     items += [item for clip in clips for weather in WEATHERS if (item := _truth_item(profile, weather, clip))]
     stage.run("overlay and truth", items, lambda: lambda item, temporary: item.subject(temporary))
@@ -103,9 +104,11 @@ def make(profile: Profile, clips: Sequence[Clip]) -> None:
 
 def make_doses(profile: Profile, clips: Sequence[Clip]) -> None:
     """The clips in the dose-response's weathers at its other guidances; the notebook's own is there already."""
+    wanted = []
     for name, (weather, guidance) in _doses(profile).items():
         asked = functools.partial(prompt, profile, weather)
-        enhance.enhance(of(profile, guidance), clips, prompt=asked, into=name)
+        wanted += enhance.items(of(profile, guidance), clips, prompt=asked, into=name)
+    enhance.make(of(profile), wanted)
 
 
 def dose(profile: Profile, weather: str, guidance: float) -> str:

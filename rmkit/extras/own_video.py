@@ -15,7 +15,7 @@ import numpy as np
 
 from rmkit.errors import InputError
 from rmkit.extras import windows
-from rmkit.kit import encode, models, stage, store, video
+from rmkit.kit import accelerators, encode, models, stage, store, video
 from rmkit.kit.progress import track
 from rmkit.method import enhance, training
 from rmkit.profile import Profile
@@ -207,7 +207,8 @@ def _recipe(profile: Profile, job: Job, adapter: dict[str, str]) -> store.Recipe
             "frames": profile.clips.frames,
             "prompt": job.prompt,
             "mode": enhance.mode(profile),
-            "dtype": profile.models.dtype,
+            **models.settings(profile, "wan"),
+            **accelerators.settings(profile, "wan"),
             "quality": QUALITY,
         },
         inputs={"video": store.fingerprint(job.source)} | adapter,

@@ -1,18 +1,20 @@
-"""Loading: the pipelines of a profile, from folders or hub names, on its device and in its type.
+"""Loading: the pipelines of a profile, from folders or hub names, on its device and in its type; and giving them back.
 
 Serves the models of the paper's 3.1 to 3.3 (Qwen-Image-Edit, VACE, Wan2.2); metrics and methods name and load their own.
 Reads model folders, which weights.py finds and checks; writes nothing. A VACE folder may hold its own transformer only:
 the parts it lacks are those of the Wan folder.
 """
 
+import gc
+import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from rmkit.errors import InputError
-from rmkit.kit import store, weights
+from rmkit.kit import accelerators, store, weights
 from rmkit.paths import resolve
 from rmkit.profile import Profile
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     WanLike = diffusers.WanPipeline | diffusers.WanVACEPipeline | diffusers.LucyEditPipeline
 
-Role = Literal["wan", "vace", "editor"]
+Role = accelerators.Role
 ROLES: tuple[Role, ...] = get_args(Role)  # the models that every profile names, under `models`
 SHARED = ("vae", "text_encoder", "tokenizer")  # parts that a VACE folder may leave to the Wan folder
 TEXT_TOKENS = 512  # Wan's text length
@@ -76,10 +78,60 @@ def check(profile: Profile, role: Role) -> None:
 
     Reads headers only: every part of model_index.json is there, no weight file missing or truncated.
     """
-    device(profile)
+    require(profile, role)
     _folder(profile, role)
     if role == "vace" and _borrowed(profile):
         _folder(profile, "wan")
+    accelerators.settings(profile, role)
+
+
+def require(profile: Profile, role: Role) -> None:
+    """Raise InputError where the settings under `models` ask for what is not here; loads nothing."""
+    target, asked = device(profile), profile.models
+    if asked.attention:
+        from diffusers.models.attention_dispatch import AttentionBackendName
+
+        known = sorted(backend.value for backend in AttentionBackendName)
+        if asked.attention not in known:
+            raise InputError(
+                f"models.attention is '{asked.attention}', which diffusers does not know; it knows {', '.join(known)}."
+            )
+    if role == "editor" and asked.editor_weights == "nf4":
+        if target.type == "cpu" or not importlib.util.find_spec("bitsandbytes"):
+            raise InputError(
+                "models.editor_weights is 'nf4', which needs a CUDA GPU and the package bitsandbytes "
+                "(pip install bitsandbytes): install it, or set it to 'fp8' or 'full'."
+            )
+        if asked.offload == "group":
+            raise InputError(
+                "models.editor_weights is 'nf4', whose weights do not travel block by block: set models.offload to "
+                "'model', or models.editor_weights to 'fp8'."
+            )
+
+
+def settings(profile: Profile, role: Role) -> dict[str, Any]:
+    """What of `models` decides the numbers of a role's model beside its weights, for a recipe."""
+    asked = profile.models
+    rounding: dict[str, Any] = {"attention": asked.attention} if asked.attention else {}
+    if role == "editor" and asked.editor_weights != "full":
+        rounding["weights"] = asked.editor_weights
+    return {"dtype": asked.dtype} | rounding
+
+
+@contextmanager
+def given_back() -> Iterator[None]:
+    """What is loaded inside, and no longer held by anybody at the end, leaves the memory there and then.
+
+    A model whose forward was replaced (by offloading, by accelerate) is in a reference cycle, so that letting go of it frees
+    nothing until cycles are collected; and CUDA keeps what was freed. Also a decorator, of a function that loads.
+    """
+    try:
+        yield
+    finally:
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
 
 def fingerprint(profile: Profile, role: Role) -> str:
@@ -97,12 +149,19 @@ def load(profile: Profile, kind: type[P], name: str) -> P:
     return _place(profile, kind.from_pretrained(**_arguments(profile, name)))
 
 
-def load_wan(profile: Profile) -> "diffusers.WanPipeline":
-    """The text-to-video pipeline of the IC-LoRA (paper, 3.3)."""
+def load_wan(
+    profile: Profile, without: Collection[str] = (), on_cpu: bool = False
+) -> "diffusers.WanPipeline":
+    """The text-to-video pipeline of the IC-LoRA (paper, 3.3), but for the parts in `without`.
+
+    on_cpu: it waits there, whatever the device, and the caller moves what it needs.
+    """
     check(profile, "wan")
     from diffusers import WanPipeline
 
-    return load(profile, WanPipeline, profile.models.wan)
+    absent = dict.fromkeys(without)
+    pipeline = WanPipeline.from_pretrained(**_arguments(profile, profile.models.wan), **absent)
+    return _place(profile, pipeline, on_cpu)
 
 
 def load_vace(profile: Profile) -> "diffusers.WanVACEPipeline":
@@ -136,10 +195,17 @@ def load_editor(profile: Profile) -> "diffusers.QwenImageEditPipeline":
     name = weights.pipeline_index(root)["_class_name"]
     # One type throughout: this pipeline hands latents over in the text encoder's type.
     arguments["dtype"] = dtype(profile)
+    if profile.models.editor_weights == "nf4":
+        arguments["quantization_config"] = _nf4(profile)
     if not (is_torchvision_available() and (root / "processor").is_dir()):
         arguments["processor"] = _processor(root)
     pipeline = getattr(diffusers, name).from_pretrained(**arguments)
     _check_template(pipeline)
+    accelerators.put_on(profile, pipeline, "editor")
+    if profile.models.editor_weights == "fp8":  # after the accelerator, which keeps its own type
+        import torch
+
+        pipeline.transformer.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=dtype(profile))
     return _place(profile, pipeline)
 
 
@@ -239,7 +305,8 @@ def _arguments(profile: Profile, name: str) -> dict[str, Any]:
     root = resolve(name)
     if weights.is_hub_name(name):
         _, commit = weights.hub_snapshot(name, "model_index.json")
-        root = diffusers.DiffusionPipeline.download(name, revision=commit, use_safetensors=True)
+        repository = weights.repository(name)
+        root = diffusers.DiffusionPipeline.download(repository, revision=commit, use_safetensors=True)
     return {
         "pretrained_model_name_or_path": str(root),
         # Wan's VAE loses detail in half precision; diffusers' own examples keep it in float32.
@@ -248,16 +315,50 @@ def _arguments(profile: Profile, name: str) -> dict[str, Any]:
     }
 
 
-def _place(profile: Profile, pipeline: Any) -> Any:
-    """Silence the pipeline's own bars and put it where the profile computes."""
+def _place(profile: Profile, pipeline: Any, on_cpu: bool = False) -> Any:
+    """Silence the pipeline's own bars, and put it where the profile computes, with the attention it asks for."""
     pipeline.set_progress_bar_config(disable=True)
-    target = device(profile)
-    if profile.models.offload and target.type == "cuda":
+    target, offload = device(profile), profile.models.offload
+    if profile.models.attention:
+        _set_attention(pipeline, profile.models.attention)
+    if target.type == "cpu":
+        pipeline.to(target)
+        speed_up_convolutions(pipeline.vae)
+    elif on_cpu:
+        pass
+    elif offload == "model":
         pipeline.enable_model_cpu_offload(device=target)
-        return pipeline
-    pipeline.to(target)
-    speed_up_convolutions(pipeline.vae)
+    elif offload == "group":
+        # A VAE is small, computes for long and has no blocks in a row. The others' wait pinned, and come on a stream.
+        streamed = {"offload_type": "block_level", "num_blocks_per_group": 1, "use_stream": True}
+        pipeline.enable_group_offload(onload_device=target, exclude_modules=["vae"], **streamed)
+    else:
+        pipeline.to(target)
     return pipeline
+
+
+def _set_attention(pipeline: Any, backend: str) -> None:
+    """Have every transformer of a pipeline attend by a backend of diffusers; InputError where it cannot be had here."""
+    import diffusers
+
+    diffusers.utils.logging.get_logger("diffusers.models.modeling_utils").setLevel("ERROR")  # "experimental"
+    for name, part in pipeline.components.items():
+        if name.startswith("transformer") and part is not None:
+            try:
+                part.set_attention_backend(backend)
+            except (RuntimeError, ImportError, ValueError) as error:
+                raise InputError(
+                    f"models.attention is '{backend}', which cannot be had here: {error}"
+                ) from None
+
+
+def _nf4(profile: Profile) -> Any:
+    """The editor's two large parts in 4 bit, by bitsandbytes."""
+    from diffusers import PipelineQuantizationConfig
+
+    options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype(profile)}
+    parts = ["transformer", "text_encoder"]
+    return PipelineQuantizationConfig("bitsandbytes_4bit", quant_kwargs=options, components_to_quantize=parts)
 
 
 def _processor(root: Path) -> Any:

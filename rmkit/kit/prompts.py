@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 
 def check(name: str, prompts: Mapping[str, str]) -> None:
     """Raise InputError unless all prompts fit into a Wan pipeline, a folder or hub name; loads its tokenizer only."""
+    reader = tokenizer(name)
+    for where, prompt in prompts.items():
+        require(reader, where, prompt)
+
+
+def tokenizer(name: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a Wan pipeline, a folder or hub name."""
     from transformers import AutoTokenizer
 
     root, revision = str(resolve(name)), None
     if weights.is_hub_name(name):
-        root, revision = name, weights.hub_snapshot(name, "model_index.json")[1]
-    tokenizer = AutoTokenizer.from_pretrained(root, subfolder="tokenizer", revision=revision or "main")
-    for where, prompt in prompts.items():
-        require(tokenizer, where, prompt)
+        root, revision = weights.repository(name), weights.hub_snapshot(name, "model_index.json")[1]
+    return AutoTokenizer.from_pretrained(root, subfolder="tokenizer", revision=revision or "main")
 
 
 def require(tokenizer: "PreTrainedTokenizerBase", where: str, prompt: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from rmkit.kit import store
+from rmkit.kit import models, store
 from rmkit.kit.progress import track
 
 T = TypeVar("T")
@@ -55,10 +55,16 @@ def run(
     missing = [item for item in items if not item.is_done]
     if missing:
         store.require_space(missing[0].path.parent, len(missing) * item_bytes / 1e9)
-        make = ready()
-        for item in track(missing, label) if label else missing:
-            _make(label, item, make, device)
+        _make_all(label, missing, ready, device)
     return [item.path for item in items if item.path.exists()]
+
+
+@models.given_back()
+def _make_all(label: str, items: Sequence[Item[T]], ready: Callable[[], Make[T]], device: str) -> None:
+    """Items one by one, by what `ready` loads, which is let go of afterwards."""
+    make = ready()
+    for item in track(items, label) if label else items:
+        _make(label, item, make, device)
 
 
 def _make(label: str, item: Item[T], make: Make[T], device: str) -> None:

@@ -1,9 +1,11 @@
 """Model folders: where a profile's models are, on disk or on the hub, and whether they are whole.
 
 Serves every model of the paper and its metrics; reads configs and the headers of weights, loads and writes nothing.
-A model is asked for by its name, a folder or one of the hub's, and the key under which the profile gives that name.
+A model is asked for by its name and the key under which the profile gives that name. A name is a folder or one of the
+hub's: `owner/name`, or `owner/name@revision` for another revision than `main` (a branch, a tag, a commit, `refs/pr/7`).
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -18,25 +20,32 @@ from rmkit.paths import resolve
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a model is named as on the hub (owner/name) and cannot be meant as a folder here."""
-    named_so = bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name))
+    """Whether a model is named as on the hub (owner/name, owner/name@revision) and cannot be meant as a folder here."""
+    named_so = bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", name))
     return named_so and not resolve(name).exists() and not resolve(name).parent.is_dir()
+
+
+def repository(name: str) -> str:
+    """A hub name without its revision, as from_pretrained takes it."""
+    return name.partition("@")[0]
 
 
 def hub_snapshot(name: str, file: str) -> tuple[Path, str]:
     """(cached folder, commit) of a hub repository that holds `file`; InputError when out of reach."""
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    found = try_to_load_from_cache(name, file)
+    at = repository(name), file
+    revision = name.partition("@")[2] or "main"
+    found = try_to_load_from_cache(*at, revision=revision)
     if not isinstance(found, str):
-        if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE") == "1":
+        if _is_offline():
             raise InputError(
                 f"model {name} is not a folder, is not in the local cache, and the hub is switched off "
                 "(HF_HUB_OFFLINE): download it first, or name a folder in the profile."
             )
         try:
-            found = hf_hub_download(name, file)
+            found = hf_hub_download(*at, revision=revision)
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             raise InputError(
                 f"model {name} is not a folder and the hub does not give it "
@@ -44,6 +53,20 @@ def hub_snapshot(name: str, file: str) -> tuple[Path, str]:
             ) from None
     root = Path(found).parents[file.count("/")]
     return root, root.name
+
+
+@functools.cache
+def hub_files(name: str, root: Path, commit: str) -> frozenset[str]:
+    """The files of a hub repository at a commit; of the cached snapshot `root` where the hub is out of reach."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not _is_offline():
+        try:
+            return frozenset(HfApi().list_repo_files(repository(name), revision=commit))
+        except (HfHubHTTPError, OSError):
+            pass
+    return frozenset(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
 def where(name: str, file: str) -> Path:
@@ -60,19 +83,20 @@ def pipeline_folder(
     InputError when it is not there, or a part is missing or truncated.
     """
     if is_hub_name(name):
-        return hub_snapshot(name, "model_index.json")
+        root, commit = hub_snapshot(name, "model_index.json")
+        for part, origin in _parts(root).items():
+            if _has_weights(origin[1]):
+                _require_safetensors(key, name, root, commit, f"{part}/")
+        return root, commit
     root = _existing(key, name)
-    for part, origin in pipeline_index(root).items():
-        # [null, null] marks a part that the pipeline goes without.
-        if part.startswith("_") or not isinstance(origin, list) or origin[0] is None:
-            continue
+    for part, origin in _parts(root).items():
         folder = root / part
         if not folder.is_dir():
             if part not in optional:
                 raise InputError(
                     f"{key}: {root} lacks its {part} folder, which model_index.json lists; copy the model again."
                 )
-        elif (folder / "config.json").is_file() or "Model" in origin[1] or "Encoder" in origin[1]:
+        elif (folder / "config.json").is_file() or _has_weights(origin[1]):
             check_weights(folder, key)
     return root, None
 
@@ -83,7 +107,9 @@ def single(key: str, name: str) -> tuple[str, str | None]:
     `key` is where the profile names it; raises InputError when it is not there, or not whole.
     """
     if is_hub_name(name):
-        return name, hub_snapshot(name, "config.json")[1]
+        root, commit = hub_snapshot(name, "config.json")
+        _require_safetensors(key, name, root, commit)
+        return repository(name), commit
     folder = _existing(key, name)
     check_weights(folder, key)
     if not (folder / "preprocessor_config.json").is_file():
@@ -93,10 +119,10 @@ def single(key: str, name: str) -> tuple[str, str | None]:
 
 def single_config(key: str, name: str) -> tuple[str, dict[str, Any]]:
     """(folder or hub name, config.json) of one transformers model; InputError as `single`, or for broken JSON."""
-    name, _ = single(key, name)
+    found, _ = single(key, name)
     file = where(name, "config.json") / "config.json"
     try:
-        return name, json.loads(file.read_text())
+        return found, json.loads(file.read_text())
     except ValueError as error:
         raise InputError(f"{key}: {file} is not valid JSON ({error}); copy the model again.") from None
 
@@ -147,6 +173,33 @@ def content(folder: Path) -> str:
     read = [p for p in sorted(folder.iterdir()) if p.is_dir() or p.suffix in (".json", ".safetensors")]
     prints = [f"{p.name}={store.fingerprint(p)}" for p in read if p.name != "card.json"]
     return hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
+
+
+def _is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE") == "1"
+
+
+def _parts(root: Path) -> dict[str, list[str]]:
+    """A pipeline's parts with library and class; [null, null] marks one that it goes without."""
+    index = pipeline_index(root).items()
+    return {
+        name: origin for name, origin in index if name[0] != "_" and isinstance(origin, list) and origin[0]
+    }
+
+
+def _has_weights(kind: str) -> bool:
+    return any(word in kind for word in ("Model", "Encoder", "Autoencoder"))
+
+
+def _require_safetensors(key: str, name: str, root: Path, commit: str, folder: str = "") -> None:
+    files = hub_files(name, root, commit)
+    if not any(file.startswith(folder) and file.endswith(".safetensors") for file in files):
+        raise InputError(
+            f"{key}: {name} has no *.safetensors file in {folder or 'its folder'} at commit {commit[:12]}, and other "
+            f"formats are not read: name a revision that has one, as {repository(name)}@REVISION."
+        )
 
 
 def _existing(key: str, name: str) -> Path:

@@ -5,7 +5,7 @@ and whether it is accepted. Every anchor passes an alignment gate (ours), since 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,33 +13,45 @@ import numpy as np
 from PIL import Image
 
 from rmkit.errors import InputError
-from rmkit.kit import alignment, models, prompts, stage, store, video
+from rmkit.kit import accelerators, alignment, models, prompts, stage, store, video
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
 
 VERSION = 1
+Frames = Literal["ends", "every"]
 
 
-def edit(profile: Profile, clips: Sequence[Clip], frames: Literal["ends", "every"] = "ends") -> list[Path]:
+def edit(
+    profile: Profile,
+    clips: Sequence[Clip],
+    frames: Frames = "ends",
+    more: Mapping[Frames, Sequence[Clip]] | None = None,
+) -> list[Path]:
     """Edit the ends of each clip, or every anchor of the multi-anchor variant (ends included).
 
-    Returns the pictures' paths. An anchor that no seed brought into place is written and marked refused.
-    Raises InputError before the model is loaded when clips, model or disk space are missing.
+    more: further clips by what is edited of them, by the same loaded model. Returns the pictures' paths. An anchor that no
+    seed brought into place is written and marked refused. Raises InputError before the model is loaded when clips, model or
+    disk space are missing.
     """
-    sampling.check(profile, clips)
+    asked = [(frames, clips), *(more or {}).items()]
+    wanted = [
+        (clip, indices(profile, "edges" if which == "ends" else "multi_anchor"))
+        for which, some in asked
+        for clip in some
+    ]
+    sampling.check(profile, [clip for clip, _ in wanted])
     models.check(profile, "editor")
     model = models.fingerprint(profile, "editor")
-    wanted = indices(profile, "edges" if frames == "ends" else "multi_anchor")
     items = [
         stage.Item(path(profile, clip, index), _recipe(profile, clip, index, model), (clip, index))
-        for clip in clips
-        for index in wanted
+        for clip, at in wanted
+        for index in at
     ]
     ready, size = functools.partial(_ready, profile), profile.clips.raw_bytes // profile.clips.frames
     made = stage.run("anchors", items, ready, size, str(models.device(profile)))
-    for clip in clips:
-        if bad := refused(profile, clip, wanted):
+    for clip, at in wanted:
+        if bad := refused(profile, clip, at):
             places = ("frame " if len(bad) == 1 else "frames ") + ", ".join(map(str, bad))
             print(f"anchors: {clip.id}: refused at {places}; later stages leave the clip out.")
     return made
@@ -91,7 +103,9 @@ def edit_frame(profile: Profile, pipeline: Any, render: np.ndarray, seed: int) -
     template = pipeline.prompt_template_encode
     prompts.require_tokens(pipeline.tokenizer, length, "anchors.prompt", settings.prompt, template)
     # Guidance needs a negative prompt, and warns of one that it does not use.
-    guidance = {"negative_prompt": " "} if settings.true_cfg_scale > 1 else {}
+    options = {"negative_prompt": " "} if settings.true_cfg_scale > 1 else {}
+    if accelerator := accelerators.of(profile, "editor"):
+        options["sigmas"] = list(accelerator.sigmas)
     # Height and width are never passed: the reference would keep its own size, and the edit come out zoomed.
     with models.edit_area(pipeline, settings.edit_area):
         picture = pipeline(
@@ -100,7 +114,7 @@ def edit_frame(profile: Profile, pipeline: Any, render: np.ndarray, seed: int) -
             true_cfg_scale=settings.true_cfg_scale,
             num_inference_steps=settings.steps,
             generator=models.generator(seed),
-            **guidance,
+            **options,
         ).images[0]
     size = (render.shape[1], render.shape[0])
     return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS))
@@ -110,7 +124,12 @@ def _recipe(profile: Profile, clip: Clip, index: int, model: str) -> store.Recip
     return store.Recipe(
         stage="anchors",
         version=VERSION,
-        settings={**profile.anchors.model_dump(), "dtype": profile.models.dtype, "frame": index},
+        settings={
+            **profile.anchors.model_dump(),
+            **models.settings(profile, "editor"),
+            **accelerators.settings(profile, "editor"),
+            "frame": index,
+        },
         inputs={"clip": store.fingerprint(sampling.path(profile, clip))},
         seed=store.seed_for(profile.seed, "anchors", f"{clip.id}/{index}"),
         model=model,

@@ -1,20 +1,21 @@
-"""What training is fed: kept pairs as latents and text embeddings, encoded once (paper, 3.3).
+"""What training is fed: kept pairs as latents and text embeddings, encoded once, before it (paper, 3.3).
 
-Reads `pairs/pairs.json` and the clips it names; writes `pairs/latents/<clip>.safetensors` (render and target)
-and `pairs/text/<hash>.safetensors` (one a distinct prompt).
+Reads `pairs/pairs.json` and the clips it names; writes `pairs/latents/<clip>.safetensors` (render and target, at the size
+that is trained on) and `pairs/text/<hash>.safetensors` (one a distinct prompt).
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from rmkit.errors import InputError
-from rmkit.kit import encode, models, stage, store, video
+from rmkit.kit import encode as wan_input
+from rmkit.kit import models, prompts, stage, store, video
 from rmkit.method import identity, wan
 from rmkit.profile import Profile
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from diffusers import WanPipeline
 
 VERSION = 1
-T = TypeVar("T")
 Encoded = tuple[Path, Path]  # files of a pair as the transformer takes it: latents, text
 
 
@@ -72,15 +72,31 @@ def split(profile: Profile, pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
     return pairs[:count], pairs[count:]
 
 
-def encode_pairs(profile: Profile, pipeline: "WanPipeline", pairs: list[Pair]) -> list[Encoded]:
-    """Encode what is not encoded yet, and return the files in the order of the pairs."""
-    prompts = {pair.prompt: _text_item(profile, pipeline, pair.prompt) for pair in pairs}
-    latents = [_latents_item(profile, pair) for pair in pairs]
-    device = str(pipeline._execution_device)
-    text_ready = partial(_ready, partial(_text, pipeline))
-    stage.run("encode prompts", list(prompts.values()), text_ready, device=device)
-    stage.run("encode pairs", latents, partial(_ready, partial(_latents, pipeline)), device=device)
-    return [(item.path, prompts[item.subject.prompt].path) for item in latents]
+def encode(profile: Profile) -> list[Encoded]:
+    """Encode what is not encoded yet, an item a prompt and a pair; returns the files in the order of the pairs.
+
+    A stage of its own, so that in training by several processes none waits for another. Raises InputError as `pairs`, for a
+    prompt that the model would cut, and for a pair of equal pictures.
+    """
+    models.check(profile, "wan")
+    found = pairs(profile)
+    said = {f"the prompt of pair {pair.id} (its caption, or train.prompt)": pair.prompt for pair in found}
+    prompts.check(profile.models.wan, said)
+    texts, latents = _items(profile, found)
+    stage.run("encode", [*texts, *latents], partial(_ready, profile), device=str(models.device(profile)))
+    return encoded(profile, found)
+
+
+def encoded(profile: Profile, pairs: list[Pair]) -> list[Encoded]:
+    """The files of pairs, in order; raises InputError unless all are encoded as this profile asks."""
+    texts, latents = _items(profile, pairs)
+    if missing := [item.path for item in (*texts, *latents) if not item.is_done]:
+        raise InputError(
+            f"{len(missing)} of the pairs' files are not encoded as this profile asks, {missing[0]} the first: run "
+            "`rmkit encode` first (04_iclora_training does)."
+        )
+    by_prompt = {item.subject: item.path for item in texts}
+    return [(item.path, by_prompt[item.subject.prompt]) for item in latents]
 
 
 def batch(encoded: list[Encoded]) -> dict[str, "torch.Tensor"]:
@@ -123,47 +139,70 @@ def _copy(pair: Pair) -> InputError:
     )
 
 
+def _items(profile: Profile, pairs: list[Pair]) -> tuple[list[stage.Item[str]], list[stage.Item[Pair]]]:
+    """What is encoded: every distinct prompt, every pair."""
+    distinct = dict.fromkeys(pair.prompt for pair in pairs)
+    length = models.text_length(prompts.tokenizer(profile.models.wan))
+    texts = [_text_item(profile, prompt, length) for prompt in distinct]
+    return texts, [_latents_item(profile, pair) for pair in pairs]
+
+
 def _latents_item(profile: Profile, pair: Pair) -> stage.Item[Pair]:
     path = profile.layout.pairs / "latents" / f"{pair.id}.safetensors"
     inputs = {"render": store.fingerprint(pair.render), "target": store.fingerprint(pair.target)}
-    model = wan.fingerprint(profile, "vae")
-    return stage.Item(path, store.Recipe("latents", VERSION, {}, inputs, model=model), pair)
+    model, size = wan.fingerprint(profile, "vae"), own_size(profile)
+    return stage.Item(path, store.Recipe("latents", VERSION, size, inputs, model=model), pair)
 
 
-def _latents(pipeline: "WanPipeline", pair: Pair) -> "dict[str, torch.Tensor]":
+def own_size(profile: Profile) -> dict[str, int]:
+    """The size that pairs are trained at, by name, where it is not that of the clips; else empty."""
+    size, clips = profile.training_size, profile.clips
+    names = ("frames", "height", "width")
+    return {} if size == clips else {name: getattr(size, name) for name in names}
+
+
+def sized(profile: Profile, frames: np.ndarray) -> np.ndarray:
+    """A clip's first frames at the size that is trained on: uint8 [F, H, W, 3] to the same."""
+    size = profile.training_size
+    frames = frames[: size.frames]
+    if frames.shape[1:3] == (size.height, size.width):
+        return frames
+    # Areas are averaged, so that fine texture does not become noise.
+    resize = partial(cv2.resize, dsize=(size.width, size.height), interpolation=cv2.INTER_AREA)
+    return np.stack([resize(frame) for frame in frames])
+
+
+def _latents(profile: Profile, pipeline: "WanPipeline", pair: Pair) -> "dict[str, torch.Tensor]":
     """Latents of both sides of a pair, float32 [C, F, H, W] each."""
     frames = {"render": video.read(pair.render), "target": video.read(pair.target)}  # [F, H, W, 3] each
     if np.array_equal(frames["render"], frames["target"]):
         raise _copy(pair)  # the same pictures in files that differ
-    return {side: encode.latents(pipeline, clip)[0].cpu() for side, clip in frames.items()}
+    return {side: wan_input.latents(pipeline, sized(profile, clip))[0].cpu() for side, clip in frames.items()}
 
 
-def _text_item(profile: Profile, pipeline: "WanPipeline", prompt: str) -> stage.Item[str]:
+def _text_item(profile: Profile, prompt: str, length: int) -> stage.Item[str]:
     digest = hashlib.sha256(prompt.encode()).hexdigest()[:16]
     recipe = store.Recipe(
         stage="text",
         version=VERSION,
-        settings={
-            "prompt": prompt,
-            "tokens": models.text_length(pipeline.tokenizer),
-            "dtype": profile.models.dtype,
-        },
+        settings={"prompt": prompt, "tokens": length, "dtype": profile.models.dtype},
         inputs={},
         model=wan.fingerprint(profile, "text_encoder") + wan.fingerprint(profile, "tokenizer"),
     )
     return stage.Item(profile.layout.pairs / "text" / f"{digest}.safetensors", recipe, prompt)
 
 
-def _text(pipeline: "WanPipeline", prompt: str) -> "dict[str, torch.Tensor]":
-    """Embeddings of a prompt, [T, D]."""
-    return {"text": encode.text(pipeline, prompt)[0].cpu()}
-
-
-def _ready(encoded: "Callable[[T], dict[str, torch.Tensor]]") -> stage.Make[T]:
+def _ready(profile: Profile) -> stage.Make[str | Pair]:
+    """Load the VAE and the text encoder; returns what encodes one prompt or one pair."""
     from safetensors.torch import save_file
 
-    def make(item: stage.Item[T], temporary: Path) -> None:
-        tensors = encoded(item.subject)
+    pipeline = models.load_wan(profile, without=("transformer", "transformer_2"))
+
+    def make(item: stage.Item[str | Pair], temporary: Path) -> None:
+        if isinstance(item.subject, str):
+            tensors = {"text": wan_input.text(pipeline, item.subject)[0].cpu()}  # [T, D]
+        else:
+            tensors = _latents(profile, pipeline, item.subject)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
 
     return make

@@ -15,7 +15,7 @@ import numpy as np
 
 from rmkit.attention.key_value_cache import Placement, placement
 from rmkit.attention.one_way import CACHED
-from rmkit.kit import encode, models, prompts, stage, store, video
+from rmkit.kit import accelerators, encode, models, prompts, stage, store, video
 from rmkit.method import lora, sampling, training, wan
 from rmkit.method.incontext import Reference, in_context, training_mode
 from rmkit.method.sampling import Clip
@@ -29,10 +29,11 @@ VERSION = 1
 
 
 class Job(NamedTuple):
-    """A clip and what is asked of it."""
+    """A clip, what is asked of it, and the profile that says how."""
 
     clip: Clip
     prompt: str
+    profile: Profile
 
 
 def enhance(
@@ -49,14 +50,30 @@ def enhance(
     missing, foreign or unfit adapter, on clips of another size or length than the profile's, and on a prompt that the model
     would cut.
     """
+    return make(profile, items(profile, clips, name, prompt, into), name)
+
+
+def items(
+    profile: Profile,
+    clips: Sequence[Clip],
+    name: str = training.NAME,
+    prompt: Callable[[Clip], str] | None = None,
+    into: str | None = None,
+) -> list[stage.Item[Job]]:
+    """What `enhance` makes, for `make`: of several prompts or guidances at once. Raises InputError as `enhance`."""
     sampling.check(profile, clips)
     models.check(profile, "wan")
-    folder = profile.layout.adapters / name
-    files = check_adapter(profile, folder)
+    files = check_adapter(profile, profile.layout.adapters / name)
     target = profile.layout.enhanced / (into or name)
-    jobs = [Job(clip, (prompt or functools.partial(prompt_of, profile))(clip)) for clip in clips]
-    items = [stage.Item(target / f"{job.clip.id}.mp4", _recipe(profile, job, files), job) for job in jobs]
-    ready, device = functools.partial(_ready, profile, folder, jobs), str(models.device(profile))
+    asked = prompt or functools.partial(prompt_of, profile)
+    jobs = [Job(clip, asked(clip), profile) for clip in clips]
+    return [stage.Item(target / f"{job.clip.id}.mp4", _recipe(job, files), job) for job in jobs]
+
+
+def make(profile: Profile, items: Sequence[stage.Item[Job]], name: str = training.NAME) -> list[Path]:
+    """Make items by one loaded model, finished ones untouched; returns the videos. Models and mode are the profile's."""
+    folder, device = profile.layout.adapters / name, str(models.device(profile))
+    ready = functools.partial(_ready, profile, folder, [item.subject for item in items])
     return stage.run("enhance", items, ready, profile.clips.raw_bytes, device)
 
 
@@ -74,9 +91,10 @@ def check_adapter(profile: Profile, folder: Path) -> dict[str, str]:
 def load(profile: Profile, folder: Path) -> "WanPipeline":
     """The Wan pipeline with the adapter of `folder` in every expert and the profile's flow shift."""
     pipeline = models.load_wan(profile)
+    models.set_flow_shift(pipeline, profile.enhance.shift)
+    accelerators.put_on(profile, pipeline, "wan")
     for expert in wan.experts(profile):
         lora.load(pipeline, folder / expert.name, expert, folder.name)
-    models.set_flow_shift(pipeline, profile.enhance.shift)
     return pipeline
 
 
@@ -183,13 +201,14 @@ def _ready(profile: Profile, folder: Path, jobs: Sequence[Job]) -> stage.Make[Jo
     )
     pipeline = load(profile, folder)
     text = functools.cache(functools.partial(encode.text, pipeline))
-    unwanted = negative(profile, pipeline)
     if mode(profile) == CACHED:
         print(f"in context: {_placement(profile, pipeline)}")
 
     def make(item: stage.Item[Job], temporary: Path) -> None:
-        render = video.read(sampling.path(profile, item.subject.clip))
-        frames = run(profile, pipeline, render, text(item.subject.prompt), unwanted, item.recipe.seed)
+        clip, prompt, profile = item.subject
+        unwanted = text(profile.enhance.negative_prompt) if _is_guided(profile) else None
+        render = video.read(sampling.path(profile, clip))
+        frames = run(profile, pipeline, render, text(prompt), unwanted, item.recipe.seed)
         video.write(temporary, frames, profile.clips.fps)
 
     return make
@@ -207,7 +226,8 @@ def _placement(profile: Profile, pipeline: "WanPipeline") -> Placement:
     return placement(transformer, noisy, profile.enhance.cache)
 
 
-def _recipe(profile: Profile, job: Job, files: dict[str, str]) -> store.Recipe:
+def _recipe(job: Job, files: dict[str, str]) -> store.Recipe:
+    profile = job.profile
     return store.Recipe(
         stage="enhance",
         version=VERSION,
@@ -216,7 +236,8 @@ def _recipe(profile: Profile, job: Job, files: dict[str, str]) -> store.Recipe:
             "prompt": job.prompt,
             "mode": mode(profile),
             "fps": profile.clips.fps,
-            "dtype": profile.models.dtype,
+            **models.settings(profile, "wan"),
+            **accelerators.settings(profile, "wan"),
         },
         inputs={"clip": store.fingerprint(sampling.path(profile, job.clip))} | files,
         seed=store.seed_for(profile.seed, "enhance", job.clip.id),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmkit.errors import InputError
-from rmkit.kit import models, store
+from rmkit.kit import accelerators, models, store
 from rmkit.method import wan
 from rmkit.method.wan import Expert
 from rmkit.profile import Profile
@@ -40,7 +40,7 @@ the noisy ones (attention: {mode}). Without that context the adapter does nothin
 |---|---|---|---|---|---|
 {table}
 
-Rank {rank}, alpha {alpha}; clips of {frames} frames of {width}x{height} at {fps} fps ({seconds:.1f} s). Prompt of clips
+Rank {rank}, alpha {alpha}; trained on clips of {frames} frames of {width}x{height} at {fps} fps ({seconds:.1f} s). Prompt of clips
 without a caption: "{prompt}". Hash of the pairs: {dataset}.
 
 ## Use
@@ -83,7 +83,7 @@ def facts(profile: Profile, expert: Expert, recipe: store.Recipe, pairs: int) ->
     dataset = hashlib.sha256(json.dumps(recipe.inputs, sort_keys=True).encode()).hexdigest()
     return {
         **profile.train.model_dump(include={"mode", "rank", "alpha", "prompt"}),
-        **profile.clips.model_dump(include={"frames", "height", "width", "fps"}),
+        **profile.training_size.model_dump(include={"frames", "height", "width", "fps"}),
         "expert": expert.name,
         "sigma": list(expert.sigma),
         "steps": expert.steps,
@@ -179,18 +179,4 @@ def load(pipeline: "WanPipeline", folder: Path, expert: Expert, name: str) -> in
     diffusers only warns when names do not match, so the modules are counted: raises InputError when the
     file and the model do not agree on every one.
     """
-    from peft import get_peft_model_state_dict
-    from safetensors import safe_open
-
-    with safe_open(folder / WEIGHTS, "pt") as content:
-        wanted = {key.removeprefix(PREFIX) for key in content.keys()}
-    second = expert.is_second
-    pipeline.load_lora_weights(folder, weight_name=WEIGHTS, adapter_name=name, load_into_transformer_2=second)
-    loaded = get_peft_model_state_dict(getattr(pipeline, expert.part), adapter_name=name).keys()
-    if loaded != wanted:
-        strange = sorted(loaded ^ wanted)
-        raise InputError(
-            f"{folder / WEIGHTS} does not fit {expert.part}: {len(strange)} of its {len(wanted)} tensors "
-            f"find no place or are missing (first: {strange[0]}); it was made for another model."
-        )
-    return len(wanted) // 2
+    return accelerators.put_lora_on(pipeline, expert.part, folder / WEIGHTS, name)

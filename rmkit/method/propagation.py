@@ -7,12 +7,12 @@ with the end frames as anchors, 'multi_anchor' with edges and an anchor every an
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from rmkit.kit import models, prompts, stage, store, video
+from rmkit.kit import accelerators, models, prompts, stage, store, video
 from rmkit.method import anchoring, sampling, structure
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile, Variant
@@ -25,28 +25,40 @@ VERSION = 2
 PROMPTS_KEPT = 64  # embeddings held in memory; a real one is 4 MB
 
 
-def propagate(profile: Profile, clips: Sequence[Clip], variant: Variant) -> list[Path]:
-    """Generate each clip's photorealistic version; returns the paths of those made.
+class Job(NamedTuple):
+    """A clip and how it is propagated."""
 
-    Clips with a refused anchor are left out and named. Raises InputError before the model is loaded when
-    clips, anchors, structure, model or disk space are missing, or a prompt is longer than the model reads.
+    clip: Clip
+    variant: Variant
+
+
+def propagate(
+    profile: Profile, clips: Sequence[Clip], *variants: Variant, train: Sequence[Clip] = ()
+) -> list[Path]:
+    """Generate each clip's photorealistic version by each variant; returns the paths of those made.
+
+    train: clips that are propagated by edges too, since all pairs are (3.2), by the same loaded model. Clips with a refused
+    anchor are left out and named. Raises InputError before the model is loaded when clips, anchors, structure, model or disk
+    space are missing, or a prompt is longer than the model reads.
     """
-    sampling.check(profile, clips)
-    indices = anchoring.indices(profile, variant)
-    anchoring.require(profile, clips, indices)
+    jobs = [Job(clip, variant) for variant in variants for clip in clips]
+    jobs += [Job(clip, "edges") for clip in train]
+    sampling.check(profile, [*clips, *train])
+    for job in jobs:
+        anchoring.require(profile, [job.clip], anchoring.indices(profile, job.variant))
     models.check(profile, "vace")
     model = models.fingerprint(profile, "vace")
     items = []
-    for clip in clips:
-        target = path(profile, variant, clip)
-        if anchoring.refused(profile, clip, indices):
+    for job in jobs:
+        target, indices = path(profile, job.variant, job.clip), anchoring.indices(profile, job.variant)
+        if anchoring.refused(profile, job.clip, indices):
             # An earlier version, made from anchors that were accepted then, must not be taken for this run's.
             store.discard(target)
-            print(f"propagate {variant}: {clip.id} is left out, an anchor of it was refused.")
+            print(f"propagate {job.variant}: {job.clip.id} is left out, an anchor of it was refused.")
         else:
-            items.append(stage.Item(target, _recipe(profile, clip, variant, indices, model), clip))
-    ready, device = functools.partial(_ready, profile, variant, clips), str(models.device(profile))
-    return stage.run(f"propagate {variant}", items, ready, profile.clips.raw_bytes, device)
+            items.append(stage.Item(target, _recipe(profile, job.clip, job.variant, indices, model), job))
+    ready, device = functools.partial(_ready, profile, [*clips, *train]), str(models.device(profile))
+    return stage.run("propagate", items, ready, profile.clips.raw_bytes, device)
 
 
 def path(profile: Profile, variant: str, clip: Clip) -> Path:
@@ -106,6 +118,7 @@ def load(profile: Profile) -> "WanVACEPipeline":
     """VACE with the profile's flow shift; InputError when the clips' size is not a multiple of its cells."""
     pipeline = models.load_vace(profile)
     models.set_flow_shift(pipeline, profile.propagation.shift)
+    accelerators.put_on(profile, pipeline, "vace")
     height, width = profile.clips.height, profile.clips.width
     models.require_cells(pipeline, height, width, f"clips of {height}x{width} do not fit this VACE model")
     return pipeline
@@ -168,7 +181,8 @@ def _recipe(
     profile: Profile, clip: Clip, variant: Variant, indices: Sequence[int], model: str
 ) -> store.Recipe:
     settings = profile.propagation.model_dump(exclude={"variants", "anchor_seconds"})
-    settings |= {"prompt": prompt_of(profile, clip), "dtype": profile.models.dtype}
+    settings |= {"prompt": prompt_of(profile, clip), **models.settings(profile, "vace")}
+    settings |= accelerators.settings(profile, "vace")
     settings["repeat"] = sampling.repeats(clip, profile.clips.frames)
     inputs = {f"anchor/{i}": store.fingerprint(anchoring.path(profile, clip, i)) for i in indices}
     inputs["structure"] = store.fingerprint(structure.path(profile, kind_of(variant), clip))
@@ -177,7 +191,7 @@ def _recipe(
     return store.Recipe("propagate", VERSION, settings, inputs, seed, model)
 
 
-def _ready(profile: Profile, variant: Variant, clips: Sequence[Clip]) -> stage.Make[Clip]:
+def _ready(profile: Profile, clips: Sequence[Clip]) -> stage.Make[Job]:
     """Load VACE, once all prompts have been found to fit; returns what generates one clip."""
     said = {
         f"the prompt of clip {clip.id} (its caption, or propagation.prompt)": prompt_of(profile, clip)
@@ -188,10 +202,10 @@ def _ready(profile: Profile, variant: Variant, clips: Sequence[Clip]) -> stage.M
     prompts.check(models.vace_tokenizer(profile), said)
     pipeline = load(profile)
     encode = encoder(profile, pipeline)
-    indices = anchoring.indices(profile, variant)
 
-    def make(item: stage.Item[Clip], temporary: Path) -> None:
-        clip = item.subject
+    def make(item: stage.Item[Job], temporary: Path) -> None:
+        clip, variant = item.subject
+        indices = anchoring.indices(profile, variant)
         frames, mask = control(
             video.read(structure.path(profile, kind_of(variant), clip)),
             anchoring.load(profile, clip, indices),

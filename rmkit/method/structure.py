@@ -51,8 +51,18 @@ def path(profile: Profile, kind: Kind, clip: Clip) -> Path:
 def edges(frames: np.ndarray, settings: Structure) -> np.ndarray:
     """Black lines on white, VACE's scribble polarity: uint8 [F, H, W, 3] -> the same, by the profile's detector."""
     detect = functools.partial(canny, thresholds=settings.canny) if settings.edges == "canny" else gradient
-    lines = np.stack([255 - detect(frame) for frame in frames])
+    lines = np.stack([255 - thicken(detect(frame), settings.thickness) for frame in frames])
     return lines[..., None].repeat(3, axis=-1)  # [F, H, W] -> [F, H, W, 3]
+
+
+def thicken(lines: np.ndarray, thickness: int | None) -> np.ndarray:
+    """Bright lines, uint8 [H, W], drawn with a round brush of so many pixels; None: as they are.
+
+    VACE's scribbles are strokes of some pixels, a detector's lines have one, which a video VAE loses first (see `gradient`).
+    """
+    if thickness is None:
+        return lines
+    return cv2.dilate(lines, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (thickness, thickness)))
 
 
 def gradient(frame: np.ndarray) -> np.ndarray:
@@ -86,6 +96,7 @@ def _recipe(profile: Profile, kind: Kind, clip: Clip, model: str | None) -> stor
     inputs = {"clip": store.fingerprint(sampling.path(profile, clip))}
     if kind == "edges":
         how = {"canny": settings.canny} if settings.edges == "canny" else {"edges": settings.edges}
+        how |= {"thickness": settings.thickness} if settings.thickness else {}
         return store.Recipe("structure", VERSION, how, inputs)
     how = {"depth": settings.depth, "source_frames": clip.source_frames}
     if settings.depth == "engine":

@@ -1,6 +1,6 @@
 """Training of the in-context LoRA on pairs of render and propagated clip (paper, 3.3 and B.2); `objective` says on what.
 
-Reads `pairs/` (see `dataset`); writes `adapters/<name>/`: for each expert a folder with its adapter and learning curves,
+Reads `pairs/`, encoded before (see `dataset`); writes `adapters/<name>/`: for each expert a folder with its adapter and learning curves,
 `samples/` and a model card. A killed run goes on from its checkpoint and ends bit-identical: a step's random numbers
 depend on its number alone. On several GPUs: `accelerate launch -m rmkit train` (one step is the same step there),
 with `--config_file rmkit/method/fsdp.yaml` to share the model out among them.
@@ -9,12 +9,13 @@ with `--config_file rmkit/method/fsdp.yaml` to share the model out among them.
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmkit.errors import InputError
-from rmkit.kit import devices, encode, models, progress, prompts, store, video
+from rmkit.kit import devices, encode, models, progress, store, video
 from rmkit.method import checkpoint, dataset, lora, wan
 from rmkit.method.dataset import Encoded, Pair
 from rmkit.method.incontext import Reference, in_context
@@ -34,11 +35,12 @@ Watch = Callable[["pd.DataFrame", "pd.DataFrame"], None]  # of curve and held_ou
 VERSION = 2
 NAME = "realmaster"
 ENCODERS = ("vae", "text_encoder", "tokenizer")  # what the cached inputs depend on
+UNUSED = ("text_encoder", "tokenizer")  # in training; the VAE decodes samples
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of an expert's noise levels, at which held-out pairs are measured
 # Settings that change the cost and not the result, or that enter the key by another way.
 NOT_KEYED = {
-    *("checkpoint_every", "evaluate_every", "gradient_checkpointing", "tensorboard"),
-    *("low", "high", "prompt"),
+    *("checkpoint_every", "evaluate_every", "gradient_checkpointing", "block_inputs", "tensorboard"),
+    *("low", "high", "prompt", "height", "width", "frames"),
 }
 
 
@@ -46,7 +48,7 @@ def train(profile: Profile, name: str = NAME, watch: Watch | None = None) -> Pat
     """Train one adapter an expert and return their folder; what is finished is not trained again.
 
     `watch` is given the curves of the expert in training at every measurement. Raises InputError on missing models, no
-    pairs, a pair of unequal clips or one that teaches copying, a prompt that the model would cut, settings that this machine
+    pairs, a pair of unequal clips or one that teaches copying, pairs that are not encoded yet, settings that this machine
     cannot follow, and when the loss stops being finite.
     """
     models.check(profile, "wan")
@@ -57,23 +59,11 @@ def train(profile: Profile, name: str = NAME, watch: Watch | None = None) -> Pat
     todo = [e for e in recipes if not store.is_done(folder / e.name, recipes[e])]
     if not todo:
         return folder
-    said = {
-        f"the prompt of pair {pair.id} (its caption, or train.prompt)": pair.prompt
-        for pair in pairs + held_out
-    }
-    prompts.check(profile.models.wan, said)
+    encoded = dataset.encoded(profile, pairs + held_out)
     accelerator = devices.accelerator(profile, folder)
-    with accelerator.main_process_first():  # the others find everything encoded
-        pipeline = models.load_wan(profile)
-        encoded = dataset.encode_pairs(profile, pipeline, pairs + held_out)
-    pipeline.remove_all_hooks()
-    transformers = {expert: getattr(pipeline, expert.part) for expert in todo}
-    pipeline.text_encoder = pipeline.transformer = pipeline.transformer_2 = None  # the VAE stays, for samples
-    for transformer in transformers.values():
-        transformer.to("cpu")
     for expert in todo:
-        run = _Run(profile, expert, recipes[expert], folder, pairs, held_out, encoded, accelerator, pipeline)
-        _fit(run, transformers.pop(expert), watch)
+        run = _Run(profile, expert, recipes[expert], folder, pairs, held_out, encoded, accelerator)
+        _fit(run, watch)
     if accelerator.is_main_process:
         lora.write_card(profile, folder)
     accelerator.wait_for_everyone()
@@ -101,8 +91,9 @@ def _recipe(profile: Profile, expert: Expert, pairs: list[Pair], held_out: list[
         version=VERSION,
         settings={
             **profile.train.model_dump(exclude=NOT_KEYED),
+            **dataset.own_size(profile),
             "expert": asdict(expert),
-            "dtype": profile.models.dtype,
+            **models.settings(profile, "wan"),
         },
         inputs=inputs,
         seed=store.seed_for(profile.seed, "train", expert.name),
@@ -122,7 +113,6 @@ class _Run:
     held_out: list[Pair]
     encoded: list[Encoded]  # of the pairs, then of the held-out ones
     accelerator: "Accelerator"
-    pipeline: "WanPipeline"  # for its VAE
 
     @property
     def checkpoint(self) -> Path:
@@ -133,9 +123,12 @@ class _Run:
         return record.tables(self.expert.name, *ids)
 
 
-def _fit(run: _Run, transformer: "WanTransformer3DModel", watch: Watch | None) -> None:
-    """Train one expert from scratch or from its checkpoint, and write its adapter."""
+@models.given_back()
+def _fit(run: _Run, watch: Watch | None) -> None:
+    """Train one expert from scratch or from its checkpoint, and write its adapter; no other model is loaded meanwhile."""
     expert, accelerator, settings = run.expert, run.accelerator, run.profile.train
+    pipeline = models.load_wan(run.profile, without=(*UNUSED, expert.other_part), on_cpu=True)
+    transformer = getattr(pipeline, expert.part)
     parameters = lora.add(run.profile, transformer, run.recipe.seed)
     optimizer = _optimizer(run, parameters)
     model, optimizer = accelerator.prepare(transformer.train(), optimizer)
@@ -149,13 +142,15 @@ def _fit(run: _Run, transformer: "WanTransformer3DModel", watch: Watch | None) -
     accelerator.init_trackers(expert.name)
     with in_context(bare, mode=settings.mode) as shown:
         if not record.held_out:
-            _measure(run, bare, shown, 0, record)
+            _measure(run, pipeline, bare, shown, 0, record)
         for step in steps:
             pairs, inputs = _inputs(run, step)
             rate = learning_rate(step, expert.steps, settings.warmup, expert.learning_rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            errors = velocity_loss(_predicted(run, model, shown, inputs), inputs)  # [B / processes]
+            with _block_inputs(run):
+                predicted = _predicted(run, model, shown, inputs)
+            errors = velocity_loss(predicted, inputs)  # [B / processes]
             every = accelerator.gather(errors.detach()).tolist()
             if not all(math.isfinite(error) for error in every):
                 raise InputError(
@@ -173,7 +168,7 @@ def _fit(run: _Run, transformer: "WanTransformer3DModel", watch: Watch | None) -
             done = step + 1
             accelerator.log({"loss": sum(every) / len(every), "lr": rate}, step=done)
             if done % settings.evaluate_every == 0 or done == expert.steps:
-                _measure(run, bare, shown, done, record)
+                _measure(run, pipeline, bare, shown, done, record)
                 if watch and accelerator.is_main_process:
                     watch(*run.tables(record))
             if done % settings.checkpoint_every == 0 and done < expert.steps:
@@ -240,7 +235,23 @@ def _predicted(run: _Run, model: "torch.nn.Module", shown: Reference, inputs: In
         return model(inputs.noisy, inputs.timestep, inputs.text, return_dict=False)[0]
 
 
-def _measure(run: _Run, model: "WanTransformer3DModel", shown: Reference, step: int, record: Record) -> None:
+def _block_inputs(run: _Run) -> AbstractContextManager:
+    """Where a step keeps what the backward pass needs: with checkpointing little but the inputs of the blocks."""
+    import torch
+
+    if run.profile.train.block_inputs == "device":
+        return nullcontext()
+    return torch.autograd.graph.save_on_cpu(pin_memory=run.accelerator.device.type == "cuda")
+
+
+def _measure(
+    run: _Run,
+    pipeline: "WanPipeline",
+    model: "WanTransformer3DModel",
+    shown: Reference,
+    step: int,
+    record: Record,
+) -> None:
     """Loss of the held-out pairs at fixed noise and noise levels, and a sheet of what is predicted there.
 
     Every process does it, so that none waits for another longer than a collective may; the first one writes.
@@ -262,11 +273,9 @@ def _measure(run: _Run, model: "WanTransformer3DModel", shown: Reference, step: 
             record.held_out.append((step, i, quantile, sigma.item(), losses[-1]))
             pictures.append(inputs.noisy - sigma * velocity.float())
         if run.accelerator.is_main_process:
-            run.pipeline.vae.to(device)
+            pipeline.vae.to(device)
             # The first latent is one frame's, so it is decoded for the price of a picture.
-            sheet.append(
-                (pair.id, [encode.frames(run.pipeline, latents[:, :, :1])[0] for latents in pictures])
-            )
+            sheet.append((pair.id, [encode.frames(pipeline, latents[:, :, :1])[0] for latents in pictures]))
     if sheet:
         run.accelerator.log({"held-out loss": sum(losses) / len(losses)}, step=step)
         path = run.folder / "samples" / f"{run.expert.name}_{step:06d}.png"

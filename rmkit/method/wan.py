@@ -26,6 +26,11 @@ class Expert:
     def is_second(self) -> bool:
         return self.part == "transformer_2"
 
+    @property
+    def other_part(self) -> str:
+        """Where the other expert sits, if the model has two."""
+        return "transformer" if self.is_second else "transformer_2"
+
 
 def experts(profile: Profile) -> list[Expert]:
     """The experts of the profile's Wan model, with their share of the training.

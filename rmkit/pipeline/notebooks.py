@@ -25,7 +25,7 @@ from rmkit import profile as profiles
 from rmkit.baselines import real
 from rmkit.errors import InputError
 from rmkit.evaluation import report
-from rmkit.kit import machine, models, store
+from rmkit.kit import depth, machine, models, store
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
 
@@ -68,6 +68,8 @@ def run(profile: Profile) -> Path:
     """
     for role in models.ROLES:
         models.check(profile, role)  # before the first notebook, not in the second
+    if profile.structure.depth == "depth_anything" and "depth" in profile.propagation.variants:
+        depth.source(profile)
     for metric in metrics.with_models(profile):
         metric.check(profile, profile.clips.height, profile.clips.width)
     parameter, books, ran = _parameter(profile), series(), False

@@ -29,9 +29,10 @@ def anchors(profile: Profile) -> None:
     from rmkit.method import anchoring
 
     train, validation = _clips(profile)
-    anchoring.edit(profile, train, "ends")
-    many = "multi_anchor" in profile.propagation.variants
-    anchoring.edit(profile, validation, "every" if many else "ends")
+    if "multi_anchor" in profile.propagation.variants:
+        anchoring.edit(profile, train, "ends", more={"every": validation})
+    else:
+        anchoring.edit(profile, [*train, *validation])
 
 
 def structure(profile: Profile) -> None:
@@ -48,9 +49,7 @@ def propagate(profile: Profile) -> None:
     from rmkit.method import propagation
 
     train, validation = _clips(profile)
-    for variant in profile.propagation.variants:
-        propagation.propagate(profile, validation, variant)
-    propagation.propagate(profile, train, "edges")
+    propagation.propagate(profile, validation, *profile.propagation.variants, train=train)
 
 
 def pairs(profile: Profile) -> list[dict[str, Any]]:
@@ -58,6 +57,13 @@ def pairs(profile: Profile) -> list[dict[str, Any]]:
     from rmkit.method import identity, sampling
 
     return identity.filter_pairs(profile, sampling.load(profile, "train"))
+
+
+def encode(profile: Profile) -> None:
+    """Encode the pairs that are kept, once, for training to read."""
+    from rmkit.method import dataset
+
+    dataset.encode(profile)
 
 
 def train(profile: Profile, watch: Callable[..., None] | None = None) -> Path:
@@ -114,6 +120,7 @@ STAGES: dict[str, Callable[[Profile], object]] = {
     "structure": structure,
     "propagate": propagate,
     "filter": pairs,
+    "encode": encode,
     "train": train,
     "enhance": enhance,
     "baselines": baselines,

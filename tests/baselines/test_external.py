@@ -267,7 +267,7 @@ def test_editto_shows_the_clip_under_a_white_mask(ditto, tiny_clips, monkeypatch
     pipeline.prepare_video_latents, pipeline.encode_prompt = spy, encoded_or_given
     monkeypatch.setattr(editto, "load", lambda _: pipeline)
     frames = ready(ditto, "editto")(tiny_clips[2], 5)
-    assert seen["prompt"] == ("make the video look photorealistic", editto.NEGATIVE_PROMPT)
+    assert seen["prompt"] == ("make the video look photorealistic", editto.WAN_NEGATIVE_PROMPT)
     assert seen["mask"].shape == (1, 3, 9, 32, 64) and (seen["mask"] == 1).all()
     assert (seen["video"][..., :8] == -1).all() and (seen["video"][..., 8:56] != -1).any()
     render = video.read(sampling.path(ditto, tiny_clips[2]))

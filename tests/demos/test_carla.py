@@ -12,7 +12,7 @@ from rmkit import profile, sources
 from rmkit.demos import carla
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, tables
-from rmkit.method import sampling, training
+from rmkit.method import dataset, sampling, training
 from rmkit.pipeline import doctor, notebooks
 from rmkit.sources import carla_loc
 
@@ -155,6 +155,7 @@ def test_drives_are_enhanced_measured_and_set_beside_the_run(
     write_drive(root, "Town02", "FoggyNoon", late=2)
     data = {"source": "carla_loc", "root": str(root), "train_clips": 0, "validation_clips": 3}
     settings = profile.Profile.model_validate(pairs_profile.model_dump() | {"carla": data})
+    dataset.encode(settings)
     training.train(settings)
     here = carla.prepare(settings)
     assert here.clips == settings.clips and here.layout.root == settings.layout.root / "carla"

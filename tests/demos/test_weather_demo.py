@@ -26,8 +26,10 @@ def made(tiny_profile: profile.Profile, tiny_clips: list, monkeypatch: pytest.Mo
                 frames // (1 if into == "clear" else 2),
                 16,
             )
+        return []  # nothing is left to make
 
-    monkeypatch.setattr(weather.enhance, "enhance", darker)
+    monkeypatch.setattr(weather.enhance, "items", darker)
+    monkeypatch.setattr(weather.enhance, "make", lambda *_: [])
     return tiny_profile
 
 

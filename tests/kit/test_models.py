@@ -134,8 +134,12 @@ def test_hub_model_is_downloaded_at_its_pinned_commit(tiny_profile, tiny_checkpo
         return str(tiny_checkpoints / name.split("/")[1])
 
     monkeypatch.setattr(DiffusionPipeline, "download", download)
-    monkeypatch.setattr(weights, "hub_snapshot", lambda name, file: (Path("cache/none"), "c0ffee"))
-    hub = pointed_at(tiny_profile, wan="owner/wan", editor="owner/editor")
+    there = {name: tiny_checkpoints / name for name in ("wan", "editor")}
+    monkeypatch.setattr(
+        weights, "hub_snapshot", lambda name, file: (there[name.split("/")[1].split("@")[0]], "c0ffee")
+    )
+    monkeypatch.setattr(weights, "_is_offline", lambda: True)  # the files are listed in the snapshot
+    hub = pointed_at(tiny_profile, wan="owner/wan@v2", editor="owner/editor")
     assert models.load_wan(hub).config.boundary_ratio == 0.875
     assert type(models.load_editor(hub)).__name__ == "QwenImageEditPipeline"
     assert asked == [("owner/wan", "c0ffee"), ("owner/editor", "c0ffee")]
@@ -147,8 +151,50 @@ def test_a_snapshot_is_named_by_its_commit_however_deep_the_file(monkeypatch, fi
     import huggingface_hub
 
     cached = Path("cache/models--owner--name/snapshots/c0ffee")
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(cached / file))
+    asked = []
+
+    def cache(*names, revision):
+        asked.append((*names, revision))
+        return str(cached / file)
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cache)
     assert weights.hub_snapshot("owner/name", file) == (cached, "c0ffee")
+    assert weights.hub_snapshot("owner/name@refs/pr/7", file) == (cached, "c0ffee")
+    assert asked == [("owner/name", file, "main"), ("owner/name", file, "refs/pr/7")]
+
+
+def test_a_hub_model_without_safetensors_is_refused_before_it_is_downloaded(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(weights, "hub_snapshot", lambda name, file: (tmp_path, name))
+    files = {"o/old": ["config.json", "pytorch_model.bin"], "o/new": ["config.json", "model.safetensors"]}
+
+    class Api:
+        def list_repo_files(self, name, revision):
+            return files[name] if revision == name else files["o/new"]
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(weights, "_is_offline", lambda: False)
+    with pytest.raises(InputError, match=r"metrics\.dino: o/old has no \*\.safetensors .* as o/old@REVISION"):
+        weights.single("metrics.dino", "o/old")
+    assert weights.single("metrics.dino", "o/old@refs/pr/7") == ("o/old", "o/old@refs/pr/7")
+    assert weights.single_config("metrics.dino", "o/new") == ("o/new", {})
+    index = {
+        "_class_name": "WanPipeline",
+        "vae": ["diffusers", "AutoencoderKLWan"],
+        "transformer_2": [None, None],
+    }
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"models\.wan: o/new has no .* in vae/"):
+        weights.pipeline_folder("models.wan", "o/new")
+
+
+def test_only_a_name_of_the_hubs_kind_is_one():
+    assert weights.is_hub_name("owner/name") and weights.is_hub_name("owner/name@refs/pr/7")
+    assert not any(
+        weights.is_hub_name(name) for name in ("a/b/c", "data/diorama", "owner/name@", "owner/name@a b")
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,6 +224,85 @@ def test_tokenizer_that_would_cut_into_the_prompt_is_refused(tiny_profile):
 
 def _truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
+
+
+def test_settings_that_cannot_be_followed_are_refused_before_loading(tiny_profile, monkeypatch):
+    with pytest.raises(
+        InputError, match=r"models\.attention is 'flesh', .* it knows .*_native_cudnn, .*flash, "
+    ):
+        models.check(pointed_at(tiny_profile, attention="flesh"), "vace")
+    small = pointed_at(tiny_profile, editor_weights="nf4")
+    models.check(small, "wan")  # the editor's alone
+    with pytest.raises(InputError, match="needs a CUDA GPU and the package bitsandbytes"):
+        models.check(small, "editor")
+    monkeypatch.setattr(models, "device", lambda profile: torch.device("cuda"))
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: object())
+    models.check(small, "editor")
+    with pytest.raises(InputError, match=r"set models\.offload to 'model'"):
+        models.check(pointed_at(small, offload="group"), "editor")
+
+
+@pytest.mark.parametrize("offload", ["none", "model", "group"])
+def test_offloading_is_diffusers_and_on_a_gpu_only(tiny_profile, monkeypatch, offload):
+    asked = []
+
+    class Pipeline:
+        vae, components = None, {}
+        set_progress_bar_config = lambda self, disable: None  # noqa: E731
+        to = lambda self, device: asked.append(("none", device.type))  # noqa: E731
+        enable_model_cpu_offload = lambda self, device: asked.append(("model", device.type))  # noqa: E731
+
+        def enable_group_offload(self, onload_device, use_stream, **options):
+            assert use_stream and options["exclude_modules"] == ["vae"]
+            asked.append(("group", onload_device.type))
+
+    monkeypatch.setattr(models, "device", lambda profile: torch.device("cuda"))
+    profile = pointed_at(tiny_profile, offload=offload)
+    models._place(profile, Pipeline())
+    models._place(profile, Pipeline(), on_cpu=True)  # for training, which moves what it needs
+    assert asked == [(offload, "cuda")]
+
+
+def test_the_editor_in_8_bit_edits_nearly_alike(tiny_profile):
+    from rmkit.method import anchoring
+
+    frame = np.random.default_rng(0).integers(0, 255, (32, 48, 3), np.uint8)
+    small = pointed_at(tiny_profile, editor_weights="fp8")
+    loaded = models.load_editor(small)
+    kept = {p.dtype for p in loaded.transformer.transformer_blocks.parameters()}
+    assert torch.float8_e4m3fn in kept
+    whole, rounded = (
+        anchoring.edit_frame(p, models.load_editor(p), frame, 0).astype(int) for p in (tiny_profile, small)
+    )
+    assert not np.array_equal(whole, rounded) and np.abs(whole - rounded).mean() < 8
+    assert models.settings(tiny_profile, "editor") == {"dtype": "float32"}  # keys of before stay
+    assert models.settings(small, "editor") == {"dtype": "float32", "weights": "fp8"}
+    assert models.settings(small, "wan") == {"dtype": "float32"}
+
+
+@pytest.mark.parametrize("mode", ["joint", "one-way"])
+def test_the_attention_asked_for_is_used_in_context_too(tiny_profile, monkeypatch, mode):
+    from diffusers.models import attention_dispatch
+
+    from rmkit.method.incontext import in_context
+
+    profile = pointed_at(tiny_profile, attention="_native_math")
+    pipeline = models.load_wan(profile)
+    backends, registry = [], attention_dispatch._AttentionBackendRegistry
+    stock = registry._backends[attention_dispatch.AttentionBackendName._NATIVE_MATH]
+
+    def watched(*arguments, **options):
+        backends.append("math")
+        return stock(*arguments, **options)
+
+    monkeypatch.setitem(registry._backends, attention_dispatch.AttentionBackendName._NATIVE_MATH, watched)
+    model = pipeline.transformer
+    latents = torch.randn(1, model.config.in_channels, 2, 4, 4)
+    text = torch.randn(1, 4, model.config.text_dim)
+    with torch.no_grad(), in_context(model, latents, mode):
+        model(latents, torch.tensor([500.0]), text)
+    calls = {"joint": 1, "one-way": 2}[mode] + 1  # self-attention's, and cross-attention's one
+    assert len(backends) == calls * len(model.blocks)
 
 
 def test_fast_convolutions_give_what_plain_ones_give():

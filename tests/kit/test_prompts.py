@@ -17,7 +17,7 @@ from rmkit import baselines, cli, profile
 from rmkit.errors import InputError
 from rmkit.extras import own_video
 from rmkit.kit import encode, models, prompts, store, video
-from rmkit.method import anchoring, enhance, propagation, sampling, structure, training
+from rmkit.method import anchoring, dataset, enhance, propagation, sampling, structure
 
 WORD = "street "  # one token of the tiny models' tokenizers
 
@@ -87,7 +87,7 @@ def test_text_to_video_refuses_before_a_model_is_loaded(adapted, tokenizer, monk
     assert encode.text(pipeline, fits).shape[1] == length
     with pytest.raises(InputError, match="lost: 'post'"):
         encode.text(pipeline, too_long)
-    monkeypatch.setattr(models, "load_wan", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(models, "load_wan", lambda *_, **__: pytest.fail("loaded"))
     # Of all clips, not of the first alone.
     with pytest.raises(InputError, match=rf"prompt of clip {clips[1].id} \(its caption.*lost: 'post'"):
         enhance.enhance(adapted, clips, prompt=lambda clip: too_long if clip == clips[1] else "a man")
@@ -100,7 +100,7 @@ def test_own_videos_and_training_refuse_it_too(
     adapted, pairs_profile, tokenizer, tmp_path, monkeypatch
 ) -> None:
     too_long = of_tokens(tokenizer, models.text_length(tokenizer) + 1)
-    monkeypatch.setattr(models, "load_wan", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(models, "load_wan", lambda *_, **__: pytest.fail("loaded"))
     source = sampling.path(adapted, sampling.load(adapted)[0])
     with pytest.raises(InputError, match=r"the prompt has .*lost: 'post'"):
         own_video.enhance_video(adapted, source, tmp_path / "out.mp4", prompt=too_long)
@@ -109,7 +109,7 @@ def test_own_videos_and_training_refuse_it_too(
     entries[1]["caption"] = too_long
     store.write_json(listing, entries)
     with pytest.raises(InputError, match=rf"prompt of pair {entries[1]['clip']} .*lost: 'post'"):
-        training.train(pairs_profile)
+        dataset.encode(pairs_profile)
 
 
 def test_vace_refuses_before_it_is_loaded(tiny_profile, tiny_clips, tokenizer, monkeypatch) -> None:

@@ -230,3 +230,21 @@ def test_one_expert_models_are_enhanced_too(tiny_profile, tiny_clips, tmp_path):
     save_adapters(profile)
     (path,) = enhance.enhance(profile, validation(profile)[:1])
     assert video.probe(path).frames == 9
+
+
+def test_several_prompts_and_guidances_are_made_by_one_load(adapted, monkeypatch):
+    clip = validation(adapted)[0]
+    guided = with_enhance(adapted, guidance_low=2.0, guidance_high=2.0)
+    alone = {
+        name: video.read(enhance.enhance(p, [clip], into=f"{name}_alone")[0])
+        for name, p in (("a", adapted), ("b", guided))
+    }
+    loads, stock = [], models.load_wan
+    monkeypatch.setattr(models, "load_wan", lambda *a, **k: loads.append(1) or stock(*a, **k))
+    wanted = enhance.items(adapted, [clip], into="a") + enhance.items(guided, [clip], into="b")
+    wanted += enhance.items(adapted, [clip], prompt=lambda _: "a man waits", into="c")
+    made = [video.read(path) for path in enhance.make(adapted, wanted)]
+    assert len(loads) == 1 and all(
+        np.array_equal(one, alone[name]) for name, one in zip("ab", made, strict=False)
+    )
+    assert not np.array_equal(made[0], made[1]) and not np.array_equal(made[0], made[2])

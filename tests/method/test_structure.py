@@ -137,3 +137,21 @@ def test_estimator_runs_the_real_class(tiny_profile, tiny_clips, tmp_path):
         structure.extract(with_structure(estimated, depth_model=None), tiny_clips[:1])
     with pytest.raises(InputError, match=r"depth_model is .*no, and .* does not exist"):
         structure.extract(with_structure(estimated, depth_model=str(tmp_path / "no")), tiny_clips[:1])
+
+
+def test_lines_are_thickened_on_request_and_keep_their_polarity(tiny_profile):
+    frame = np.zeros((1, 32, 48, 3), np.uint8)
+    frame[:, :, 24:] = 255
+    settings = tiny_profile.structure
+    drawn = {n: structure.edges(frame, settings.model_copy(update={"thickness": n}))[0] for n in (None, 3, 5)}
+    widths = {n: int((lines[16, :, 0] < 128).sum()) for n, lines in drawn.items()}
+    assert widths[3] == widths[None] + 2 and widths[5] == widths[None] + 4
+    assert all(lines[0, 0, 0] == 255 for lines in drawn.values())
+
+
+def test_the_key_of_lines_as_detected_is_that_of_before(tiny_profile, tiny_clips):
+    plain = structure._recipe(tiny_profile, "edges", tiny_clips[0], None)
+    assert plain.settings == {"canny": tiny_profile.structure.canny}
+    thick = tiny_profile.structure.model_copy(update={"thickness": 3})
+    thicker = tiny_profile.model_copy(update={"structure": thick})
+    assert structure._recipe(thicker, "edges", tiny_clips[0], None).key != plain.key

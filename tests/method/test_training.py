@@ -19,6 +19,7 @@ from rmkit.kit import devices, store, video
 from rmkit.method import dataset, lora, objective, record, training, wan
 from rmkit.paths import REPOSITORY
 from rmkit.pipeline import doctor
+from rmkit.profile import Train
 
 
 def with_train(profile, **changes):
@@ -95,8 +96,8 @@ def test_learning_rate_and_order_of_pairs():
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def test_killed_training_ends_bit_identical(pairs_profile, monkeypatch):
-    profile = with_train(pairs_profile, checkpoint_every=2, batch=2)
+def test_killed_training_ends_bit_identical(encoded_profile, monkeypatch):
+    profile = with_train(encoded_profile, checkpoint_every=2, batch=2)
     experts = {"high": 5, "low": 2}
     for name, steps in experts.items():
         changed = getattr(profile.train, name).model_copy(update={"steps": steps, "learning_rate": 1e-2})
@@ -139,10 +140,10 @@ def test_killed_training_ends_bit_identical(pairs_profile, monkeypatch):
     assert not list(folder.glob("*.checkpoint*"))
 
 
-def test_killed_at_any_moment_it_ends_bit_identical(pairs_profile, monkeypatch):
+def test_killed_at_any_moment_it_ends_bit_identical(encoded_profile, monkeypatch):
     """With held-out pairs measured on the way, one training killed in each of its five steps in turn."""
-    high = pairs_profile.train.high.model_copy(update={"steps": 5, "learning_rate": 1e-2})
-    profile = with_train(pairs_profile, high=high, checkpoint_every=1, evaluate_every=2, held_out=1)
+    high = encoded_profile.train.high.model_copy(update={"steps": 5, "learning_rate": 1e-2})
+    profile = with_train(encoded_profile, high=high, checkpoint_every=1, evaluate_every=2, held_out=1)
     training.train(profile, "whole")
     stock = torch.Tensor.backward
     for moment in range(5):
@@ -169,8 +170,8 @@ def test_killed_at_any_moment_it_ends_bit_identical(pairs_profile, monkeypatch):
     assert ours.equals(theirs) and len(ours) == 5 * (4 + 2)  # quantiles x (steps 0, 2, 4, 5 and 0, 2)
 
 
-def test_held_out_pairs_are_measured_and_not_trained_on(pairs_profile):
-    profile = with_train(pairs_profile, held_out=1, evaluate_every=1)
+def test_held_out_pairs_are_measured_and_not_trained_on(encoded_profile):
+    profile = with_train(encoded_profile, held_out=1, evaluate_every=1)
     seen = []
     folder = training.train(profile, watch=lambda curve, held_out: seen.append((len(curve), len(held_out))))
     first, last = (pair.id for pair in dataset.pairs(profile))
@@ -245,12 +246,12 @@ def in_two_processes(profile, folder, environment):
 
 @pytest.mark.parametrize("how", ["copies", "shards"])
 def test_two_processes_go_on_where_one_was_killed_and_one_where_two_were(
-    pairs_profile, tmp_path, monkeypatch, how
+    encoded_profile, tmp_path, monkeypatch, how
 ):
     """Each has the whole model (DDP) or half of it (FSDP); the batch is shared, and so are its noise and gradient."""
-    experts = {name: getattr(pairs_profile.train, name) for name in ("high", "low")}
+    experts = {name: getattr(encoded_profile.train, name) for name in ("high", "low")}
     steps = {name: expert.model_copy(update={"steps": 3}) for name, expert in experts.items()}
-    profile = with_train(pairs_profile, batch=2, held_out=0, checkpoint_every=1, **steps)
+    profile = with_train(encoded_profile, batch=2, held_out=0, checkpoint_every=1, **steps)
     training.train(profile)
     one = {expert: tensors(profile, expert) for expert in experts}
     shutil.rmtree(profile.layout.adapters)
@@ -281,25 +282,25 @@ def test_two_processes_go_on_where_one_was_killed_and_one_where_two_were(
     assert len(record.read(profile, training.NAME)) == 2 * (3 + 3)
 
 
-def test_a_notebook_trains_by_accelerates_launcher_or_at_once(pairs_profile, monkeypatch):
+def test_a_notebook_trains_by_accelerates_launcher_or_at_once(encoded_profile, monkeypatch):
     import accelerate
 
     called = []
     monkeypatch.setattr(
         accelerate, "notebook_launcher", lambda *args, **options: called.append((args, options))
     )
-    folder = pairs_profile.layout.adapters / training.NAME
-    assert training.launch(pairs_profile, 2) == folder and not folder.exists()
-    assert called == [((training.train, (pairs_profile, training.NAME)), {"num_processes": 2})]
-    assert training.launch(pairs_profile, 1) == folder and (folder / "high").is_dir()
+    folder = encoded_profile.layout.adapters / training.NAME
+    assert training.launch(encoded_profile, 2) == folder and not folder.exists()
+    assert called == [((training.train, (encoded_profile, training.NAME)), {"num_processes": 2})]
+    assert training.launch(encoded_profile, 1) == folder and (folder / "high").is_dir()
 
 
-def test_weights_can_be_stored_in_8_bit_while_an_adapter_learns(pairs_profile):
-    training.train(pairs_profile, "full")
+def test_weights_can_be_stored_in_8_bit_while_an_adapter_learns(encoded_profile):
+    training.train(encoded_profile, "full")
     for checkpointing in (False, True):
-        small = with_train(pairs_profile, base="fp8", gradient_checkpointing=checkpointing)
+        small = with_train(encoded_profile, base="fp8", gradient_checkpointing=checkpointing)
         training.train(small, f"fp8_{checkpointing}")
-    full, plain, checkpointed = (tensors(pairs_profile, name=n) for n in ("full", "fp8_False", "fp8_True"))
+    full, plain, checkpointed = (tensors(encoded_profile, name=n) for n in ("full", "fp8_False", "fp8_True"))
     assert all(torch.equal(plain[key], checkpointed[key]) for key in plain)
     key = "transformer.blocks.1.ffn.net.2.lora_B.weight"
     assert plain[key].dtype == torch.float32 and not torch.equal(plain[key], full[key])
@@ -337,17 +338,17 @@ def test_what_this_machine_cannot_do_is_said_before_a_model_is_loaded(pairs_prof
         training.train(pairs_profile)
 
 
-def test_events_for_tensorboard_are_written_on_request(pairs_profile):
+def test_events_for_tensorboard_are_written_on_request(encoded_profile):
     pytest.importorskip("tensorboard")
-    folder = training.train(with_train(pairs_profile, tensorboard=True, held_out=1))
+    folder = training.train(with_train(encoded_profile, tensorboard=True, held_out=1))
     found = {path.parent.name for path in (folder / "tensorboard").rglob("events.out.tfevents.*")}
     assert found == {"high", "low"}
 
 
-def test_adapter_has_the_facts_and_loads_by_diffusers_alone(pairs_profile):
+def test_adapter_has_the_facts_and_loads_by_diffusers_alone(encoded_profile):
     from diffusers import WanPipeline
 
-    profile = with_train(pairs_profile, rank=4, alpha=2)
+    profile = with_train(encoded_profile, rank=4, alpha=2)
     folder = training.train(profile)
     facts = json.loads((folder / "low" / "adapter.json").read_text())
     assert facts["mode"] == "joint" and facts["rank"] == 4 and facts["frames"] == profile.clips.frames
@@ -373,14 +374,17 @@ def test_adapter_has_the_facts_and_loads_by_diffusers_alone(pairs_profile):
         assert scaling == {0.5}
 
 
-def test_checkpointing_changes_nothing_and_bf16_keeps_the_adapter_in_float32(pairs_profile):
-    training.train(pairs_profile, "plain")
-    training.train(with_train(pairs_profile, gradient_checkpointing=True), "checkpointed")
-    plain, checkpointed = tensors(pairs_profile, name="plain"), tensors(pairs_profile, name="checkpointed")
+def test_checkpointing_changes_nothing_and_bf16_keeps_the_adapter_in_float32(encoded_profile):
+    training.train(encoded_profile, "plain")
+    training.train(with_train(encoded_profile, gradient_checkpointing=True), "checkpointed")
+    plain, checkpointed = (
+        tensors(encoded_profile, name="plain"),
+        tensors(encoded_profile, name="checkpointed"),
+    )
     assert all(torch.equal(plain[key], checkpointed[key]) for key in plain)
 
-    models = pairs_profile.models.model_copy(update={"dtype": "bfloat16"})
-    half = pairs_profile.model_copy(update={"models": models})
+    models = encoded_profile.models.model_copy(update={"dtype": "bfloat16"})
+    half = encoded_profile.model_copy(update={"models": models})
     training.train(with_train(half, gradient_checkpointing=True), "half")
     saved = tensors(half, name="half")
     assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in saved.values())
@@ -389,11 +393,33 @@ def test_checkpointing_changes_nothing_and_bf16_keeps_the_adapter_in_float32(pai
     assert torch.nn.functional.cosine_similarity(saved[key].flatten(), plain[key].flatten(), 0) > 0.9
 
 
-def test_one_way_is_trained_and_recorded(pairs_profile):
-    one_way = with_train(pairs_profile, mode="one-way")
+def test_block_inputs_can_wait_in_cpu_memory_and_change_nothing(encoded_profile, monkeypatch):
+    training.train(encoded_profile, "plain")
+    stock, waited = torch.autograd.graph.save_on_cpu, []
+
+    class Watched(stock):
+        def __init__(self, pin_memory):
+            super().__init__(pin_memory)
+            pack = self.pack_hook
+            self.pack_hook = lambda tensor: waited.append(tuple(tensor.shape)) or pack(tensor)
+
+    monkeypatch.setattr(torch.autograd.graph, "save_on_cpu", Watched)
+    training.train(with_train(encoded_profile, gradient_checkpointing=True, block_inputs="cpu"), "waiting")
+    plain, waiting = tensors(encoded_profile, name="plain"), tensors(encoded_profile, name="waiting")
+    assert all(torch.equal(plain[key], waiting[key]) for key in plain)
+    steps, blocks, tokens = 2 + 2, 2, 3 * 2 * 3  # latents 3x4x6 in patches of 1x2x2
+    width = plain["transformer.blocks.0.attn1.to_q.lora_A.weight"].shape[1]
+    assert waited.count((2, tokens, width)) >= steps * blocks  # a block's input, of render and noisy target
+    assert (2, tokens, 4 * width) not in waited  # nothing from inside one
+    with pytest.raises(ValueError, match=r"needs train\.gradient_checkpointing"):
+        Train.model_validate({**encoded_profile.train.model_dump(), "block_inputs": "cpu"})
+
+
+def test_one_way_is_trained_and_recorded(encoded_profile):
+    one_way = with_train(encoded_profile, mode="one-way")
     folder = training.train(one_way, "one-way")
     training.train(with_train(one_way, gradient_checkpointing=True), "checkpointed")
-    training.train(pairs_profile, "joint")
+    training.train(encoded_profile, "joint")
     assert json.loads((folder / "high" / "adapter.json").read_text())["mode"] == "one-way"
     saved, checkpointed, joint = (
         tensors(one_way, name=name) for name in ("one-way", "checkpointed", "joint")
@@ -402,15 +428,15 @@ def test_one_way_is_trained_and_recorded(pairs_profile):
     assert any(not torch.equal(saved[key], joint[key]) for key in saved)
 
 
-def test_one_expert_models_train_one_adapter(pairs_profile, tmp_path):
+def test_one_expert_models_train_one_adapter(encoded_profile, tmp_path):
     folder = tmp_path / "wan21"
-    shutil.copytree(pairs_profile.models.wan, folder)
+    shutil.copytree(encoded_profile.models.wan, folder)
     shutil.rmtree(folder / "transformer_2")
     index = json.loads((folder / "model_index.json").read_text())
     index.update(transformer_2=[None, None], boundary_ratio=None)
     (folder / "model_index.json").write_text(json.dumps(index))
-    models = pairs_profile.models.model_copy(update={"wan": str(folder)})
-    profile = pairs_profile.model_copy(update={"models": models})
+    models = encoded_profile.models.model_copy(update={"wan": str(folder)})
+    profile = encoded_profile.model_copy(update={"models": models})
     (expert,) = wan.experts(profile)
     assert (expert.name, expert.sigma, expert.steps) == ("single", (0.0, 1.0), 4)
     training.train(profile)
@@ -445,18 +471,60 @@ def test_same_pictures_in_another_file_are_a_copy_too(pairs_profile):
     video.write(pairs_profile.layout.root / "copy.mp4", frames, 12)
     edit_pairs(pairs_profile, target="copy.mp4")
     with pytest.raises(InputError, match="teach copying"):
+        dataset.encode(pairs_profile)
+
+
+def test_pairs_are_encoded_before_training_and_not_by_it(pairs_profile, monkeypatch):
+    with pytest.raises(InputError, match=r"4 of the pairs' files are not encoded .* run `rmkit encode`"):
         training.train(pairs_profile)
+    first = dataset.encode(pairs_profile)
+    before = [path.stat().st_mtime_ns for files in first for path in files]
+    with monkeypatch.context() as finished:
+        finished.setattr(dataset.models, "load_wan", None)
+        assert dataset.encode(pairs_profile) == first
+    first[0][0].unlink()  # one is lost: one is made again
+    assert dataset.encode(pairs_profile) == first
+    after = [path.stat().st_mtime_ns for files in first for path in files]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, True, True, True]
 
 
-def test_ranges_across_the_boundary_are_refused(pairs_profile):
-    wide = pairs_profile.train.high.model_copy(update={"sigma": (0.5, 1.0)})
+def test_pairs_can_be_trained_on_smaller_than_they_are_generated(pairs_profile):
+    (whole, text), _ = dataset.encode(pairs_profile)
+    assert store.read_sidecar(whole)["settings"] == {}  # so that latents of before keep their keys
+    shape = load_file(whole)["render"].shape
+    small = with_train(pairs_profile, height=16, width=32, frames=5, held_out=1)
+    with pytest.raises(InputError, match="are not encoded as this profile asks"):
+        training.train(small)
+    before = text.stat().st_mtime_ns
+    dataset.encode(small)
+    assert text.stat().st_mtime_ns == before
+    assert shape == (48, 3, 4, 6) and load_file(whole)["render"].shape == (48, 2, 2, 4)
+    folder = training.train(small)
+    facts = json.loads((folder / "low" / "adapter.json").read_text())
+    assert (facts["frames"], facts["height"], facts["width"]) == (5, 16, 32)
+    assert "trained on clips of 5 frames of 32x16" in (folder / "README.md").read_text()
+    keyed = store.read_sidecar(folder / "low")["settings"]
+    assert (keyed["frames"], keyed["height"], keyed["width"]) == (5, 16, 32)
+    plain = training._recipe(pairs_profile, wan.experts(pairs_profile)[0], dataset.pairs(pairs_profile), [])
+    assert not {"frames", "height", "width", "block_inputs"} & plain.settings.keys()
+
+
+def test_pixels_are_averaged_when_pairs_are_made_smaller(pairs_profile):
+    checks = (np.indices((32, 64)).sum(0) % 2 * 200).astype(np.uint8)
+    frames = np.broadcast_to(checks[None, ..., None], (9, 32, 64, 3))
+    made = dataset.sized(with_train(pairs_profile, height=16, width=32, frames=5), frames)
+    assert made.shape == (5, 16, 32, 3) and (made == 100).all()
+
+
+def test_ranges_across_the_boundary_are_refused(encoded_profile):
+    wide = encoded_profile.train.high.model_copy(update={"sigma": (0.5, 1.0)})
     with pytest.raises(InputError, match=r"0\.875"):
-        training.train(with_train(pairs_profile, high=wide))
+        training.train(with_train(encoded_profile, high=wide))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(pairs_profile, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run(encoded_profile, monkeypatch):
     nan = torch.tensor([float("nan")])
     monkeypatch.setattr(training, "velocity_loss", lambda prediction, inputs: prediction.sum() * nan)
     with pytest.raises(InputError, match="became nan at step 0"):
-        training.train(pairs_profile)
-    assert not (pairs_profile.layout.adapters / "realmaster" / "high").exists()
+        training.train(encoded_profile)
+    assert not (encoded_profile.layout.adapters / "realmaster" / "high").exists()
