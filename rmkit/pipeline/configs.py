@@ -14,6 +14,7 @@ from rmkit.kit import weights
 from rmkit.paths import resolve
 
 SHIPPED = Path(__file__).parent / "model_configs"
+_out_of_reach: dict[str, str] = {}  # why, by the model's name
 INDEX, TOKENIZER = "model_index", "tokenizer"
 
 
@@ -31,10 +32,16 @@ def part(name: str, what: str = "model") -> dict[str, Any]:
     file = single.get(what, f"{what}/config.json")
     if not weights.is_hub_name(name.partition("@")[0]):
         return _read(resolve(name) / file)
-    shipped = SHIPPED / name.partition("@")[0].replace("/", "--") / f"{what}.json"
-    if shipped.is_file():
-        return _read(shipped)
-    return _read(weights.where(name, file) / file)
+    shipped = SHIPPED / name.partition("@")[0].replace("/", "--")
+    if shipped.is_dir():
+        return _read(shipped / f"{what}.json")
+    if name in _out_of_reach:  # asking the hub again would take as long again
+        raise InputError(_out_of_reach[name])
+    try:
+        return _read(weights.where(name, file) / file)
+    except InputError as error:
+        _out_of_reach[name] = str(error)
+        raise
 
 
 def has(name: str, what: str) -> bool:

@@ -53,7 +53,11 @@ class Work:
     def calls(self) -> float:
         """Of the largest model: a denoiser's passes, a VAE's where there is no denoiser."""
         largest = max(self.uses, key=lambda use: use.flops, default=None)
-        return sum(use.calls for use in self.uses if use.part == largest.part) if largest else 0
+        return (
+            sum(use.calls for use in self.uses if use.part.split()[0] == largest.part.split()[0])
+            if largest
+            else 0
+        )
 
     @property
     def weights(self) -> float:
@@ -66,7 +70,10 @@ class Work:
         """On the device at the highest moment, by the placement."""
         if self.offload == "none":
             return self.weights + max((use.cost.working for use in self.uses), default=0.0)
-        streamed = {"model": lambda cost: cost.weights, "group": lambda cost: min(2 * cost.block, cost.weights)}
+        streamed = {
+            "model": lambda cost: cost.weights,
+            "group": lambda cost: min(2 * cost.block, cost.weights),
+        }
         return max((streamed[self.offload](use.cost) + use.cost.working for use in self.uses), default=0.0)
 
 
@@ -96,7 +103,12 @@ def anchors(profile: Profile, pictures: int) -> Work:
         transformer = _lighter(transformer, share)
     uses = (
         Use("transformer", transformer, pictures * settings.steps * (1 + guided), dtype),
-        Use("text encoder", count.read(configs.part(name, "text_encoder"), tokens, dtype, patches), pictures * (1 + guided), dtype),
+        Use(
+            "text encoder",
+            count.read(configs.part(name, "text_encoder"), tokens, dtype, patches),
+            pictures * (1 + guided),
+            dtype,
+        ),
         Use("vae", count.encode(vae, 1, height, width, dtype), pictures, dtype),
         Use("vae", count.decode(vae, 1, height, width, dtype), pictures, dtype),
     )
@@ -136,7 +148,9 @@ def train(profile: Profile) -> Work:
     # Samples are decoded with the first latent alone: one frame.
     sample = count.decode(vae, 1, size.height, size.width, VIDEO)
     measured = steps / profile.train.evaluate_every * profile.train.held_out * 7
-    return Work((Use("transformer", step, steps, dtype), Use("vae", sample, measured, VIDEO)), "none", (name,))
+    return Work(
+        (Use("transformer", step, steps, dtype), Use("vae", sample, measured, VIDEO)), "none", (name,)
+    )
 
 
 def enhance(profile: Profile, clips: int, size: Clips | None = None) -> Work:
@@ -155,7 +169,9 @@ def enhance(profile: Profile, clips: int, size: Clips | None = None) -> Work:
         # The reference's own pass runs once a text and expert; its keys and values are kept from step to step.
         numbers = 2 * transformer["num_layers"] * _widths(transformer, latents)
         kept = TEXTS * numbers * {"float32": 4, "bfloat16": 2}[dtype]
-        cost = Cost(both.flops - plain.flops, plain.weights, plain.working + kept, plain.block, plain.parameters)
+        cost = Cost(
+            both.flops - plain.flops, plain.weights, plain.working + kept, plain.block, plain.parameters
+        )
     else:
         cost = count.denoise(transformer, latents, tokens, dtype, mode, rank)
     experts = [cost] * (1 + configs.has(name, "transformer_2"))
@@ -216,7 +232,12 @@ def method(profile: Profile, name: str, made: baselines.Made, clips: int) -> Wor
     if name not in ("lucy_edit", "editto"):
         return Work()
     own = made.settings(profile)
-    size = Clips(fps=profile.clips.fps, frames=min(own.frames, profile.clips.frames), height=own.height, width=own.width)
+    size = Clips(
+        fps=profile.clips.fps,
+        frames=min(own.frames, profile.clips.frames),
+        height=own.height,
+        width=own.width,
+    )
     passes = clips * -(-profile.clips.frames // own.frames)
     if name == "editto":
         return _vace(profile, size, passes, own.steps, own.guidance > 1, (own.model,))
@@ -285,11 +306,19 @@ def _widths(transformer: dict, latents: Latents) -> int:
 
 def _lighter(cost: Cost, share: float) -> Cost:
     """Weights in fewer bits, one block of them unpacked at a time."""
-    return Cost(cost.flops, cost.weights * share, cost.working + cost.block, cost.block * share, cost.parameters)
+    return Cost(
+        cost.flops, cost.weights * share, cost.working + cost.block, cost.block * share, cost.parameters
+    )
 
 
 def _without_block_inputs(profile: Profile, name: str, step: Cost, latents: Latents, batch: int) -> Cost:
     """The inputs of checkpointed blocks wait in CPU memory: but for two, they are not on the device."""
     config = configs.part(name, "transformer")
     size = 2 * batch * _widths(config, latents) * {"float32": 4, "bfloat16": 2}[profile.models.dtype]
-    return Cost(step.flops, step.weights, step.working - (config["num_layers"] - 2) * size, step.block, step.parameters)
+    return Cost(
+        step.flops,
+        step.weights,
+        step.working - (config["num_layers"] - 2) * size,
+        step.block,
+        step.parameters,
+    )

@@ -143,7 +143,9 @@ def latents(config: Config, frames: int, height: int, width: int) -> Latents:
 def _continued(config: Config, measure: Callable[[Config], Cost]) -> Cost:
     """A count for a config of any depth, from shallow ones."""
     text = config.get("text_config")
-    depth = text["num_hidden_layers"] if text else config.get("num_layers", 0)  # 0: of no blocks that are alike
+    depth = (
+        text["num_hidden_layers"] if text else config.get("num_layers", 0)
+    )  # 0: of no blocks that are alike
     hints = len(config.get("vace_layers", ()))
 
     def shallow(layers: int, hinted: int = 1) -> Cost:
@@ -162,9 +164,7 @@ def _continued(config: Config, measure: Callable[[Config], Cost]) -> Cost:
     return Cost(**{**asdict(found), "block": three.block})  # of one block, however many there are
 
 
-def _denoise(
-    config: Config, latents: Latents, tokens: int, dtype: str, mode: str | None, rank: int
-) -> Cost:
+def _denoise(config: Config, latents: Latents, tokens: int, dtype: str, mode: str | None, rank: int) -> Cost:
     import torch
 
     from rmkit.method import lora
@@ -261,7 +261,10 @@ def _read(config: Config, tokens: int, dtype: str, patches: int) -> Cost:
 
 
 def _run(
-    model: "torch.nn.Module", call: Callable[[], object], autocast: "torch.dtype | None" = None, grad: bool = False
+    model: "torch.nn.Module",
+    call: Callable[[], object],
+    autocast: "torch.dtype | None" = None,
+    grad: bool = False,
 ) -> Cost:
     import torch
 
@@ -301,7 +304,9 @@ def _build(config: Config, dtype: str) -> Any:
     name = "_keep_in_fp32_modules" if "_class_name" in config else "_keep_in_fp32_modules_strict"
     kept = set(getattr(model, name, None) or ())
     for name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(torch.float32 if kept & set(name.split(".")) else getattr(torch, dtype))
+        parameter.data = parameter.data.to(
+            torch.float32 if kept & set(name.split(".")) else getattr(torch, dtype)
+        )
     return model.eval()
 
 

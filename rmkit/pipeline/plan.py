@@ -56,18 +56,18 @@ class Step:
         return self.work.device_bytes
 
 
-def steps(profile: Profile, card: Card | None = None) -> list[Step]:
-    """The stages in order, with what is left of each; card: on another machine than this one."""
-    return list(_steps(profile, card))
+def steps(profile: Profile, card: Card | None = None, own: bool = True) -> list[Step]:
+    """The stages in order, with what is left of each; card: on another machine; own: by the run's own times where it has begun."""
+    return list(_steps(profile, card, own))
 
 
-def _steps(profile: Profile, card: Card | None) -> Iterator[Step]:
+def _steps(profile: Profile, card: Card | None, own: bool) -> Iterator[Step]:
     layout, train, held = profile.layout, profile.data.train_clips, profile.data.validation_clips
     variants, videos, clip = profile.propagation.variants, baselines.videos(profile), profile.clips
     every = len(anchoring.indices(profile, "multi_anchor" if "multi_anchor" in variants else "edges"))
     kinds, pairs = 2 if "depth" in variants else 1, _pairs(profile)
     video = clip.raw_bytes * STORED
-    row = _Rows(profile, card)
+    row = _Rows(profile, card, own)
     yield row("data", "clips", train + held, (layout.clips, "*.mp4"), rates=("video",), each=video)
     frames = 2 * train + every * held
     yield row(
@@ -81,9 +81,17 @@ def _steps(profile: Profile, card: Card | None) -> Iterator[Step]:
     )  # fmt: skip
     made = train + len(variants) * held
     yield row(
-        "propagate", "clips", made, (layout.propagated, "*/*.mp4"), costs.propagate, rates=("video",), each=video
+        "propagate",
+        "clips",
+        made,
+        (layout.propagated, "*/*.mp4"),
+        costs.propagate,
+        rates=("video",),
+        each=video,
     )
-    yield row("encode", "pairs", pairs, (layout.pairs / "latents", "*.safetensors"), costs.encode, rates=("video",))
+    yield row(
+        "encode", "pairs", pairs, (layout.pairs / "latents", "*.safetensors"), costs.encode, rates=("video",)
+    )
     yield _training(row)
     enhanced = layout.enhanced / "realmaster"
     yield row("enhance", "clips", held, (enhanced, "*.mp4"), costs.enhance, rates=("video",), each=video)
@@ -111,9 +119,10 @@ def _steps(profile: Profile, card: Card | None) -> Iterator[Step]:
 class _Rows:
     """Makes rows: what a stage costs here or on another card, and how far it is."""
 
-    def __init__(self, profile: Profile, card: Card | None):
+    def __init__(self, profile: Profile, card: Card | None, own: bool):
         self.profile, self.card = profile, card or cards.here(profile)
-        self.is_here, self.measured = card is None, calibration.load() if card is None else calibration.NONE
+        self.is_own = own and card is None
+        self.measured = calibration.load() if card is None else calibration.Calibration()
 
     def __call__(
         self,
@@ -133,14 +142,12 @@ class _Rows:
             found = work(self.profile, count) if work and count else found
         except InputError as error:
             why = str(error)
-        if self.is_here and len(spent) >= ENOUGH:
+        if self.is_own and len(spent) >= ENOUGH:
             seconds = median(spent)
         elif why or not count:
             seconds = None if why else 0.0
         else:
-            total = self.time(found)
-            pixels = self.profile.clips.raw_bytes / 3e6
-            seconds = None if total is None else total / count + sum(map(self.measured.rate, rates)) * pixels
+            seconds = self.time(stage, found, count, rates)
         done = min(len(spent), count) if done is None else done
         raw = self.profile.clips.raw_bytes * 8  # a clip in float32, as shown and as made
         memory = self.measured.process + raw + found.weights
@@ -148,10 +155,17 @@ class _Rows:
             memory = self.measured.process + raw + max(found.device_bytes, found.weights)
         return Step(stage, items, count, done, seconds, found, count * each, memory, why)
 
-    def time(self, work: Work) -> float | None:
-        """Seconds of a stage's calls."""
-        times = [self.measured.seconds(use, self.card) for use in work.uses if use.calls]
-        return None if None in times else sum(times)
+    def time(self, stage: str, work: Work, count: int, rates: tuple[str, ...]) -> float | None:
+        """Seconds an item: as calibrated, else the calls' FLOP and the CPU's share at what is assumed of each."""
+        megapixels = self.profile.clips.raw_bytes / 3e6
+        like = "enhance" if stage[0] == "0" else stage  # the demonstrations run the trained model
+        seconds = self.measured.seconds(like, self.card, work.flops / count, megapixels)
+        if seconds is not None:
+            return seconds
+        times = [self.card.seconds(use.flops, use.dtype) for use in work.uses]
+        if None in times:
+            return None
+        return sum(times) / count + sum(calibration.ASSUMED[rate] for rate in rates) * megapixels
 
 
 def _training(row: _Rows) -> Step:
@@ -172,8 +186,10 @@ def _evaluation(row: _Rows) -> Step:
     spent = [_seconds(folder / metric.name, "*/*.json") for metric in plain]
     done = min(count, max(map(len, spent), default=0))
     step = row("evaluate", "clips x methods", count, None, rates=("evaluate",), done=done)
-    if row.is_here and done >= ENOUGH:
-        return Step(step.stage, step.items, count, done, sum(map(median, filter(None, spent))), memory=step.memory)
+    if row.is_own and done >= ENOUGH:
+        return Step(
+            step.stage, step.items, count, done, sum(map(median, filter(None, spent))), memory=step.memory
+        )
     return step
 
 
@@ -187,7 +203,9 @@ def _demonstrations(row: _Rows) -> Iterator[Step]:
         whole = Work(tuple(use for work in works for use in work.uses), works[0].offload, works[0].models)
         done = count if (row.profile.layout.notebooks / f"{name}.ipynb").is_file() else 0
         video = row.profile.clips.raw_bytes * STORED
-        yield row(name, "clips", count, None, lambda p, _, whole=whole: whole, ("video", "evaluate"), video, done)
+        yield row(
+            name, "clips", count, None, lambda p, _, whole=whole: whole, ("video", "evaluate"), video, done
+        )
 
 
 def _pairs(profile: Profile) -> int:
@@ -261,7 +279,9 @@ def misfits(profile: Profile, card: Card | None = None, stage: str | None = None
     if card is None and stage is None:
         root = profile.layout.root
         free = shutil.disk_usage(next(f for f in (root, *root.parents) if f.exists())).free
-        need = sum(step.disk * (1 - step.done / step.count) for step in rows) + sum(downloads(profile).values())
+        need = sum(step.disk * (1 - step.done / step.count) for step in rows) + sum(
+            downloads(profile).values()
+        )
         if need > free:
             yield (
                 f"the run takes {need / 1e9:.0f} GB of disk more and {free / 1e9:.0f} GB are free: make room, or "
@@ -301,12 +321,18 @@ def _show_totals(profile: Profile, rows: list[Step], here: Card) -> None:
     left = [row.left for row in rows]
     known = sum(seconds for seconds in left if seconds)
     flops, disk = sum(row.work.flops for row in rows), sum(row.disk for row in rows)
-    print(f"all: {flops / 1e15:,.4g} PFLOP, {disk / 1e9:,.1f} GB of disk, about {duration(known)} to go", end="")
+    print(
+        f"all: {flops / 1e15:,.4g} PFLOP, {disk / 1e9:,.1f} GB of disk, about {duration(known)} to go", end=""
+    )
     if here.usd:
         print(f", {known / 3600 * here.usd:,.0f} USD at {here.usd:.2f} an hour (assumed)", end="")
     print("; not all is known" if None in left else "")
     for name, size in downloads(profile).items():
-        print(f"download {name}: {size / GIB:.1f} GiB, more where it is kept in float32" if size else f"download {name}: n/a")
+        print(
+            f"download {name}: {size / GIB:.1f} GiB, more where it is kept in float32"
+            if size
+            else f"download {name}: n/a"
+        )
     print(f"judge: {gpt_rs.judging(profile)}")
     for name, usd in baselines.usd(profile, profile.data.validation_clips).items():
         print(f"{name}: at most about {usd:.2f} USD")
