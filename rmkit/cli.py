@@ -220,9 +220,9 @@ def plan(
 
 @app.command(help="Times a step of each stage on this machine, for `plan`.")
 def calibrate(profile: Name = "mini") -> None:
-    from rmkit.pipeline import calibration
+    from rmkit.pipeline import calibrate
 
-    print(calibration.calibrate(_load(profile)))
+    print(calibrate.calibrate(_load(profile)))
 
 
 def _load(name: str) -> Profile:

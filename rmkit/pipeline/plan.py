@@ -5,7 +5,6 @@ writes nothing but the cache of counts. Files that were made with other settings
 them anew. Hours are the run's own where it has begun, else as calibrated, else FLOP at a stated efficiency (`cards`).
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ ENOUGH = 3  # finished items from which an average is taken
 KEPT = 1216 / 3050  # pairs that the filter keeps, before it has run (paper, B.1)
 STORED = 0.6  # of raw frames, what lossless video takes (ours)
 GIB = 2**30
+NOTHING = Work()
 UNLESS = "go on all the same with --anyway (make: ANYWAY=1)"
 
 
@@ -40,7 +40,7 @@ class Step:
     count: int
     done: int
     seconds: float | None
-    work: Work = Work()
+    work: Work = NOTHING
     disk: float = 0.0  # bytes that all items take
     memory: float = 0.0  # bytes of CPU memory
     why: str = ""  # why something is not known

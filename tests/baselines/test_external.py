@@ -19,7 +19,7 @@ from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, tables
 from rmkit.kit import models, store, video
 from rmkit.method import sampling
-from rmkit.pipeline import doctor, plan
+from rmkit.pipeline import plan
 
 AREA = {"height": 32, "width": 64}  # another shape than the clips' 32x48, so that bars are needed
 RANK = 3
