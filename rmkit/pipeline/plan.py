@@ -28,6 +28,8 @@ KEPT = 1216 / 3050  # pairs that the filter keeps, before it has run (paper, B.1
 STORED = 0.6  # of raw frames, what lossless video takes (ours)
 GIB = 2**30
 NOTHING = Work()
+# A model of a kind that the counts do not know has no numbers in the plan; whether it runs is for its loader to say.
+UNCOUNTED = (InputError, KeyError, AttributeError, TypeError, ValueError, RuntimeError)
 UNLESS = "go on all the same with --anyway (make: ANYWAY=1)"
 
 
@@ -140,8 +142,8 @@ class _Rows:
         found, why = Work(), ""
         try:
             found = work(self.profile, count) if work and count else found
-        except InputError as error:
-            why = str(error)
+        except UNCOUNTED as error:
+            why = str(error) if isinstance(error, InputError) else f"its models cannot be counted ({error!r})"
         if self.is_own and len(spent) >= ENOUGH:
             seconds = median(spent)
         elif why or not count:
@@ -197,7 +199,7 @@ def _demonstrations(row: _Rows) -> Iterator[Step]:
     """06 to 09: of a notebook that has been run, all is done."""
     try:
         found = costs.demonstrations(row.profile)
-    except InputError:
+    except UNCOUNTED:
         return
     for name, (count, works) in found.items():
         whole = Work(tuple(use for work in works for use in work.uses), works[0].offload, works[0].models)
@@ -237,7 +239,7 @@ def downloads(profile: Profile) -> dict[str, float]:
         if not _is_cached(name):
             try:
                 found[name] = costs.size(name, profile.models.dtype)
-            except InputError:
+            except UNCOUNTED:
                 found[name] = 0.0
     return found
 

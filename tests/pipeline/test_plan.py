@@ -72,7 +72,7 @@ def test_what_does_not_fit_comes_with_the_setting_that_does(paper: profile.Profi
 
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_loaded(paper, monkeypatch) -> None:
     monkeypatch.setattr(cards, "here", lambda _: H100)
-    with pytest.raises(InputError, match="train takes 1.. GiB of GPU memory.*--anyway"):
+    with pytest.raises(InputError, match=r"train takes 1\d\d GiB of GPU memory.*--anyway"):
         plan.require_fits(paper, "train")
     plan.require_fits(paper, "train", anyway=True)
 
