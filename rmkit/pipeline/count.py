@@ -31,7 +31,16 @@ Config = dict[str, Any]  # a part's config.json
 Latents = tuple[int, int, int]  # frames, height and width of what a transformer works on
 # Of training: what changes neither FLOPs nor memory.
 _FREE = {"low", "high", "prompt", "warmup", "weight_decay", "gradient_clip", "sampler", "shift", "logit_mean"}
-_FREE |= {"logit_std", "held_out", "evaluate_every", "checkpoint_every", "tensorboard", "alpha", "batch"}
+_FREE |= {
+    "logit_std",
+    "held_out",
+    "evaluate_every",
+    "checkpoint_every",
+    "tensorboard",
+    "alpha",
+    "batch",
+    "block_inputs",
+}
 
 
 @dataclass(frozen=True)
@@ -192,6 +201,9 @@ def _train_step(
     from rmkit.method import lora
     from rmkit.method.incontext import in_context
 
+    if "block_inputs" in type(profile.train).model_fields:  # where they wait is for the caller to say
+        own = profile.train.model_copy(update={"block_inputs": "device"})
+        profile = profile.model_copy(update={"train": own})
     model = _build(config, dtype).train()
     trained = sum(p.numel() for p in lora.add(profile, model, 0).values())
     kind = getattr(torch, dtype)

@@ -17,10 +17,11 @@ HOUR = 3600
 
 @pytest.fixture(scope="module")
 def paper() -> profile.Profile:
+    """With checkpointing, and nothing of training in CPU memory."""
     asked = profile.load("paper")
-    return asked.model_copy(
-        update={"train": asked.train.model_copy(update={"gradient_checkpointing": True}), "name": "planned"}
-    )
+    values = {"gradient_checkpointing": True, "block_inputs": "device"}
+    known = {key: value for key, value in values.items() if key in type(asked.train).model_fields}
+    return asked.model_copy(update={"train": asked.train.model_copy(update=known), "name": "planned"})
 
 
 def changed(asked: profile.Profile, group: str, **values: Any) -> profile.Profile:
