@@ -201,9 +201,6 @@ def _train_step(
     from rmkit.method import lora
     from rmkit.method.incontext import in_context
 
-    if "block_inputs" in type(profile.train).model_fields:  # where they wait is for the caller to say
-        own = profile.train.model_copy(update={"block_inputs": "device"})
-        profile = profile.model_copy(update={"train": own})
     model = _build(config, dtype).train()
     trained = sum(p.numel() for p in lora.add(profile, model, 0).values())
     kind = getattr(torch, dtype)

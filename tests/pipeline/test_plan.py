@@ -65,7 +65,7 @@ def test_what_does_not_fit_comes_with_the_setting_that_does(paper: profile.Profi
     assert "GiB of GPU memory and h100 has 79: set train.base: fp8" in said
     whole = changed(paper, "models", offload="none")
     assert any(
-        s.startswith("anchors") and "set models.offload: model" in s for s in plan.misfits(whole, H100)
+        s.startswith("enhance") and "set models.offload: model" in s for s in plan.misfits(whole, H100)
     )
     with pytest.raises(InputError, match="--gpu abacus is not known; known are"):
         cards.named("abacus")
