@@ -25,7 +25,7 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PIP_INSTALL := $(PIP) install --quiet --root-user-action=ignore
 
-.PHONY: help setup doctor plan reproduce verify tables test bench compare-modes lab lint format lock clean pretrain-data bundle
+.PHONY: help setup doctor plan calibrate reproduce verify tables test bench compare-modes lab lint format lock clean pretrain-data bundle
 
 help: ## this list
 	@echo "make TARGET [PROFILE=mini|smoke|consumer|paper|paper-480|paper-fast|path/to/profile.yaml]"
@@ -59,11 +59,14 @@ setup: ## the environment, once and after a changed lock; 2-10 min of download; 
 doctor: setup ## what this machine has and what the profile needs; 10 s; writes nothing
 	@$(RMKIT) doctor --profile "$(PROFILE)"
 
-plan: setup ## what would run, what is done, how long the rest takes; 2 s; writes nothing
-	@$(RMKIT) plan --profile "$(PROFILE)"
+plan: setup ## what a run takes: hours, memory, disk, USD, and what does not fit; 30 s; ARGS="--gpu h100" elsewhere
+	@$(RMKIT) plan --profile "$(PROFILE)" $(ARGS)
+
+calibrate: setup ## a timed step of each stage here, for plan; 1 min; writes results/calibration.json
+	@$(RMKIT) calibrate --profile "$(PROFILE)"
 
 reproduce: setup ## all notebooks in order; 17 to 25 min; writes results/PROFILE/ (start with report.md); resumable
-	@$(RMKIT) notebooks --profile "$(PROFILE)"
+	@$(RMKIT) notebooks --profile "$(PROFILE)" $(if $(ANYWAY),--anyway)
 
 verify: setup ## this run's metrics.csv beside the shipped one, within the spread over seeds; 3 s; writes nothing
 	@$(RMKIT) verify --profile "$(PROFILE)" $(ARGS)

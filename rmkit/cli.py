@@ -58,6 +58,7 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Option("--profile", help="name or path of a .yaml file")]
+Anyway = Annotated[bool, typer.Option("--anyway", help="run what does not fit this machine by `plan`, too")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @app.command(help="All of the below in order, as notebooks, with a report at the end.")
-def notebooks(profile: Name = "mini") -> int:
+def notebooks(profile: Name = "mini", anyway: Anyway = False) -> int:
     from rmkit.pipeline import doctor, notebooks
 
     asked = _load(profile)
     doctor.require(asked)
     try:
-        notebooks.run(asked)
+        notebooks.run(asked, anyway)
     except notebooks.NotebookError as error:
         print(f"rmkit: {error}", file=sys.stderr)
         return 1
@@ -101,6 +102,7 @@ def enhance(
         str | None,
         typer.Option(metavar="NAME", help="without IN and OUT: folder of enhanced/ for what --prompt makes"),
     ] = None,
+    anyway: Anyway = False,
 ) -> None:
     if input and output and not into:
         from rmkit.extras import own_video
@@ -115,7 +117,7 @@ def enhance(
             "another prompt for the profile's clips has clips of its own: give --prompt and --into NAME."
         )
     else:
-        stages.enhance(_load(profile), prompt, _folder_name(into))
+        stages.enhance(_fitting(profile, "enhance", anyway), prompt, _folder_name(into))
 
 
 def evaluate(
@@ -140,18 +142,18 @@ def evaluate(
         stages.evaluate(_load(profile))
 
 
-def _plain(stage: Callable[[Profile], object]) -> Callable[[str], None]:
+def _plain(name: str, stage: Callable[[Profile], object]) -> Callable[[str], None]:
     """The command of a stage that takes nothing but a profile."""
 
-    def command(profile: Name = "mini") -> None:
-        stage(_load(profile))
+    def command(profile: Name = "mini", anyway: Anyway = False) -> None:
+        stage(_fitting(profile, name, anyway))
 
     return command
 
 
 OPTIONS = {"enhance": enhance, "evaluate": evaluate}  # stages that also take files of the user's own
 for _name, _stage in stages.STAGES.items():
-    app.command(_name, help=_stage.__doc__)(OPTIONS.get(_name) or _plain(_stage))
+    app.command(_name, help=_stage.__doc__)(OPTIONS.get(_name) or _plain(_name, _stage))
 
 
 @app.command(help="A page on which people compare RealMaster with other methods; or counts their answers.")
@@ -205,10 +207,22 @@ def doctor(profile: Name = "mini") -> int:
 
 
 @app.command(help="What would run, what is done, how long the rest takes.")
-def plan(profile: Name = "mini") -> None:
+def plan(
+    profile: Name = "mini",
+    gpu: Annotated[
+        str | None, typer.Option(metavar="CARD", help="not here but there: h100, 4090, ...")
+    ] = None,
+) -> None:
     from rmkit.pipeline import plan
 
-    plan.show(_load(profile))
+    plan.show(_load(profile), gpu)
+
+
+@app.command(help="Times a step of each stage on this machine, for `plan`.")
+def calibrate(profile: Name = "mini") -> None:
+    from rmkit.pipeline import calibrate
+
+    print(calibrate.calibrate(_load(profile)))
 
 
 def _load(name: str) -> Profile:
@@ -217,6 +231,15 @@ def _load(name: str) -> Profile:
     found = profiles.load(name)
     baselines.validate(found)
     return found
+
+
+def _fitting(name: str, stage: str, anyway: bool) -> Profile:
+    """The profile, once what the stage has left to do fits this machine."""
+    from rmkit.pipeline import plan
+
+    asked = _load(name)
+    plan.require_fits(asked, stage, anyway)
+    return asked
 
 
 def _folder_name(name: str | None) -> str | None:

@@ -19,11 +19,8 @@ from rmkit.kit import devices, face_pack, keys, machine, models
 from rmkit.method import wan
 from rmkit.metrics import Metric, gpt_rs
 from rmkit.paths import REPOSITORY
+from rmkit.pipeline import plan
 from rmkit.profile import Profile
-
-STORED = 0.6  # of raw frames, what lossless video takes
-COPIES = {"train": 4, "validation": 10}  # videos of a clip: render, structure, variants, enhanced, references
-FIXED_GB = 0.5  # adapters, latents, notebooks
 
 
 @dataclass(frozen=True)
@@ -69,15 +66,10 @@ def check(profile: Profile) -> list[Finding]:
         *(_asked(f"model {role}", _model, profile, role) for role in models.ROLES),
         *(_asked(f"model {m.name}", _metric, profile, m, unused=m.why_not(profile)) for m in with_model),
         _training(profile),
+        *(Finding(f"fits: {stage}", said, False, needed=False) for stage, said in _misfits(profile)),
+        *(Finding("download", said, False, needed=False) for said in _downloads(profile)),
         *(_asked(name, _method, profile, method) for name, method in baselines.asked(profile).items()),
     ]
-
-
-def gigabytes(profile: Profile) -> float:
-    """About how much disk a run of the profile fills."""
-    raw = profile.clips.raw_bytes * STORED / 1e9
-    held = (COPIES["validation"] + len(baselines.asked(profile))) * profile.data.validation_clips
-    return FIXED_GB + raw * (COPIES["train"] * profile.data.train_clips + held)
 
 
 def versions(lock: Path = REPOSITORY / "requirements.lock") -> list[str]:
@@ -130,9 +122,23 @@ def _hardware(profile: Profile) -> list[Finding]:
     root = profile.layout.root
     free = shutil.disk_usage(next(f for f in (root, *root.parents) if f.exists())).free / 1e9
     # What is there already has taken its share.
-    left = gigabytes(profile) - sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) / 1e9
+    left = plan.gigabytes(profile) - sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) / 1e9
     space = f"{free:.1f} GB free, about {max(left, 0):.1f} GB more needed"
     return [Finding("machine", machine.machine(), True), gpu, Finding("disk", space, free > left)]
+
+
+def _misfits(profile: Profile) -> list[tuple[str, str]]:
+    """What the run would refuse for: a GPU that is there and too small is not ok."""
+    return [(said.split()[0], said) for said in plan.misfits(profile)]
+
+
+def _downloads(profile: Profile) -> list[str]:
+    """Models whose weights are not here, though an index of theirs may be; some ask for their licence to be accepted."""
+    return [
+        f"{name}: weights are not here, {f'about {size / 2**30:.0f} GiB' if size else 'of a size that is not known'}; "
+        f"accept its licence at huggingface.co/{name} where it asks for that"
+        for name, size in plan.downloads(profile).items()
+    ]
 
 
 def _asked(what: str, answer: Callable[..., str], *arguments: object, unused: str | None = None) -> Finding:

@@ -27,6 +27,7 @@ from rmkit.errors import InputError
 from rmkit.evaluation import report
 from rmkit.kit import depth, machine, models, store
 from rmkit.paths import REPOSITORY
+from rmkit.pipeline import plan
 from rmkit.profile import Profile
 
 VERSION = 1
@@ -61,11 +62,13 @@ def series() -> tuple[Notebook, ...]:
     return tuple(found)
 
 
-def run(profile: Profile) -> Path:
+def run(profile: Profile, anyway: bool = False) -> Path:
     """Run what is not up to date, stop at the first failure; returns the report's path.
 
-    Raises InputError with the sentence of a cell that raised one, NotebookError for any other failure.
+    Raises InputError where the run does not fit this machine (not with `anyway`) and with the sentence of a cell that raised
+    one, NotebookError for any other failure.
     """
+    plan.require_fits(profile, anyway=anyway)
     for role in models.ROLES:
         models.check(profile, role)  # before the first notebook, not in the second
     if profile.structure.depth == "depth_anything" and "depth" in profile.propagation.variants:

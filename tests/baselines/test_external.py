@@ -19,7 +19,7 @@ from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, tables
 from rmkit.kit import models, store, video
 from rmkit.method import sampling
-from rmkit.pipeline import doctor, plan
+from rmkit.pipeline import plan
 
 AREA = {"height": 32, "width": 64}  # another shape than the clips' 32x48, so that bars are needed
 RANK = 3
@@ -426,7 +426,7 @@ def test_plan_lists_what_is_asked_for(lucy, tiny_clips) -> None:
     (step,) = [step for step in plan.steps(lucy) if step.stage == "lucy_edit"]
     assert (step.count, step.done, step.items) == (2, 1, "clips")
     without = asking(lucy)
-    assert doctor.gigabytes(lucy) > doctor.gigabytes(without)
+    assert plan.gigabytes(lucy) > plan.gigabytes(without)
 
 
 NEGATIVE = """

@@ -1,0 +1,118 @@
+"""The plan: a row a stage from configs alone, what does not fit and what to set, and the refusal before a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmkit import cli, profile
+from rmkit.errors import InputError
+from rmkit.pipeline import calibration, cards, costs, plan
+from rmkit.pipeline.calibration import Calibration, Timed
+
+H100 = cards.named("h100")
+HOUR = 3600
+
+
+@pytest.fixture(scope="module")
+def paper() -> profile.Profile:
+    """With checkpointing, and nothing of training in CPU memory."""
+    asked = profile.load("paper")
+    values = {"gradient_checkpointing": True, "block_inputs": "device"}
+    known = {key: value for key, value in values.items() if key in type(asked.train).model_fields}
+    return asked.model_copy(update={"train": asked.train.model_copy(update=known), "name": "planned"})
+
+
+def changed(asked: profile.Profile, group: str, **values: Any) -> profile.Profile:
+    return asked.model_copy(update={group: getattr(asked, group).model_copy(update=values)})
+
+
+def test_the_rows_of_the_paper(paper: profile.Profile) -> None:
+    """As counted once with the whole models: calls, PFLOP, hours of an H100."""
+    rows = {row.stage: row for row in plan.steps(paper, H100)}
+    edits = [rows["anchors"].work, rows["per_frame"].work]
+    assert sum(work.calls for work in edits) == pytest.approx(602_240, rel=0.01)
+    assert sum(work.flops for work in edits) == pytest.approx(118_000e15, rel=0.1)
+    for stage, calls, flops, hours in (
+        ("propagate", 335_000, 2_818_000e15, 1_760),
+        ("encode", 2_432, 950e15, None),
+        ("train", 2_000, 206_000e15, 129),
+        ("enhance", 8_000, 193_000e15, 121),
+    ):
+        assert rows[stage].work.calls == pytest.approx(calls, rel=0.01)
+        assert rows[stage].work.flops == pytest.approx(flops, rel=0.1)
+        if hours:
+            assert rows[stage].left == pytest.approx(hours * HOUR, rel=0.1)
+    assert 1 * HOUR < rows["encode"].work.flops / (H100.flops * 0.45) * 2 < 3 * HOUR
+    assert costs.propagate(paper, 1).flops / (H100.flops * 0.45) == pytest.approx(31.5 * 60, rel=0.1)
+    assert costs.enhance(paper, 1).flops / (H100.flops * 0.45) == pytest.approx(72 * 60, rel=0.1)
+    expected = {"anchors": 39, "propagate": 51, "encode": 24, "train": 159, "enhance": 45}
+    for stage, gib in expected.items():
+        assert rows[stage].device / 2**30 == pytest.approx(gib, rel=0.1), stage
+    assert {"06_weather", "07_carla", "08_limits", "09_your_clip"} <= rows.keys()
+
+
+def test_steps_and_guidance_change_the_calls(paper: profile.Profile) -> None:
+    half = changed(paper, "propagation", steps=25, guidance=1.0)
+    assert costs.propagate(half, 10).calls == costs.propagate(paper, 10).calls / 4
+    smaller = changed(paper, "clips", height=480, width=720)
+    assert costs.propagate(smaller, 1).flops < costs.propagate(paper, 1).flops / 4
+
+
+def test_what_does_not_fit_comes_with_the_setting_that_does(paper: profile.Profile) -> None:
+    (said,) = [s for s in plan.misfits(paper, H100) if s.startswith("train")]
+    assert "GiB of GPU memory and h100 has 79: set train.base: fp8" in said
+    whole = changed(paper, "models", offload="none")
+    assert any(
+        s.startswith("enhance") and "set models.offload: model" in s for s in plan.misfits(whole, H100)
+    )
+    with pytest.raises(InputError, match="--gpu abacus is not known; known are"):
+        cards.named("abacus")
+
+
+def test_a_run_that_does_not_fit_is_refused_before_anything_is_loaded(paper, monkeypatch) -> None:
+    monkeypatch.setattr(cards, "here", lambda _: H100)
+    with pytest.raises(InputError, match=r"train takes 1\d\d GiB of GPU memory.*--anyway"):
+        plan.require_fits(paper, "train")
+    plan.require_fits(paper, "train", anyway=True)
+
+
+def test_mini_always_fits_a_laptop(monkeypatch) -> None:
+    monkeypatch.setattr(plan.psutil, "virtual_memory", lambda: type("", (), {"total": 4 * 2**30}))
+    monkeypatch.setattr(cards, "here", lambda _: cards.cpu())
+    plan.require_fits(profile.load("mini"))
+    assert sum(row.seconds * row.count for row in plan.steps(profile.load("mini"), own=False)) < 60 * 60
+
+
+def test_times_are_measured_then_assumed(monkeypatch, tmp_path: Path) -> None:
+    mini = profile.load("mini")
+    monkeypatch.setattr(calibration, "FILE", tmp_path / "calibration.json")
+    monkeypatch.setattr(cards, "here", lambda _: cards.cpu())
+    before = {row.stage: row for row in plan.steps(mini, own=False)}
+    each = before["propagate"].work.flops / before["propagate"].count
+    timed = {"propagate": vars(Timed(2.0, each / 2, 1.0))}
+    (tmp_path / "calibration.json").write_text(json.dumps({"device": "cpu", "stages": timed, "process": 1e9}))
+    after = {row.stage: row for row in plan.steps(mini, own=False)}
+    assert after["propagate"].seconds == pytest.approx(4.0)
+    assert after["enhance"].seconds == before["enhance"].seconds
+    (tmp_path / "calibration.json").write_text("{")
+    assert calibration.load() == Calibration()
+
+
+def test_an_unknown_hub_model_is_not_known_and_stops_nothing(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    odd = changed(profile.load("paper"), "models", vace="no-one/no-such-model")
+    odd = odd.model_copy(update={"name": "planned"})
+    row = next(row for row in plan.steps(odd, H100) if row.stage == "propagate")
+    assert row.seconds is None and "no-one/no-such-model" in row.why
+    plan.show(odd, "h100")
+    assert "n/a: model no-one/no-such-model" in capsys.readouterr().out
+
+
+def test_the_command_names_the_card(capsys) -> None:
+    assert cli.main(["plan", "--profile", "mini", "--gpu", "4090"]) == 0
+    out = capsys.readouterr().out
+    assert "on 4090" in out and "USD at" in out
+    assert cli.main(["plan", "--gpu", "none"]) == 2
