@@ -96,12 +96,17 @@ def to_unit(frames: np.ndarray) -> np.ndarray:
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:
     """Float 0..1, as diffusers pipelines return it, to uint8; raises InputError where a value is not finite."""
-    if not np.isfinite(frames).all():
+    require_finite(frames)
+    return (np.clip(frames, 0.0, 1.0) * 255.0).round().astype(np.uint8)
+
+
+def require_finite(values: np.ndarray) -> None:
+    """Raise InputError where a model has given anything but numbers, which would be stored as black or noise."""
+    if not np.isfinite(values).all():
         raise InputError(
             "the model's output is not finite: an adapter or a checkpoint is broken, or models.dtype overflows (float16 does; "
             "try bfloat16 or float32). Nothing of it was kept."
         )
-    return (np.clip(frames, 0.0, 1.0) * 255.0).round().astype(np.uint8)
 
 
 def contact_sheet(

@@ -149,6 +149,15 @@ def content(folder: Path) -> str:
     return hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
 
 
+def knows(folder: Path) -> str:
+    """The one world that the model of a folder knows, as the card beside it says; '' where no card says so."""
+    try:
+        card = json.loads((folder / "card.json").read_text())
+    except (OSError, ValueError):
+        return ""
+    return str(card.get("knows", "")) if isinstance(card, dict) else ""
+
+
 def _existing(key: str, name: str) -> Path:
     folder = resolve(name)
     if not folder.is_dir():

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from diffusers import WanPipeline, WanTransformer3DModel
 
 VERSION = 1
+ADAPTER = "incontext"  # its name in the pipeline, whatever its folder is called
 
 
 class Job(NamedTuple):
@@ -75,7 +76,7 @@ def load(profile: Profile, folder: Path) -> "WanPipeline":
     """The Wan pipeline with the adapter of `folder` in every expert and the profile's flow shift."""
     pipeline = models.load_wan(profile)
     for expert in wan.experts(profile):
-        lora.load(pipeline, folder / expert.name, expert, folder.name)
+        lora.load(pipeline, folder / expert.name, expert, ADAPTER)
     models.set_flow_shift(pipeline, profile.enhance.shift)
     return pipeline
 
