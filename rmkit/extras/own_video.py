@@ -117,7 +117,7 @@ def _ready(profile: Profile, folder: Path, said: Mapping[str, str], jobs: Sequen
         preview = outputs.preview_of(out)
         beside = preview.with_name(f".{temporary.name}{outputs.PREVIEW}")
         try:
-            rewrite.write(beside, (np.hstack(pair) for pair in pairs), job.shot, 16, streams=False)
+            rewrite.write(beside, (np.hstack(pair) for pair in pairs), job.shot, streams=False)
             beside.rename(preview)
         finally:
             beside.unlink(missing_ok=True)

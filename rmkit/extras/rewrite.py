@@ -119,10 +119,17 @@ class _Copied:
 
 
 def _packets(source: "InputContainer", streams: "list[Stream]", hidden: bool) -> "Iterator[Packet]":
+    latest: dict[int, int] = {}
     for packet in source.demux(streams):
         if packet.dts is None:
             packet.dts = packet.pts
+        if packet.dts is not None and packet.dts <= (
+            before := latest.get(packet.stream.index, packet.dts - 1)
+        ):
+            packet.dts = before + 1  # as no container takes it otherwise
+            packet.pts = max(packet.pts or 0, packet.dts)
         if packet.dts is not None and not (hidden and packet.pts is not None and packet.pts < 0):
+            latest[packet.stream.index] = packet.dts
             yield packet
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import av
 import numpy as np
+from av.video.frame import supported_np_pix_fmts
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from rmkit.errors import InputError
@@ -19,21 +20,17 @@ if TYPE_CHECKING:
 RGB, BT709, UNSAID, BT601 = 0, 1, 2, 6  # matrices
 LIMITED, FULL = int(ColorRange.MPEG), int(ColorRange.JPEG)
 HD = 720  # lines from which on a file that does not say so is taken for BT.709; below, for BT.601 (ours)
-MATRICES = {  # swscale's numbers by H.273's
-    BT709: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    BT601: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
+MATRICES = {  # by H.273's numbers: swscale's, and the weights of red and blue in luma
+    BT709: (Colorspace.ITU709, 0.2126, 0.0722),
+    4: (Colorspace.FCC, 0.30, 0.11),
+    5: (Colorspace.ITU601, 0.299, 0.114),
+    BT601: (Colorspace.ITU601, 0.299, 0.114),
+    7: (Colorspace.SMPTE240M, 0.212, 0.087),
+    9: (Colorspace.BT2020, 0.2627, 0.0593),
 }
 HDR = {16: "PQ (HDR10, Dolby Vision)", 18: "HLG"}  # by transfer
-EXACT = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
+# Colours of 2x2 pixels are shown in all four and averaged again when written: there and back, nothing is lost.
+EXACT = Interpolation.POINT | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,15 @@ def to_rgb(frame: "VideoFrame", colour: Colour) -> np.ndarray:
     """A decoded frame as uint8 [H, W, 3]."""
     if _is_rgb(frame):
         return frame.to_ndarray(format="rgb24")
+    if frame.format.name.startswith("yuvj"):  # the older names of full range
+        plain = frame.format.name.replace("yuvj", "yuv")
+        frame = frame.reformat(format=plain, src_color_range=FULL, dst_color_range=FULL)
+    if frame.format.name in supported_np_pix_fmts and not (frame.width % 2 or frame.height % 2):
+        # Without the place of its colours, which would move them by half a pixel and not back.
+        frame = av.VideoFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name)
     return frame.to_ndarray(
         format="rgb24",
-        src_colorspace=MATRICES[colour.matrix],
+        src_colorspace=MATRICES[colour.matrix][0],
         src_color_range=colour.range,
         dst_color_range=FULL,
         interpolation=EXACT,
@@ -93,15 +96,16 @@ def to_rgb(frame: "VideoFrame", colour: Colour) -> np.ndarray:
 
 
 def from_rgb(frame: np.ndarray, colour: Colour, pixels: str) -> "VideoFrame":
-    """uint8 [H, W, 3] as a frame to encode, of a pixel format that is not RGB."""
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-    made = picture.reformat(
-        format=pixels,
-        dst_colorspace=MATRICES[colour.matrix],
-        src_color_range=FULL,
-        dst_color_range=colour.range,
-        interpolation=EXACT,
-    )
+    """uint8 [H, W, 3] as a frame to encode, of 8 bits: yuv420p, yuv422p or yuv444p; swscale's own way is a level off."""
+    height, width = frame.shape[:2]
+    down, right = {"yuv420p": (2, 2), "yuv422p": (1, 2), "yuv444p": (1, 1)}[pixels]
+    luma, *chroma = _ycc(frame, colour)
+    chroma = [c.reshape(height // down, down, width // right, right).mean((1, 3)) for c in chroma]
+    made = av.VideoFrame(width, height, pixels)
+    for plane, values in zip(made.planes, (luma, *chroma), strict=True):
+        lines = np.zeros((plane.height, plane.line_size), np.uint8)
+        lines[:, : plane.width] = np.rint(values).clip(0, 255)
+        plane.update(lines)
     made.colorspace, made.color_range = colour.matrix, colour.range
     made.color_primaries, made.color_trc = colour.primaries, colour.transfer
     return made
@@ -115,3 +119,18 @@ def tag(stream: "VideoStream", colour: Colour) -> None:
 
 def _is_rgb(frame: "VideoFrame") -> bool:
     return frame.format.is_rgb or frame.format.name.startswith(("gray", "pal8"))
+
+
+def _ycc(frame: np.ndarray, colour: Colour) -> np.ndarray:
+    """Luma and both chromas of a picture, float32 [3, H, W], not yet rounded."""
+    _, red, blue = MATRICES[colour.matrix]
+    luma = np.array([red, 1 - red - blue, blue])
+    weights = np.stack(
+        [luma, (np.array([0, 0, 1]) - luma) / (2 - 2 * blue), (np.array([1, 0, 0]) - luma) / (2 - 2 * red)]
+    )
+    offset, scale = [0, 128, 128], [1.0, 1.0, 1.0]
+    if colour.range == LIMITED:
+        offset, scale = [16, 128, 128], [219 / 255, 224 / 255, 224 / 255]
+    weights = (weights * np.array(scale)[:, None]).astype(np.float32)
+    made = weights @ frame.reshape(-1, 3).T.astype(np.float32) + np.array(offset, np.float32)[:, None]
+    return made.reshape(3, *frame.shape[:2])

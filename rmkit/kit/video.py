@@ -66,7 +66,7 @@ def write(path: Path, frames: np.ndarray, fps: int | Fraction) -> None:
 
 
 def write_viewing_copy(
-    path: Path, frames: Iterable[np.ndarray], fps: int | Fraction, scale: int = 1, quality: int = 16
+    path: Path, frames: Iterable[np.ndarray], fps: int | Fraction, scale: int = 1, quality: int = 12
 ) -> None:
     """A copy that any player and browser shows (H.264, crf `quality`), enlarged `scale` times.
 
