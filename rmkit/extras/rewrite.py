@@ -70,9 +70,10 @@ def write(
         av.open(str(path.absolute()), "w", format=kind, options=options) as container,
     ):
         container.metadata["comment"] = MADE
-        encoder = container.add_stream("libx264", rate=rate, options={"crf": str(quality)})
+        pixels = video.pixels(first, shot.subsampling if streams else "420")
+        encoder = container.add_stream("libx264", rate=rate, options=video.coding(quality, pixels))
         encoder.height, encoder.width = first.shape[:2]
-        encoder.pix_fmt = video.pixels(first, shot.subsampling if streams else "420")
+        encoder.pix_fmt = pixels
         encoder.codec_context.thread_count = 1  # the same bytes whatever the number of cores
         encoder.codec_context.time_base = encoder.time_base = shot.base
         encoder.codec_context.sample_aspect_ratio = shot.aspect

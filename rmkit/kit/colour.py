@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import av
 import numpy as np
-from av.video.frame import supported_np_pix_fmts
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from rmkit.errors import InputError
@@ -80,12 +79,7 @@ def to_rgb(frame: "VideoFrame", colour: Colour) -> np.ndarray:
     """A decoded frame as uint8 [H, W, 3]."""
     if _is_rgb(frame):
         return frame.to_ndarray(format="rgb24")
-    if frame.format.name.startswith("yuvj"):  # the older names of full range
-        plain = frame.format.name.replace("yuvj", "yuv")
-        frame = frame.reformat(format=plain, src_color_range=FULL, dst_color_range=FULL)
-    if frame.format.name in supported_np_pix_fmts and not (frame.width % 2 or frame.height % 2):
-        # Without the place of its colours, which would move them by half a pixel and not back.
-        frame = av.VideoFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name)
+    frame = _bare(frame)
     return frame.to_ndarray(
         format="rgb24",
         src_colorspace=MATRICES[colour.matrix][0],
@@ -115,6 +109,15 @@ def tag(stream: "VideoStream", colour: Colour) -> None:
     """Write into a stream to be encoded what its colours are."""
     stream.colorspace, stream.color_range = colour.matrix, colour.range
     stream.color_primaries, stream.color_trc = colour.primaries, colour.transfer
+
+
+def _bare(frame: "VideoFrame") -> "VideoFrame":
+    """The samples without the place of the colours among them, which would move these by half a pixel and not back."""
+    bare = av.VideoFrame(frame.width, frame.height, frame.format.name)
+    for plane, copy in zip(frame.planes, bare.planes, strict=True):
+        lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: copy.height, : copy.line_size]
+        copy.update(np.pad(lines, ((0, 0), (0, copy.line_size - lines.shape[1]))))
+    return bare
 
 
 def _is_rgb(frame: "VideoFrame") -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from av.video.frame import supported_np_pix_fmts
 
 from rmkit.extras import own_video
 from rmkit.kit import encode, models, video
@@ -241,18 +240,24 @@ def seen(
                 picture = frame.to_ndarray(format="rgb24")
             else:
                 own = matrix or frame.colorspace, (frame.color_range == 2) if full is None else full
-                kept = {"src_color_range": frame.color_range, "dst_color_range": frame.color_range}
-                if (
-                    frame.format.name in supported_np_pix_fmts and "444" not in frame.format.name
-                ):  # as all players do that show a colour in all of its pixels
-                    frame = av.VideoFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name)
-                planes = frame.reformat(format="yuv444p", interpolation="POINT", **kept).to_ndarray()
-                picture = rgb(planes, *own)
+                picture = rgb(whole(frame), *own)
             pictures.append(np.rot90(picture, turn // 90)[:, :: -1 if mirrored else 1])
             times.append(at)
         aspect = stream.sample_aspect_ratio or Fraction(1)
         sounds = [packets(path, number) for number in range(len(container.streams.audio))]
     return Seen(pictures, times, aspect, tags, sounds)
+
+
+def whole(frame: av.VideoFrame) -> np.ndarray:
+    """The planes of a frame, each colour shown in all of its pixels, float [3, H, W] of 0 to 255."""
+    planes, deep = [], frame.format.components[0].bits > 8
+    for plane in frame.planes:
+        lines = np.frombuffer(plane, np.uint16 if deep else np.uint8).reshape(
+            -1, plane.line_size // (1 + deep)
+        )
+        lines = lines[: plane.height, : plane.width] / (4 if deep else 1)
+        planes.append(lines.repeat(frame.height // plane.height, 0).repeat(frame.width // plane.width, 1))
+    return np.stack(planes)
 
 
 def packets(path: Path, number: int) -> list[tuple[Fraction, bytes]]:
