@@ -54,7 +54,9 @@ def main() -> None:
         try:
             score.score(scored, folder / "renders", folder / "outputs", folder / "scores.csv")
         finally:
-            shutil.rmtree(scored.layout.root, ignore_errors=True)  # what was measured would not be measured again
+            shutil.rmtree(
+                scored.layout.root, ignore_errors=True
+            )  # what was measured would not be measured again
         print(f"evaluate, three pairs: {time.time() - wall:.0f} s, {time.process_time() - cpu:.0f} s of CPU")
         if not (settings.layout.adapters / training.NAME).is_dir():
             print("enhance: not run: the profile has no adapter yet.")

@@ -142,7 +142,7 @@ class Metric:
 
     def knows(self, profile: Profile) -> str:
         """The one world that its model knows; '' for a model of the world at large, or none."""
-        return weights.knows(resolve(self.model(profile))) if self.needs_model else ""
+        return weights.knows(resolve(self.model(profile))) if self.needs_model and self.model(profile) else ""
 
     def fingerprint(self, profile: Profile) -> str | None:
         """Content hash of its model, or the commit of a hub name; None without a model."""

@@ -48,7 +48,7 @@ class ArcFace(Metric):
         face_pack.check(profile)
 
     def knows(self, profile: Profile) -> str:
-        return weights.knows(resolve(profile.identity.model_pack))
+        return weights.knows(resolve(profile.identity.model_pack)) if profile.identity.model_pack else ""
 
     def fingerprint(self, profile: Profile) -> str:
         return face_pack.fingerprint(profile)
