@@ -79,9 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @app.command(help="All of the below in order, as notebooks, with a report at the end.")
 def notebooks(profile: Name = "mini") -> int:
+    from rmkit.kit import store
     from rmkit.pipeline import doctor, notebooks
 
     asked = _load(profile)
+    store.require_writable(asked.layout.root)
     doctor.require(asked)
     try:
         notebooks.run(asked)
