@@ -5,6 +5,7 @@ the way results/<profile>/scored/<outputs>/metrics/, so that it resumes. Of the 
 the device; sizes are the outputs' own.
 """
 
+import functools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,9 @@ from rmkit.method import sampling
 from rmkit.metrics import Metric, Subject
 from rmkit.profile import Profile
 
+KEPT = (
+    512 * 2**20
+)  # bytes of a decoded video that is kept for all metrics of its pair; a larger one is read anew for each
 FEWEST = 3  # distinct frames, of Motion Smoothness
 
 
@@ -41,7 +45,12 @@ class Pair:
         return self.output.height, self.output.width
 
     def frames(self, side: str) -> Iterator[np.ndarray]:
-        """Frames of "render" or "output" at the output's size, uint8 [H, W, 3]."""
+        """Frames of "render" or "output" at the output's size, uint8 [H, W, 3], from memory where there is room."""
+        is_small = 3 * self.output.frames * self.size[0] * self.size[1] <= KEPT
+        return iter(_decoded(self, side)) if is_small else self.read(side)
+
+    def read(self, side: str) -> Iterator[np.ndarray]:
+        """The same, decoded."""
         height, width = self.size
         for frame in video.stream(getattr(self, side).path):
             if frame.shape[:2] != (height, width):
@@ -94,8 +103,14 @@ def score(
         rows += [{**row, "note": pair.note} for row in found]
         rows.sort(key=lambda row: (row["method"] == "output", row["clip"]))
         evaluate.write(target, rows, ["note"])
+    _decoded.cache_clear()
     _show(profile, target, repeats, chosen)
     return target
+
+
+@functools.lru_cache(maxsize=2)
+def _decoded(pair: Pair, side: str) -> list[np.ndarray]:
+    return list(pair.read(side))
 
 
 def _chosen(profile: Profile, asked: Collection[str]) -> tuple[list[Metric], list[str]]:
@@ -120,7 +135,7 @@ def _chosen(profile: Profile, asked: Collection[str]) -> tuple[list[Metric], lis
 
 
 def _subjects(pair: Pair, folder: Path, repeats: int) -> list[Subject]:
-    """The render alone, then the output beside it; frames are streamed, so that length costs no memory."""
+    """The render alone, then the output beside it."""
     streams = {side: partial(pair.frames, side) for side in ("render", "output")}
     inputs = {side: store.fingerprint(getattr(pair, side).path) for side in streams}
     if (pair.render.height, pair.render.width) != pair.size:
