@@ -20,7 +20,9 @@ from rmkit.pipeline import stages
 from rmkit.profile import Profile
 
 # Options that take several values: `--answers A B`, as a shell's answers_*.csv expands.
-SEVERAL = ("--against", "--answers", "--spread")
+SEVERAL = ("--against", "--answers", "--metrics", "--spread")
+
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # what a user can mend
 
 
 class Commands(TyperGroup):
@@ -39,6 +41,10 @@ class Commands(TyperGroup):
             sys.stderr.close()
             result = 0
         except OSError as error:
+            if error.errno in UNWRITABLE:
+                raise typer.Exit(
+                    _refuse(f"{error.filename} cannot be read or written: {error.strerror}.")
+                ) from None
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             result = _refuse(
@@ -74,9 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @app.command(help="All of the below in order, as notebooks, with a report at the end.")
 def notebooks(profile: Name = "mini", anyway: Anyway = False) -> int:
+    from rmkit.kit import store
     from rmkit.pipeline import doctor, notebooks
 
     asked = _load(profile)
+    store.require_writable(asked.layout.root)
     doctor.require(asked)
     try:
         notebooks.run(asked, anyway)
@@ -102,13 +110,17 @@ def enhance(
         str | None,
         typer.Option(metavar="NAME", help="without IN and OUT: folder of enhanced/ for what --prompt makes"),
     ] = None,
+    height: Annotated[
+        int | None, typer.Option(metavar="LINES", help="work smaller; the output has the input's size")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that the kit has not made")] = False,
     anyway: Anyway = False,
 ) -> None:
     if input and output and not into:
         from rmkit.extras import own_video
 
-        own_video.enhance_video(_load(profile), input, output, adapter, prompt)
-    elif input or adapter:
+        own_video.enhance_video(_load(profile), input, output, adapter, prompt, height, force)
+    elif input or adapter or height or force:
         raise InputError(
             "a video of your own is enhanced by `rmkit enhance IN OUT`: give both, and no --into."
         )
@@ -131,12 +143,20 @@ def evaluate(
         typer.Option(metavar="FILE", help="csv to write (results/<profile>/scored/<outputs>.csv)"),
     ] = None,
     repeats: Annotated[int, typer.Option(help="how often a source frame is shown (8 fps at 16: 2)")] = 1,
+    asked: Annotated[
+        list[str],
+        typer.Option("--metrics", metavar="NAME ...", help="these (all whose models know your footage)"),
+    ] = (),
+    strict: Annotated[
+        bool, typer.Option("--strict", help="refuse pairs that differ in size or frame rate")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace --out, whatever it is")] = False,
 ) -> None:
     if renders and outputs:
         from rmkit.extras import score
 
-        score.score(_load(profile), renders, outputs, out, repeats)
-    elif renders or outputs or out:
+        score.score(_load(profile), renders, outputs, out, repeats, asked, strict, force)
+    elif renders or outputs or out or asked or strict or force:
         raise InputError("your own clips are measured with --renders and --outputs: give both folders.")
     else:
         stages.evaluate(_load(profile))

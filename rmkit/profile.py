@@ -455,7 +455,7 @@ def load(name: str | Path) -> Profile:
 
     Raises InputError naming the file, the key and what was expected.
     """
-    path = Path(name) if str(name).endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    path = Path(name) if str(name).lower().endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
         raise InputError(f"unknown profile '{name}': no file {path.name}; known are {known}.")

@@ -71,6 +71,7 @@ def main() -> None:
         with torch.no_grad():
             found = figures[name](mini, shots, arguments.rendered)
         card = {
+            "knows": "the diorama",  # no other footage is measured by it unless asked for
             "data": f"{2 * count} clips of {count} sequences, pretrain split"
             + (", an eighth of them for the calibration only" if name == "judge" else ""),
             "held out on": KEPT_APART if name == "weather" else f"{len(shots)} clips, validation split",

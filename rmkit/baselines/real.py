@@ -1,6 +1,6 @@
 """Real footage of the user's, which a judge rates beside the methods: what reality gets (ours; not in the paper).
 
-Reads the mp4 files of the folder `judge.real`; writes nothing.
+Reads the videos of the folder `judge.real`; writes nothing.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 from rmkit.baselines import Method, framing
 from rmkit.errors import InputError
-from rmkit.kit import video
+from rmkit.kit import footage, video
 from rmkit.method.sampling import Clip
 from rmkit.paths import resolve
 from rmkit.profile import Profile
@@ -31,8 +31,13 @@ class Real(Method):
 
 
 def files(profile: Profile) -> list[Path]:
-    """The videos, by name; none where the profile names no folder, or it is not there."""
-    return sorted(resolve(profile.judge.real).glob("*.mp4")) if profile.judge.real else []
+    """The videos, by name, of any ending that is read; none where the profile names no folder, or it is not there."""
+    folder = resolve(profile.judge.real) if profile.judge.real else None
+    if folder is None or not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in footage.ENDINGS and path.name[0] != "."
+    )
 
 
 def check(profile: Profile) -> None:

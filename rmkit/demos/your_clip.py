@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from rmkit.extras import own_video, score
+from rmkit import metrics
+from rmkit.extras import outputs, own_video, rewrite, score
 from rmkit.kit import store, video
 from rmkit.paths import resolve
 from rmkit.profile import Profile
@@ -30,7 +31,12 @@ class Pair(NamedTuple):
     @property
     def preview(self) -> Path:
         """Both side by side."""
-        return self.output.with_suffix(own_video.PREVIEW)
+        return outputs.preview_of(self.output)
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it is the default, out of the diorama, which the models of `mini` know."""
+        return bool(store.read_sidecar(self.input).get("settings"))
 
 
 def enhanced(profile: Profile, asked: str = "", prompt: str = "") -> Pair:
@@ -59,7 +65,8 @@ def enhanced(profile: Profile, asked: str = "", prompt: str = "") -> Pair:
 def measured(profile: Profile, pair: Pair, repeats: int = 1) -> Path:
     """Values of both by every metric that needs no truth, in a csv of metrics.csv's form; repeats: as of `score.score`."""
     out = pair.output.parents[1] / "scores.csv"
-    return score.score(profile, pair.input.parent, pair.output.parent, out, repeats)
+    asked = [metric.name for metric in metrics.every() if metric.own_clips] if pair.is_shipped else ()
+    return score.score(profile, pair.input.parent, pair.output.parent, out, repeats, asked)
 
 
 def sheet(pair: Pair, columns: int = 5, start: float = 0.0, width: int = 144) -> Image.Image:
@@ -91,6 +98,6 @@ def _shipped(profile: Profile, path: Path) -> tuple[Path, str]:
     if not store.is_done(path, recipe):
         frames = video.read(render)[shot["first_frame"] :][: shot["frames"]].repeat(times, axis=0)
         with store.writing(path, recipe) as temporary:
-            rate, quality = profile.clips.fps, own_video.QUALITY
+            rate, quality = profile.clips.fps, rewrite.QUALITY
             video.write_viewing_copy(temporary, frames[: profile.clips.frames], rate, quality=quality)
     return path, shot["caption"]

@@ -7,6 +7,7 @@ and metrics.csv: one row a clip, method and column, with provenance. Values are 
 import functools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from rmkit import baselines, metrics
 from rmkit.baselines import Method, real, truth
 from rmkit.errors import InputError
 from rmkit.kit import models, stage, store, video
+from rmkit.kit.progress import track
 from rmkit.method import sampling
 from rmkit.method.incontext import MODES
 from rmkit.method.sampling import Clip
@@ -26,6 +28,7 @@ from rmkit.profile import Profile
 
 COLUMNS = ["profile", "method", "clip", "metric", "value"]
 PROVENANCE = ["sequence", "subsets", "options", "artefact", "commit"]
+EVERY = 10.0  # seconds between two lines of progress inside a clip
 DECODED = 4  # videos: render, truth, and the outputs of a method and the one before it
 
 Row = dict[str, str | float]
@@ -86,6 +89,17 @@ def measure(
     return _rows(profile, items)
 
 
+def measured(
+    profile: Profile, groups: Sequence[tuple[Sequence[Subject], Collection[str]]]
+) -> Iterator[list[Row]]:
+    """Rows of one group of subjects after another, each with the columns wanted of it; as `measure`, models are loaded once."""
+    items = [_items(profile, group, wanted) for group, wanted in groups]
+    ready = functools.cache(partial(_ready, profile, [item for group in items for item in group]))
+    for group in items:
+        stage.run("", group, ready)
+        yield _rows(profile, group)
+
+
 def subjects(profile: Profile, clips: Sequence[Clip]) -> list[Subject]:
     """Every clip by every method that has a video of it, clip by clip, then the judge's real footage."""
     methods = baselines.every(profile)
@@ -137,9 +151,9 @@ def subjects(profile: Profile, clips: Sequence[Clip]) -> list[Subject]:
     return found
 
 
-def write(target: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
-    """Rows as metrics.csv has them, by rename; left alone when nothing changes."""
-    frame = pd.DataFrame(rows, columns=COLUMNS + PROVENANCE, dtype=object)
+def write(target: Path, rows: Sequence[Mapping[str, str | float]], more: Sequence[str] = ()) -> None:
+    """Rows as metrics.csv has them, and `more` columns, by rename; left alone when nothing changes."""
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *PROVENANCE, *more], dtype=object)
     text = frame.to_csv(index=False, na_rep="nan", lineterminator="\n")
     if not (target.is_file() and target.read_text() == text):
         store.write_text(target, text)
@@ -214,7 +228,9 @@ def _ready(profile: Profile, items: Sequence[stage.Item[Job]]) -> stage.Make[Job
 
     def make(item: stage.Item[Job], temporary: Path) -> dict[str, str] | None:
         metric, subject, columns = item.subject
-        values = ready(metric)(subject, columns)
+        label, output = f"{subject.clip}, {subject.method}: {metric.name}", subject.frames["output"]
+        shown = {"output": lambda: track(output(), label, subject.count, EVERY)}
+        values = ready(metric)(replace(subject, frames={**subject.frames, **shown}), columns)
         rounded = {column.name: round(values[column.name], 6) for column in columns if column.name in values}
         temporary.write_text(json.dumps(rounded, indent=1) + "\n")
         return {"device": str(models.device(profile))} if metric.needs_model else None

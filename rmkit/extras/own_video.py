@@ -1,43 +1,49 @@
 """A video of the user's own made realistic, whatever its length, size and frame rate: `rmkit enhance IN OUT`.
 
-Reads a video or a folder of them, and an adapter. Writes mp4 files of the same length, size and frame rate with the
-sound copied, and beside each `<name>.preview.mp4`, which shows the input on the left. No frame is added or dropped,
-whatever `clips.fps` the adapter was trained at.
+Reads a video or a folder of them, and an adapter. Writes videos of the same frames at the same times, of the same size and
+in the same colours, with the sound copied, and beside each `<name>.preview.mp4`, which shows the input on the left. No
+frame is added or dropped, whatever `clips.fps` the adapter was trained at.
 """
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from rmkit.errors import InputError
-from rmkit.extras import windows
-from rmkit.kit import accelerators, encode, models, stage, store, video
+from rmkit.extras import outputs, pace, rewrite, windows
+from rmkit.kit import accelerators, encode, footage, models, stage, store, video
+from rmkit.kit.footage import Footage
 from rmkit.kit.progress import track
-from rmkit.method import enhance, training
+from rmkit.method import enhance, lora, training, wan
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
     import torch
     from diffusers import WanPipeline
 
-VERSION = 2
-ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-PREVIEW = ".preview.mp4"
-QUALITY = 12  # crf of the output: no loss that a person sees
+VERSION = 3
+EVERY = 60.0  # seconds between two lines of progress inside a video
 
 
 @dataclass(frozen=True)
 class Job:
-    """A video to enhance, the first frames of the windows it is enhanced in, and the prompt."""
+    """A video to enhance, the first frames of the windows it is enhanced in, the prompt, and the size to work at."""
 
     source: Path
-    info: video.VideoInfo
+    shot: Footage
     first: tuple[int, ...]
     prompt: str
+    height: int
+    width: int
+
+    @property
+    def is_smaller(self) -> bool:
+        return (self.height, self.width) != (self.shot.height, self.shot.width)
 
 
 def enhance_video(
@@ -46,12 +52,16 @@ def enhance_video(
     target: Path,
     folder: Path | None = None,
     prompt: str | None = None,
+    height: int | None = None,
+    force: bool = False,
 ) -> list[Path]:
     """Enhance a video into `target`, or all videos of a folder into a folder; returns the paths, in order.
 
-    folder: the adapter's, with one subfolder an expert (default: the profile's own run). Finished videos are left
-    alone. Raises InputError, before a model is loaded, when there is no video, when its sound does not fit into mp4,
-    when the adapter is missing, foreign or unfit, when the prompt is too long, and when the disk has no room.
+    folder: the adapter's, with one subfolder an expert (default: the profile's own run). height: lines to work at, where
+    the video has more; the output has the input's. force: files that the kit has not made are replaced. Finished videos are
+    left alone. Raises InputError, before a model is loaded, when there is no video, when one cannot be read to its end,
+    when its sound does not fit into the output, when something of the user's would be replaced, when the adapter is
+    missing, foreign or unfit, when the prompt is too long, when the output cannot be written, and when the disk has no room.
     """
     folder = folder or profile.layout.adapters / training.NAME
     if profile.enhance.overlap >= profile.clips.frames - 1:
@@ -59,50 +69,97 @@ def enhance_video(
             f"enhance.overlap is {profile.enhance.overlap} and must be less than clips.frames - 1 "
             f"({profile.clips.frames - 1}): windows of that length would not move on."
         )
-    files = _files(source, target)
-    infos = {path: video.probe(path) for path, _ in files}
-    for path, info in infos.items():
-        if info.sound and info.sound not in video.MP4_SOUND:
-            raise InputError(
-                f"{path} has sound as {info.sound}, which mp4 does not hold: convert it first, as by "
-                f"`ffmpeg -i {path.name} -c:v copy -c:a aac {path.stem}.mp4`."
-            )
+    made = outputs.places(source, target)
+    shots = {place.source: footage.scan(place.source) for place in track(made, "reading", every=10.0)}
+    notes = {place.source: rewrite.check(shots[place.source], place.out) for place in made}
     models.check(profile, "wan")
-    adapter, items = enhance.check_adapter(profile, folder), []
-    for path, out in files:
-        first = windows.starts(_whole(infos[path].frames), profile.clips.frames, profile.enhance.overlap)
-        job = Job(path, infos[path], tuple(first), prompt or profile.train.prompt)
-        items.append(stage.Item(out, _recipe(profile, job, adapter), job))
+    adapter = enhance.check_adapter(profile, folder)
+    said, items = prompt or profile.train.prompt, []
+    for place in made:
+        job = _job(profile, shots[place.source], said, height)
+        items.append(stage.Item(place.out, _recipe(profile, job, adapter), job))
+    missing = [place for place, item in zip(made, items, strict=True) if not item.is_done]
+    outputs.protect(missing, force)
+    for parent in {place.out.parent for place in missing}:
+        store.require_writable(parent)
+    for place in missing:
+        if notes[place.source]:
+            print(f"{place.source.name}: {notes[place.source]}", flush=True)
     # A byte a pixel: several times what H.264 takes.
-    largest = max(info.frames * info.height * info.width for info in infos.values())
-    said = {"the prompt" if prompt else "train.prompt": prompt or profile.train.prompt}
-    ready = functools.partial(_ready, profile, folder, said)
+    largest = max(shot.frames * shot.height * shot.width for shot in shots.values())
+    todo = [item.subject for item in items if not item.is_done]
+    where = {"the prompt" if prompt else "train.prompt": said}
+    ready = functools.partial(_ready, profile, folder, where, todo)
     return stage.run("", items, ready, largest, str(models.device(profile)))
 
 
-def _ready(profile: Profile, folder: Path, said: Mapping[str, str]) -> stage.Make[Job]:
+def _job(profile: Profile, shot: Footage, prompt: str, height: int | None) -> Job:
+    first = windows.starts(_whole(shot.frames), profile.clips.frames, profile.enhance.overlap)
+    if height is not None and height < 16:
+        raise InputError(f"--height is {height} and must be 16 or more.")
+    lines = min(height or shot.height, shot.height)
+    return Job(shot.path, shot, tuple(first), prompt, lines, max(1, round(shot.width * lines / shot.height)))
+
+
+def _ready(profile: Profile, folder: Path, said: Mapping[str, str], jobs: Sequence[Job]) -> stage.Make[Job]:
     enhance.check_prompts(profile, said)
     pipeline = enhance.load(profile, folder)
     embeddings = functools.cache(functools.partial(encode.text, pipeline))
     negative = enhance.negative(profile, pipeline)
+    _tell(profile, pipeline, folder, jobs, embeddings(jobs[0].prompt), negative)
 
-    def make(item: stage.Item[Job], temporary: Path) -> dict[str, int]:
-        job, out, count = item.subject, item.path, len(item.subject.first)
-        print(
-            f"{job.source.name}: {job.info.frames} frames of {job.info.width}x{job.info.height} at "
-            f"{float(job.info.fps):g} fps, {count} window{'s' * (count > 1)} x {profile.enhance.steps} steps"
-        )
+    def make(item: stage.Item[Job], temporary: Path) -> dict[str, Any]:
+        job, out = item.subject, item.path
         text = embeddings(job.prompt)
         made = enhanced(profile, pipeline, job, text, negative, item.recipe.seed)
-        sound = job.source if job.info.sound else None
-        video.write_viewing_copy(temporary, made, job.info.fps, quality=QUALITY, sound=sound)
+        rewrite.write(temporary, made, job.shot)
         pairs = zip(video.stream(job.source), video.stream(temporary), strict=True)
-        preview = out.with_suffix(PREVIEW)
-        video.write_viewing_copy(preview, (np.hstack(pair) for pair in pairs), job.info.fps)
+        preview = outputs.preview_of(out)
+        beside = preview.with_name(f".{temporary.name}{outputs.PREVIEW}")
+        try:
+            rewrite.write(beside, (np.hstack(pair) for pair in pairs), job.shot, streams=False)
+            beside.rename(preview)
+        finally:
+            beside.unlink(missing_ok=True)
         print(f"{out} (beside the input: {preview.name})")
-        return {"windows": count}
+        return {"windows": len(job.first), **outputs.record(out, [temporary, preview])}
 
     return make
+
+
+def _tell(
+    profile: Profile,
+    pipeline: "WanPipeline",
+    folder: Path,
+    jobs: Sequence[Job],
+    text: "torch.Tensor",
+    negative: "torch.Tensor | None",
+) -> None:
+    """Say what is about to be done and how long it will take here."""
+    expert = wan.experts(profile)[0]
+    known = lora.check(profile, folder / expert.name, expert, enhance.training_mode(enhance.mode(profile)))
+    trained = {key: known.get(key, getattr(profile.clips, key)) for key in ("frames", "height", "width")}
+    largest = max(jobs, key=lambda job: job.height * job.width)
+    length = min(profile.clips.frames, max(_whole(job.shot.frames) for job in jobs))
+    speed = pace.measure(profile, pipeline, text, negative, length, largest.height, largest.width)
+    steps, times = profile.enhance.steps, []
+    print("the adapter was trained on clips of {frames} frames of {width}x{height}".format(**trained))
+    for job in jobs:
+        count = len(job.first)
+        times.append(speed.seconds(job.height, job.width, count, steps))
+        at = f", worked at {job.width}x{job.height}" if job.is_smaller else ""
+        print(
+            f"{job.source.name}: {job.shot}{at}, {count} window{'s' * (count > 1)} x {steps} steps, about "
+            f"{pace.said(times[-1])} here",
+            flush=True,
+        )
+    if len(jobs) > 1:
+        print(f"{len(jobs)} videos, about {pace.said(sum(times))} here", flush=True)
+    if max(times) > 600 and largest.height > trained["height"]:
+        print(
+            f"--height {trained['height']} works at the size of the training and returns to the input's",
+            flush=True,
+        )
 
 
 def enhanced(
@@ -116,8 +173,15 @@ def enhanced(
     """Frames of the enhanced video, uint8 [H, W, 3], window by window; text and negative [1, T, D]."""
     made = _windows(profile, pipeline, job, text, negative, models.generator(seed))
     for number, frame in enumerate(windows.joined(made, job.first, profile.enhance.overlap)):
-        if number < job.info.frames:  # the rest repeats the last
-            yield frame[: job.info.height, : job.info.width]
+        if number < job.shot.frames:  # the rest repeats the last
+            yield resized(frame[: job.height, : job.width], job.shot.height, job.shot.width)
+
+
+def resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture uint8 [H, W, 3] at another size; the same one where it has it."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def _windows(
@@ -132,11 +196,12 @@ def _windows(
     import torch
 
     experts, first, noise, passes = enhance.transformers(pipeline), job.first, None, []
-    length = min(profile.clips.frames, _whole(job.info.frames))
+    length = min(profile.clips.frames, _whole(job.shot.frames))
     calls = profile.enhance.steps * (1 if negative is None else 2) * len(first)
-    ticks = track(range(calls), "enhance")
+    ticks = track(range(calls), job.source.name, every=EVERY)
     next(ticks)
-    for number, frames in enumerate(_stretches(video.stream(job.source), first, length)):
+    shown = (resized(frame, job.height, job.width) for frame in video.stream(job.source))
+    for number, frames in enumerate(_stretches(shown, first, length)):
         frames = padded(frames, models.cell(pipeline))
         after = None if number + 1 == len(first) else first[number + 1] - first[number]
         with (
@@ -176,31 +241,9 @@ def _whole(frames: int) -> int:
     return frames + (1 - frames) % windows.STRIDE
 
 
-def _files(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """Pairs of input and output; raises InputError where there is nothing to read or two would be one."""
-    if source.is_dir():
-        if target.suffix:
-            raise InputError(f"{source} is a folder, so {target} must be one too.")
-        found = sorted(p for p in source.iterdir() if p.suffix.lower() in ENDINGS)
-        found = [p for p in found if not p.name.startswith(".") and not p.name.endswith(PREVIEW)]
-        if not found:
-            raise InputError(f"{source} holds no video ({', '.join(ENDINGS)}).")
-        jobs = [(path, target / f"{path.stem}.mp4") for path in found]
-    else:
-        jobs = [(source, target / f"{source.stem}.mp4" if target.is_dir() else target)]
-    for path, out in jobs:
-        if out.suffix != ".mp4":
-            raise InputError(f"{out} must end in .mp4: nothing else is written.")
-        if out.resolve() == path.resolve():
-            raise InputError(f"{path} would be written over: give another output.")
-    if len({out for _, out in jobs}) < len(jobs):
-        raise InputError(f"{source} holds two videos of one name that differ in their ending: rename one.")
-    return jobs
-
-
 def _recipe(profile: Profile, job: Job, adapter: dict[str, str]) -> store.Recipe:
     return store.Recipe(
-        stage="own video",
+        stage=outputs.STAGE,
         version=VERSION,
         settings={
             **profile.enhance.model_dump(),
@@ -209,7 +252,8 @@ def _recipe(profile: Profile, job: Job, adapter: dict[str, str]) -> store.Recipe
             "mode": enhance.mode(profile),
             **models.settings(profile, "wan"),
             **accelerators.settings(profile, "wan"),
-            "quality": QUALITY,
+            "quality": rewrite.QUALITY,
+            **({"height": job.height} if job.is_smaller else {}),
         },
         inputs={"video": store.fingerprint(job.source)} | adapter,
         seed=store.seed_for(profile.seed, "film", job.source.name),

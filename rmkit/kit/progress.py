@@ -13,18 +13,26 @@ T = TypeVar("T")
 MILESTONES = 5  # lines a loop prints where there is no terminal
 
 
-def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items while showing how many are done and how long the rest will take."""
+def track(
+    items: Iterable[T], label: str, total: int | None = None, every: float | None = None
+) -> Iterator[T]:
+    """Yield the items while showing how many are done and how long the rest will take.
+
+    every: seconds between two lines, where there is no terminal, in place of milestones; what takes less shows nothing.
+    """
     total = len(items) if total is None and isinstance(items, Sized) else total
     if sys.stderr.isatty():
         from tqdm.auto import tqdm
 
-        yield from tqdm(items, desc=label, total=total)
+        yield from tqdm(items, desc=label, total=total, delay=every or 0, leave=every is None)
         return
     started, step = time.time(), max(1, (total or 0) // MILESTONES)
+    said = started
     for done, item in enumerate(items, start=1):
         yield item
-        if done == total or (total and done % step == 0):
-            elapsed = time.time() - started
+        now = time.time()
+        due = now - said >= every if every else done == total or done % step == 0
+        if total and due:
+            said, elapsed = now, now - started
             left = elapsed / done * (total - done)
             print(f"{label}: {done} of {total}, {elapsed:.0f} s, {left:.0f} s to go", flush=True)

@@ -140,9 +140,24 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         return {}
 
 
+def require_writable(folder: Path) -> None:
+    """Make the folder and raise InputError unless a file can be written into it, which is found out by writing one."""
+    trial = folder / f".writable.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(b"0")
+        trial.unlink()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return trial.unlink(missing_ok=True)  # it may be written to, but for the room
+        raise InputError(
+            f"nothing can be written to {folder} ({error.strerror}): choose another place, or make it writable."
+        ) from None
+
+
 def require_space(folder: Path, gigabytes: float) -> None:
-    """Raise InputError when less than `gigabytes` are free where results go."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Raise InputError when nothing can be written where results go, or less than `gigabytes` are free there."""
+    require_writable(folder)
     free = shutil.disk_usage(folder).free / 1e9
     if free < gigabytes:
         raise InputError(

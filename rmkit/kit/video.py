@@ -1,11 +1,10 @@
 """Clips in and out, without loss, and the contact sheets people look at.
 
 Frames are uint8 arrays [F, H, W, 3], RGB. Stored clips are libx264rgb at qp 0 in mp4: bit exact, so that
-no codec moves a metric; viewing copies are made apart.
+no codec moves a metric; viewing copies are made apart. Videos that the kit did not make are read as `footage` says.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -16,19 +15,17 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rmkit.errors import InputError
-
-MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")  # codecs that mp4 holds
+from rmkit.kit import colour, footage
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file says of itself: frame count, size in pixels, frames a second, the sound's codec if any."""
+    """A video's frame count, size in pixels as it is shown, and frames a second."""
 
     frames: int
     height: int
     width: int
     fps: Fraction
-    sound: str | None = None
 
 
 def read(path: Path) -> np.ndarray:
@@ -37,78 +34,57 @@ def read(path: Path) -> np.ndarray:
 
 
 def stream(path: Path) -> Iterator[np.ndarray]:
-    """Frames of a video one by one, uint8 [H, W, 3], in constant memory."""
+    """Frames of a video one by one, uint8 [H, W, 3], in constant memory; InputError as `read`."""
+    promised = probe(path).frames if footage.is_own(path) else None
     count = 0
-    try:
-        with av.open(_existing(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path} has no video stream.")
-            promised = container.streams.video[0].frames  # 0 when the format does not say
-            for frame in container.decode(video=0):
-                count += 1
-                yield frame.to_ndarray(format="rgb24")
-    except av.FFmpegError as error:
+    for shown in footage.frames(path):
+        count += 1
+        yield shown.picture
+    if promised and count < promised:
         raise InputError(
-            f"{path} cannot be decoded after frame {count} ({error.strerror}): "
-            "it is truncated or not a video; delete it and make it again."
-        ) from None
-    if not count:
-        raise InputError(f"{path} holds no frame; delete it and make it again.")
-    # A file cut short after its index decodes without complaint.
-    if count < promised:
-        raise InputError(
-            f"{path} holds {count} of the {promised} frames it promises: it is truncated; "
-            "delete it and make it again."
+            f"{path} holds {count} of the {promised} frames it promises: it is truncated; {footage.remedy(path)}."
         )
 
 
 def probe(path: Path) -> VideoInfo:
-    """Size, rate and frame count of a video without decoding it."""
-    try:
-        with av.open(_existing(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path} has no video stream.")
-            video = container.streams.video[0]
-            frames = video.frames or sum(1 for _ in container.decode(video=0))
-            heard = container.streams.audio
-            sound = heard[0].codec_context.name if heard else None
-            return VideoInfo(frames, video.height, video.width, video.average_rate, sound)
-    except av.FFmpegError as error:
-        raise InputError(
-            f"{path} cannot be opened ({error.strerror}): it is truncated or not a video."
-        ) from None
+    """Size, rate and frame count of a video; the kit's own are believed, all others are decoded to their end."""
+    if not footage.is_own(path):
+        found = footage.scan(path)
+        return VideoInfo(found.frames, found.height, found.width, found.fps)
+    with footage.opened(path) as container:
+        if not container.streams.video:
+            raise InputError(f"{path} has no video stream; {footage.remedy(path)}.")
+        own = container.streams.video[0]
+        return VideoInfo(own.frames, own.height, own.width, own.average_rate)
 
 
 def write(path: Path, frames: np.ndarray, fps: int | Fraction) -> None:
     """Store uint8 [F, H, W, 3] bit-exactly as libx264rgb qp 0 in mp4."""
     if frames.ndim != 4:
         raise ValueError(f"frames must be uint8 [F, H, W, 3], not {frames.dtype} {frames.shape}")
-    _encode(path, frames, fps, "libx264rgb", "rgb24", {"qp": "0", "preset": "veryfast"})
+    _encode(path, frames, fps, None, {"qp": "0", "preset": "veryfast"})
 
 
 def write_viewing_copy(
-    path: Path,
-    frames: Iterable[np.ndarray],
-    fps: int | Fraction,
-    scale: int = 1,
-    quality: int = 16,
-    sound: Path | None = None,
+    path: Path, frames: Iterable[np.ndarray], fps: int | Fraction, scale: int = 1, quality: int = 12
 ) -> None:
     """A copy that any player and browser shows (H.264, crf `quality`), enlarged `scale` times.
 
-    `frames` are uint8 [H, W, 3], one by one or in an array; `sound` is a video whose sound is copied. Colours are
-    4:2:0, and 4:4:4 where a side is odd.
+    `frames` are uint8 [H, W, 3], one by one or in an array. Its colours are tagged, 4:2:0, and 4:4:4 where a side is odd.
     """
     if scale > 1:
         frames = (frame.repeat(scale, axis=0).repeat(scale, axis=1) for frame in frames)
-    options = {"crf": str(quality), "movflags": "+faststart"}
-    _encode(path, frames, fps, "libx264", "yuv420p", options, sound)
+    first, frames = started(path, frames)
+    options = {**coding(quality, pixels(first)), "movflags": "+faststart"}
+    _encode(path, frames, fps, colour.of_copies(len(first)), options)
 
 
 def image(path: Path) -> np.ndarray:
     """One picture, uint8 [H, W, 3]; raises InputError on a missing or broken file."""
     try:
-        return np.asarray(Image.open(_existing(path)).convert("RGB"))
+        return np.asarray(Image.open(path).convert("RGB"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist.") from None
     except OSError as error:
         raise InputError(f"{path} is not a readable picture ({error}).") from None
 
@@ -119,8 +95,18 @@ def to_unit(frames: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:
-    """Float 0..1, as diffusers pipelines return it, to uint8."""
+    """Float 0..1, as diffusers pipelines return it, to uint8; raises InputError where a value is not finite."""
+    require_finite(frames)
     return (np.clip(frames, 0.0, 1.0) * 255.0).round().astype(np.uint8)
+
+
+def require_finite(values: np.ndarray) -> None:
+    """Raise InputError where a model has given anything but numbers, which would be stored as black or noise."""
+    if not np.isfinite(values).all():
+        raise InputError(
+            "the model's output is not finite: an adapter or a checkpoint is broken, or models.dtype overflows (float16 does; "
+            "try bfloat16 or float32). Nothing of it was kept."
+        )
 
 
 def contact_sheet(
@@ -159,45 +145,56 @@ def midpoints(count: int, of: int) -> list[int]:
     return [int((i + 0.5) * of / count) for i in range(count)]
 
 
+def pixels(frame: np.ndarray, subsampling: str = "420") -> str:
+    """The pixel format in which H.264 holds frames of this size: an odd side has no half."""
+    height, width = frame.shape[:2]
+    if width % 2 or (height % 2 and subsampling == "420"):
+        subsampling = "444"
+    return f"yuv{subsampling}p"
+
+
+def coding(quality: int, pixels: str) -> dict[str, str]:
+    """Options of x264 for a constant quality; it spends less on whole colours than on half of them unless told not to."""
+    return {"crf": str(quality), **({"x264-params": "chroma-qp-offset=-6"} if "444" in pixels else {})}
+
+
+def require_rgb(frame: np.ndarray) -> None:
+    """Raise ValueError unless it is a picture, uint8 [H, W, 3]."""
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
+        raise ValueError(f"frames must be uint8 [H, W, 3], not {frame.dtype} {frame.shape}")
+
+
 def _encode(
     path: Path,
     frames: Iterable[np.ndarray],
     fps: int | Fraction,
-    codec: str,
-    pixels: str,
-    options: dict,
-    sound: Path | None = None,
+    colours: colour.Colour | None,
+    options: dict[str, str],
 ) -> None:
+    """H.264 in mp4 at a constant rate; colours: None for RGB, which loses nothing."""
+    first, frames = started(path, frames)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path.absolute()), "w", format="mp4") as container:
+        video = container.add_stream("libx264" if colours else "libx264rgb", rate=fps, options=options)
+        video.height, video.width = first.shape[:2]
+        video.pix_fmt = pixels(first) if colours else "rgb24"
+        video.codec_context.thread_count = 1  # the same bytes whatever the number of cores
+        if colours:
+            colour.tag(video, colours)
+        for frame in frames:
+            require_rgb(frame)
+            if colours:
+                picture = colour.from_rgb(frame, colours, video.pix_fmt)
+            else:
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(video.encode(picture))
+        container.mux(video.encode())
+
+
+def started(path: Path, frames: Iterable[np.ndarray]) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+    """The first frame, and all of them; ValueError where there is none."""
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
         raise ValueError(f"no frame to write to {path}")
-    if pixels == "yuv420p" and any(side % 2 for side in first.shape[:2]):
-        pixels = "yuv444p"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as files:
-        container = files.enter_context(av.open(str(path), "w", format="mp4"))
-        video = container.add_stream(codec, rate=fps, options=options)
-        video.height, video.width = first.shape[:2]
-        video.pix_fmt = pixels
-        video.codec_context.thread_count = 1  # the same bytes whatever the number of cores
-        if sound:
-            source = files.enter_context(av.open(_existing(sound)))
-            copy = container.add_stream_from_template(source.streams.audio[0])
-        for frame in chain([first], frames):
-            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
-                raise ValueError(f"frames must be uint8 [H, W, 3], not {frame.dtype} {frame.shape}")
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            container.mux(video.encode(picture))
-        container.mux(video.encode())
-        if sound:
-            for packet in source.demux(source.streams.audio[0]):
-                if packet.dts is not None:
-                    packet.stream = copy
-                    container.mux(packet)
-
-
-def _existing(path: Path) -> str:
-    if not Path(path).is_file():
-        raise InputError(f"{path} does not exist.")
-    return str(path)
+    return first, chain([first], frames)

@@ -202,6 +202,15 @@ def _require_safetensors(key: str, name: str, root: Path, commit: str, folder: s
         )
 
 
+def knows(folder: Path) -> str:
+    """The one world that the model of a folder knows, as the card beside it says; '' where no card says so."""
+    try:
+        card = json.loads((folder / "card.json").read_text())
+    except (OSError, ValueError):
+        return ""
+    return str(card.get("knows", "")) if isinstance(card, dict) else ""
+
+
 def _existing(key: str, name: str) -> Path:
     folder = resolve(name)
     if not folder.is_dir():

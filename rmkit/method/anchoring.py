@@ -114,10 +114,12 @@ def edit_frame(profile: Profile, pipeline: Any, render: np.ndarray, seed: int) -
             true_cfg_scale=settings.true_cfg_scale,
             num_inference_steps=settings.steps,
             generator=models.generator(seed),
+            output_type="np",
             **options,
         ).images[0]
     size = (render.shape[1], render.shape[0])
-    return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+    picture = Image.fromarray(video.to_uint8(picture))
+    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
 
 
 def _recipe(profile: Profile, clip: Clip, index: int, model: str) -> store.Recipe:

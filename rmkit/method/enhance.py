@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from diffusers import WanPipeline, WanTransformer3DModel
 
 VERSION = 1
+ADAPTER = "incontext"  # its name in the pipeline, whatever its folder is called
 
 
 class Job(NamedTuple):
@@ -94,7 +95,7 @@ def load(profile: Profile, folder: Path) -> "WanPipeline":
     models.set_flow_shift(pipeline, profile.enhance.shift)
     accelerators.put_on(profile, pipeline, "wan")
     for expert in wan.experts(profile):
-        lora.load(pipeline, folder / expert.name, expert, folder.name)
+        lora.load(pipeline, folder / expert.name, expert, ADAPTER)
     return pipeline
 
 

@@ -86,6 +86,7 @@ def disparity_video(disparity: np.ndarray) -> np.ndarray:
 
     One range a clip (ours): with VACE's own range a frame the picture flickers as things come and go.
     """
+    video.require_finite(disparity)
     low, high = float(disparity.min()), float(disparity.max())
     unit = (disparity - low) / (high - low) if high > low else np.zeros_like(disparity)
     return (unit * 255.0).round().astype(np.uint8)[..., None].repeat(3, axis=-1)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from rmkit.kit import weights
+from rmkit.paths import resolve
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -134,6 +135,14 @@ class Metric:
         """Raise InputError unless its model is whole and takes frames of this size; loads nothing big."""
         if self.needs_model:
             self.place(profile)
+
+    def why_not_of(self, profile: Profile, height: int, width: int) -> str | None:
+        """Why frames of this size cannot be measured though its model is whole, or None where they can."""
+        return None
+
+    def knows(self, profile: Profile) -> str:
+        """The one world that its model knows; '' for a model of the world at large, or none."""
+        return weights.knows(resolve(self.model(profile))) if self.needs_model and self.model(profile) else ""
 
     def fingerprint(self, profile: Profile) -> str | None:
         """Content hash of its model, or the commit of a hub name; None without a model."""

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmkit.kit import face_pack
+from rmkit.kit import face_pack, weights
 from rmkit.kit.face_pack import Faces
 from rmkit.method import faces
 from rmkit.metrics import Column, Measure, Metric, Subject
+from rmkit.paths import resolve
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class ArcFace(Metric):
     def check(self, profile: Profile, height: int, width: int) -> None:
         """Raise InputError unless the pack is whole; it takes frames of any size."""
         face_pack.check(profile)
+
+    def knows(self, profile: Profile) -> str:
+        return weights.knows(resolve(profile.identity.model_pack)) if profile.identity.model_pack else ""
 
     def fingerprint(self, profile: Profile) -> str:
         return face_pack.fingerprint(profile)

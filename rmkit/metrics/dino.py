@@ -47,15 +47,20 @@ class Dino(Metric):
     def check(self, profile: Profile, height: int, width: int) -> None:
         """A model of another class would load with random weights, and a patch that does not fit would cut the frame."""
         name, config = weights.single_config(self.key, self.model(profile))
-        kind, patch = config.get("model_type"), config.get("patch_size", 16)
+        kind = config.get("model_type")
         if kind != "vit":
             raise InputError(
                 f"{self.key}: {name} is a '{kind}' and must be a 'vit', as facebook/dino-vitb16 is."
             )
+        if reason := self.why_not_of(profile, height, width):
+            raise InputError(f"{self.key}: {reason}.")
+
+    def why_not_of(self, profile: Profile, height: int, width: int) -> str | None:
+        name, config = weights.single_config(self.key, self.model(profile))
+        patch = config.get("patch_size", 16)
         if height % patch or width % patch:
-            raise InputError(
-                f"{self.key}: {name} sees patches of {patch}x{patch} pixels, which do not divide clips of {height}x{width}."
-            )
+            return f"{name} sees patches of {patch}x{patch} pixels, which do not divide clips of {height}x{width}"
+        return None
 
     def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
         """Load the model; it remembers a clip's pictures, so render and truth are looked at once for all methods."""

@@ -11,7 +11,7 @@ from test_enhance import save_adapters, with_enhance
 from rmkit import cli
 from rmkit.errors import InputError
 from rmkit.extras import own_video
-from rmkit.kit import encode, models, store, video
+from rmkit.kit import encode, footage, models, store, video
 from rmkit.method import enhance, training
 
 
@@ -50,7 +50,8 @@ def with_sound(path, frames, fps, codec="aac"):
 
 def job(source, *first):
     """The video in windows that begin at these frames."""
-    return own_video.Job(source, video.probe(source), first, "a prompt")
+    shot = footage.scan(source)
+    return own_video.Job(source, shot, first, "a prompt", shot.height, shot.width)
 
 
 def packets(path):
@@ -156,9 +157,11 @@ def test_what_does_not_fit_is_refused_before_a_model_is_loaded(adapted, tmp_path
     monkeypatch.setattr(models, "load_wan", None)
     source = tmp_path / "game.mp4"
     video.write(source, moving(5), 16)
+    video.write(tmp_path / "a.preview.mp4", moving(5), 16)
     cases = [
         (tmp_path / "none.mp4", tmp_path / "o.mp4", None, "does not exist"),
         (source, source, None, "written over"),
+        (tmp_path / "a.preview.mp4", tmp_path / "a.mp4", None, r"a\.preview\.mp4 would be written over"),
         (source, tmp_path / "o.avi", None, "must end in .mp4"),
         (tmp_path, tmp_path / "o.mp4", None, "is a folder"),
         (tmp_path / "empty", tmp_path / "o", None, "holds no video"),

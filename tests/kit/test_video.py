@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_video_matrix import Case, centres, patches, seen
 
 from rmkit.errors import InputError
 from rmkit.kit import video
@@ -41,6 +42,19 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path):
 def test_viewing_copy_is_enlarged(tmp_path: Path):
     video.write_viewing_copy(tmp_path / "a.mp4", noise(3), 8, scale=2)
     assert video.probe(tmp_path / "a.mp4") == video.VideoInfo(3, 64, 96, Fraction(8))
+
+
+@pytest.mark.parametrize(("height", "width", "matrix"), [(64, 96, 6), (51, 75, 6), (720, 1280, 1)])
+def test_colours_of_a_viewing_copy_are_those_of_the_clip(
+    tmp_path: Path, height: int, width: int, matrix: int
+):
+    """As a player shows them that goes by the file's tags; study videos are such copies."""
+    frames = patches(Case("copy", size=(height, width)))[:2]
+    video.write_viewing_copy(tmp_path / "a.mp4", frames, 8)
+    found = seen(tmp_path / "a.mp4")
+    assert found.tags == (matrix, 1)
+    for shown, frame in zip(found.pictures, frames, strict=True):
+        assert np.abs(centres(shown) - centres(frame)).max() <= 2
 
 
 @pytest.mark.parametrize("wrong", [noise()[0], noise().astype(np.float32), noise()[..., :2]])
