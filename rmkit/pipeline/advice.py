@@ -40,8 +40,6 @@ def _changes(profile: Profile, stage: str) -> Iterator[tuple[str, Profile]]:
 
     def changed(group: str, words: str, **values: Any) -> tuple[str, Profile]:
         nonlocal profile
-        known = type(getattr(profile, group)).model_fields
-        values = {key: value for key, value in values.items() if key in known}
         settings = getattr(profile, group).model_copy(update=values)
         profile = profile.model_copy(update={group: settings})
         said.append(words)
@@ -52,20 +50,20 @@ def _changes(profile: Profile, stage: str) -> Iterator[tuple[str, Profile]]:
             yield changed("train", "train.gradient_checkpointing: true", gradient_checkpointing=True)
         if profile.train.base == "full":
             yield changed("train", "train.base: fp8", base="fp8")
-        if getattr(profile.train, "block_inputs", None) == "device":
+        if profile.train.block_inputs == "device":
             yield changed("train", "train.block_inputs: cpu", block_inputs="cpu")
-        group = "train" if "height" in type(profile.train).model_fields else "clips"
+        group = "train"
     else:
         for offload in ("model", "group"):
-            if costs.offload(profile) in ("none", "model") and costs.offload(profile) != offload:
+            if profile.models.offload in ("none", "model") and profile.models.offload != offload:
                 if said:
                     said.pop()
                 yield changed("models", f"models.offload: {offload}", offload=offload)
-        if stage in ("anchors", "per_frame") and getattr(profile.models, "editor_weights", None) == "full":
+        if stage in ("anchors", "per_frame") and profile.models.editor_weights == "full":
             yield changed("models", "models.editor_weights: fp8", editor_weights="fp8")
         group = "clips"
     for height, width in SIZES:
-        if height < costs.training_size(profile).height:
+        if height < profile.training_size.height:
             if said and said[-1].startswith(f"{group}.height"):
                 said.pop()
             words = f"{group}.height: {height} and {group}.width: {width}"

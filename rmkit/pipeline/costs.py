@@ -77,17 +77,6 @@ class Work:
         return max((streamed[self.offload](use.cost) + use.cost.working for use in self.uses), default=0.0)
 
 
-def offload(profile: Profile) -> str:
-    """models.offload as a word; profiles of before there were groups say true or false."""
-    given = profile.models.offload
-    return {True: "model", False: "none"}.get(given, given)
-
-
-def training_size(profile: Profile) -> Clips:
-    """The size of training pairs: `train`'s own where it has one."""
-    return getattr(profile, "training_size", profile.clips)
-
-
 def anchors(profile: Profile, pictures: int) -> Work:
     """Qwen-Image-Edit on so many frames (3.1)."""
     name, dtype, settings = profile.models.editor, profile.models.dtype, profile.anchors
@@ -98,7 +87,7 @@ def anchors(profile: Profile, pictures: int) -> Work:
     patches = shown // PATCH**2
     tokens = patches // 4 + WORDS
     transformer = count.edit(configs.part(name, "transformer"), side, 1, tokens, dtype)
-    if getattr(profile.models, "editor_weights", "full") != "full":
+    if profile.models.editor_weights != "full":
         share = {"fp8": 0.5, "nf4": 0.25}[profile.models.editor_weights]
         transformer = _lighter(transformer, share)
     uses = (
@@ -112,7 +101,7 @@ def anchors(profile: Profile, pictures: int) -> Work:
         Use("vae", count.encode(vae, 1, height, width, dtype), pictures, dtype),
         Use("vae", count.decode(vae, 1, height, width, dtype), pictures, dtype),
     )
-    return Work(uses, offload(profile), (name,))
+    return Work(uses, profile.models.offload, (name,))
 
 
 def edited_size(profile: Profile) -> tuple[int, int]:
@@ -130,19 +119,19 @@ def propagate(profile: Profile, clips: int) -> Work:
 
 def encode(profile: Profile, pairs: int) -> Work:
     """Both sides of the pairs to latents, and their prompts: text encoder and VAE are held together."""
-    name, size = profile.models.wan, training_size(profile)
+    name, size = profile.models.wan, profile.training_size
     vae = count.encode(configs.part(name, "vae"), size.frames, size.height, size.width, VIDEO)
     return Work((Use("vae", vae, 2 * pairs, VIDEO), _text(profile, name, pairs)), "none", (name,))
 
 
 def train(profile: Profile) -> Work:
     """The adapter's steps, one expert after the other (3.3): the transformer, and the VAE for samples."""
-    name, size, dtype = profile.models.wan, training_size(profile), profile.models.dtype
+    name, size, dtype = profile.models.wan, profile.training_size, profile.models.dtype
     vae = configs.part(name, "vae")
     latents = count.latents(vae, size.frames, size.height, size.width)
     tokens, batch = _tokens(name), profile.train.batch
     step = count.train_step(configs.part(name, "transformer"), latents, tokens, dtype, batch, train=profile)
-    if getattr(profile.train, "block_inputs", "device") == "cpu":
+    if profile.train.block_inputs == "cpu":
         step = _without_block_inputs(profile, name, step, latents, batch)
     steps = profile.train.low.steps + profile.train.high.steps
     # Samples are decoded with the first latent alone: one frame.
@@ -176,7 +165,7 @@ def enhance(profile: Profile, clips: int, size: Clips | None = None) -> Work:
         cost = count.denoise(transformer, latents, tokens, dtype, mode, rank)
     experts = [cost] * (1 + configs.has(name, "transformer_2"))
     uses = [Use(f"transformer {i}", cost, calls / len(experts), dtype) for i, cost in enumerate(experts)]
-    return Work((*uses, *_ends(profile, name, size, clips)), offload(profile), (name,))
+    return Work((*uses, *_ends(profile, name, size, clips)), profile.models.offload, (name,))
 
 
 def demonstrations(profile: Profile) -> dict[str, tuple[int, list[Work]]]:
@@ -247,7 +236,7 @@ def method(profile: Profile, name: str, made: baselines.Made, clips: int) -> Wor
     cost = count.denoise(configs.part(own.model, "transformer"), latents, tokens, dtype)
     calls = passes * own.steps * (1 + (own.guidance > 1))
     uses = (Use("transformer", cost, calls, dtype), *_ends(profile, own.model, size, passes))
-    return Work(uses, offload(profile), (own.model,))
+    return Work(uses, profile.models.offload, (own.model,))
 
 
 def size(name: str, dtype: str) -> float:
@@ -271,7 +260,7 @@ def _vace(
     cost = count.denoise(configs.part(name, "transformer"), latents, tokens, dtype)
     use = Use("transformer", cost, clips * steps * (1 + guided), dtype)
     # What is kept and what is generated are encoded apart.
-    return Work((use, *_ends(profile, rest, size, clips, encoded=2)), offload(profile), (name, *more))
+    return Work((use, *_ends(profile, rest, size, clips, encoded=2)), profile.models.offload, (name, *more))
 
 
 def _ends(profile: Profile, name: str, size: Clips, clips: int, encoded: int = 1) -> tuple[Use, ...]:
