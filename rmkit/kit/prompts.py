@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from rmkit.errors import InputError
 from rmkit.kit import models, weights
-from rmkit.paths import resolve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,10 +18,7 @@ def check(name: str, prompts: Mapping[str, str]) -> None:
     """Raise InputError unless all prompts fit into a Wan pipeline, a folder or hub name; loads its tokenizer only."""
     from transformers import AutoTokenizer
 
-    root, revision = str(resolve(name)), None
-    if weights.is_hub_name(name):
-        root, revision = name, weights.hub_snapshot(name, "model_index.json")[1]
-    tokenizer = AutoTokenizer.from_pretrained(root, subfolder="tokenizer", revision=revision or "main")
+    tokenizer = AutoTokenizer.from_pretrained(weights.part_folder(name, "tokenizer"))
     for where, prompt in prompts.items():
         require(tokenizer, where, prompt)
 
