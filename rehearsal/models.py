@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import architectures
 import torch
@@ -25,7 +26,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from rmkit.baselines import PROMPT, editto
+from rmkit.baselines import PROMPT
 
 WIDTH, HIDDEN, LAYERS = 24, 32, 2  # of a transformer; the feed-forward part's; blocks
 TEXT_WIDTH = 32
@@ -162,23 +163,60 @@ STAND_INS: dict[str, Callable[[Path], object]] = {
 
 
 def install(name: str, hub: Path) -> Path:
-    """Put a stand-in for a hub name (or `name@commit`) into the hub's cache, once; returns its folder.
+    """Put a stand-in for a hub name (or `name@revision`) into the hub's cache, once; returns its folder.
 
     Raises KeyError for a model that has none: it then needs a line in STAND_INS.
     """
-    plain, _, commit = name.partition("@")
-    commit = commit or hashlib.sha1(plain.encode()).hexdigest()
-    repository = hub / f"models--{plain.replace('/', '--')}"
-    folder = repository / "snapshots" / commit
+    plain, folder = name.partition("@")[0], _snapshot(name, hub)
     if not folder.is_dir():
         torch.manual_seed(0)
-        making = repository / "making"
+        making = folder.with_name("making")
         STAND_INS[plain](making)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         making.rename(folder)
-        (repository / "refs").mkdir(exist_ok=True)
-        (repository / "refs" / "main").write_text(commit)
     return folder
+
+
+def install_accelerator(role: str, settings: dict[str, Any], hub: Path) -> None:
+    """Put the LoRA files of one of `models.accelerators` into the hub's cache, once, under the names that it gives."""
+    folder = _snapshot(settings["model"], hub)
+    for name in filter(None, (settings["file"], settings.get("file_2"))):
+        if not (folder / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            save_file(_accelerator(role), folder / name)
+
+
+def _accelerator(role: str) -> dict[str, torch.Tensor]:
+    """A random LoRA as LightX2V names one: of the editor's attention, or of the layers of Wan's own blocks (VACE has them too)."""
+    if role == "editor":
+        inner = 2 * 32  # the width of `editor`
+        names = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj")
+        sides = {f"transformer_blocks.0.attn.{name}": (inner, inner) for name in names}
+    else:
+        width = {name: tuple(WIDTH if side else HIDDEN for side in wide) for name, wide in DITTO.items()}
+        sides = {
+            f"diffusion_model.blocks.{i}.{name}": wide for i in range(LAYERS) for name, wide in width.items()
+        }
+    generator, tensors = torch.Generator().manual_seed(4), {}
+    for name, (into, out) in sides.items():
+        tensors[f"{name}.lora_down.weight"] = 0.2 * torch.randn(RANK, into, generator=generator)
+        tensors[f"{name}.lora_up.weight"] = 0.2 * torch.randn(out, RANK, generator=generator)
+        if role == "editor":
+            tensors[f"{name}.alpha"] = torch.tensor(float(RANK))
+    return tensors
+
+
+def _snapshot(name: str, hub: Path) -> Path:
+    """Where the cache keeps a hub name, or one at a revision (a branch, a commit, refs/pr/7), with the reference to it."""
+    plain, _, revision = name.partition("@")
+    is_commit = len(revision) == 40
+    commit = revision if is_commit else hashlib.sha1(name.encode()).hexdigest()
+    repository = hub / f"models--{plain.replace('/', '--')}"
+    (repository / "snapshots").mkdir(parents=True, exist_ok=True)
+    if not is_commit:
+        reference = repository / "refs" / (revision or "main")
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        reference.write_text(commit)
+    return repository / "snapshots" / commit
 
 
 def _transformer() -> torch.nn.Module:
@@ -200,9 +238,9 @@ def _sizes(channels: int) -> dict[str, object]:
 
 
 def _text() -> dict[str, object]:
-    """UMT5 and its tokenizer: a piece for each letter, Wan's own negative prompt's included, and for each word of ours."""
-    known = f"{PROMPT} {architectures.__doc__} {editto.NEGATIVE_PROMPT} abcdefghijklmnopqrstuvwxyz"
-    pieces = [*dict.fromkeys(f"▁{word}" for word in PROMPT.split()), *sorted(set(known) - {" ", "\n"})]
+    """UMT5 and its tokenizer: a piece for each letter and each common Chinese sign (Wan's negative prompt), and for words of ours."""
+    signs = [chr(code) for first, last in ((0x21, 0x7F), (0x4E00, 0x9FFF)) for code in range(first, last)]
+    pieces = [*dict.fromkeys(f"▁{word}" for word in PROMPT.split()), *signs, "，", "。"]
     scored = [
         ("<pad>", 0.0),
         ("</s>", 0.0),

@@ -26,6 +26,7 @@ HERE = {  # read by the libraries when they are first imported, and by the noteb
     "DIFFUSERS_VERBOSITY": "error",
 }
 KEYS = ("OPENAI_API_KEY", "RUNWAYML_API_SECRET")  # no judge and no service is asked, or paid
+NOTICE = "A rehearsal: models are random and data is made, so that no number here means anything."
 EDITORS = ("Qwen/Qwen-Image-Edit", "Qwen/Qwen-Image-Edit-2509")  # the two forms of the pipeline
 
 
@@ -44,6 +45,8 @@ def prepare(name: str) -> Profile:
     for model in dict.fromkeys([*divide.names(real), *EDITORS]):
         if "/" in model:
             models.install(model, MADE / "hub")
+    for role, settings in divide.accelerators(real).items():
+        models.install_accelerator(role, settings, MADE / "hub")
     _once(Path(made.data.root), lambda root: sailvos_tree.write(root, divide.SIDE, divide.SHOTS))
     if made.carla:
         _once(Path(made.carla.root), lambda root: carla_tree.write(root, divide.SIDE))
@@ -54,6 +57,7 @@ def prepare(name: str) -> Profile:
 
 def rehearse(name: str) -> Path:
     """Run a shipped profile on stand-ins; returns its report."""
+    from rmkit.kit import store
     from rmkit.pipeline import doctor, notebooks, stages
 
     made = prepare(name)
@@ -68,7 +72,9 @@ def rehearse(name: str) -> Path:
             stage(made)
     for editor in EDITORS:
         _edit(made, editor)
-    return made.layout.report
+    report = made.layout.report
+    store.write_text(report, f"> {NOTICE}\n\n{report.read_text()}")
+    return report
 
 
 def main(name: str) -> int:
