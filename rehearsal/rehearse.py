@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rmkit import profile as profiles
 from rmkit.errors import InputError
+from rmkit.kit import store
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
 
@@ -42,6 +43,7 @@ def prepare(name: str) -> Profile:
 
     real = profiles.load(name)
     made = divide.divide(real, MADE)
+    _forget_others()
     for model in dict.fromkeys([*divide.names(real), *EDITORS]):
         if "/" in model:
             models.install(model, MADE / "hub")
@@ -57,13 +59,11 @@ def prepare(name: str) -> Profile:
 
 def rehearse(name: str) -> Path:
     """Run a shipped profile on stand-ins; returns its report."""
-    from rmkit.kit import store
     from rmkit.pipeline import doctor, notebooks, stages
 
     made = prepare(name)
-    shutil.rmtree(
-        made.layout.run, ignore_errors=True
-    )  # what an earlier rehearsal left would be taken for done
+    # What an earlier rehearsal left would be taken for done.
+    shutil.rmtree(made.layout.run, ignore_errors=True)
     doctor.require(made)
     if name in WITH_NOTEBOOKS:
         notebooks.run(made)
@@ -100,6 +100,16 @@ def main(name: str) -> int:
         return 2
     print(f"rehearsed in {time.time() - started:.0f} s")
     return 0
+
+
+def _forget_others() -> None:
+    """Remove what another version of this folder's code made."""
+    code = " ".join(store.fingerprint(file) for file in sorted(Path(__file__).parent.glob("*.py")))
+    stamp = MADE / "code"
+    if not (stamp.is_file() and stamp.read_text() == code):
+        shutil.rmtree(MADE, ignore_errors=True)
+        MADE.mkdir(parents=True)
+        stamp.write_text(code)
 
 
 def _once(folder: Path, write: Callable[[Path], object]) -> None:

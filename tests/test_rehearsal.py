@@ -88,6 +88,14 @@ def test_each_model_of_a_profile_has_a_stand_in_of_its_class(name: str, hub: Pat
     }
 
 
+def test_dinos_main_revision_has_no_safetensors_as_on_the_hub(hub: Path) -> None:
+    for name, has in (("facebook/dino-vitb16", False), ("facebook/dino-vitb16@refs/pr/7", True)):
+        folder = models.install(name, hub)
+        reference = folder.parents[1] / "refs" / (name.partition("@")[2] or "main")
+        assert reference.read_text() == folder.name
+        assert bool(list(folder.glob("*.safetensors"))) == has
+
+
 def test_a_stand_in_is_found_in_the_cache_as_a_download_is(
     hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
