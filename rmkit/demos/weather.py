@@ -95,7 +95,7 @@ def make(profile: Profile, clips: Sequence[Clip]) -> None:
     """Every clip in every weather, the overlay over the clear output, and the truth in that weather where it is shipped."""
     demo = of(profile)
     for weather in WEATHERS:
-        enhance.enhance(demo, clips, prompt=functools.partial(prompt, profile, weather), into=weather)
+        _enhance(demo, clips, functools.partial(prompt, profile, weather), weather)
     items = [_overlay_item(demo, weather, clip) for weather in LOOKS for clip in clips]
     items += [item for clip in clips for weather in WEATHERS if (item := _truth_item(profile, weather, clip))]
     stage.run("overlay and truth", items, lambda: lambda item, temporary: item.subject(temporary))
@@ -104,8 +104,7 @@ def make(profile: Profile, clips: Sequence[Clip]) -> None:
 def make_doses(profile: Profile, clips: Sequence[Clip]) -> None:
     """The clips in the dose-response's weathers at its other guidances; the notebook's own is there already."""
     for name, (weather, guidance) in _doses(profile).items():
-        asked = functools.partial(prompt, profile, weather)
-        enhance.enhance(of(profile, guidance), clips, prompt=asked, into=name)
+        _enhance(of(profile, guidance), clips, functools.partial(prompt, profile, weather), name)
 
 
 def dose(profile: Profile, weather: str, guidance: float) -> str:
@@ -169,6 +168,17 @@ def _is_outdoors(profile: Profile, clip: Clip) -> bool:
 
 def _copy(item: stage.Item[Path], temporary: Path) -> None:
     shutil.copyfile(item.subject, temporary)
+
+
+def _enhance(demo: Profile, clips: Sequence[Clip], asked: Callable[[Clip], str], into: str) -> None:
+    """Enhance the clips, those of each size by a profile of that size: another engine's pictures may be lower than the run's clips."""
+    sizes: dict[tuple[int, int], list[Clip]] = {}
+    for clip in clips:
+        info = video.probe(sampling.path(demo, clip))
+        sizes.setdefault((info.height, info.width), []).append(clip)
+    for (height, width), alike in sizes.items():
+        sized = demo.demo("weather", clips={"height": height, "width": width})
+        enhance.enhance(sized, alike, prompt=asked, into=into)
 
 
 def _overlay_item(demo: Profile, weather: str, clip: Clip) -> stage.Item:
