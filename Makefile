@@ -25,7 +25,7 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PIP_INSTALL := $(PIP) install --quiet --root-user-action=ignore
 
-.PHONY: help setup doctor plan calibrate reproduce verify tables test bench compare-modes lab lint format lock clean pretrain-data bundle
+.PHONY: help setup doctor plan calibrate reproduce verify tables test bench compare-modes rehearse lab lint format lock clean pretrain-data bundle
 
 help: ## this list
 	@echo "make TARGET [PROFILE=mini|smoke|consumer|paper|paper-480|paper-fast|path/to/profile.yaml]"
@@ -83,6 +83,9 @@ bench: setup ## what seeing the render costs (each in-context mode), and a metri
 
 compare-modes: setup ## joint against one-way attention, trained alike, after reproduce; 4 min; writes results/PROFILE/tables/modes.*
 	@$(PY) benchmarks/compare_modes.py --profile "$(PROFILE)"
+
+rehearse: setup ## PROFILE=paper|consumer|...|all: a real profile on random stand-ins of its models; 1 to 3 min each; writes results/rehearsal-PROFILE/
+	@$(PY) -m rehearsal.rehearse "$(if $(filter mini,$(PROFILE)),paper,$(PROFILE))"
 
 lab: setup ## JupyterLab in notebooks/, to step through the stages; writes what you run
 	@cd notebooks && $(PY) -m jupyterlab

@@ -107,9 +107,9 @@ def tiny_profile(tiny_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.fixture(scope="session")
 def face_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack in insightface's format to which the bright squares of `write_dataset` are faces."""
-    import small_faces
+    from rehearsal import faces
 
-    return small_faces.write_pack(tmp_path_factory.mktemp("packs") / "squares")
+    return faces.write_pack(tmp_path_factory.mktemp("packs") / "squares")
 
 
 @pytest.fixture

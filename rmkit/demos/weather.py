@@ -95,7 +95,7 @@ def make(profile: Profile, clips: Sequence[Clip]) -> None:
     """Every clip in every weather, the overlay over the clear output, and the truth in that weather where it is shipped."""
     demo = of(profile)
     asked = [(weather, functools.partial(prompt, profile, weather)) for weather in WEATHERS]
-    wanted = [item for name, say in asked for item in enhance.items(demo, clips, prompt=say, into=name)]
+    wanted = [item for name, say in asked for item in _items(demo, clips, say, name)]
     enhance.make(demo, wanted)
     items = [_overlay_item(demo, weather, clip) for weather in LOOKS for clip in clips]
     items += [item for clip in clips for weather in WEATHERS if (item := _truth_item(profile, weather, clip))]
@@ -107,7 +107,7 @@ def make_doses(profile: Profile, clips: Sequence[Clip]) -> None:
     wanted = []
     for name, (weather, guidance) in _doses(profile).items():
         asked = functools.partial(prompt, profile, weather)
-        wanted += enhance.items(of(profile, guidance), clips, prompt=asked, into=name)
+        wanted += _items(of(profile, guidance), clips, asked, name)
     enhance.make(of(profile), wanted)
 
 
@@ -172,6 +172,21 @@ def _is_outdoors(profile: Profile, clip: Clip) -> bool:
 
 def _copy(item: stage.Item[Path], temporary: Path) -> None:
     shutil.copyfile(item.subject, temporary)
+
+
+def _items(demo: Profile, clips: Sequence[Clip], asked: Callable[[Clip], str], into: str) -> list[stage.Item]:
+    """The clips to be enhanced, those of each size by a profile of it: another engine's may be lower than the run's."""
+    sizes: dict[tuple[int, int], list[Clip]] = {}
+    for clip in clips:
+        info = video.probe(sampling.path(demo, clip))
+        sizes.setdefault((info.height, info.width), []).append(clip)
+    return [
+        item
+        for (height, width), alike in sizes.items()
+        for item in enhance.items(
+            demo.demo("weather", clips={"height": height, "width": width}), alike, prompt=asked, into=into
+        )
+    ]
 
 
 def _overlay_item(demo: Profile, weather: str, clip: Clip) -> stage.Item:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from rmkit.errors import InputError
 from rmkit.kit import models, weights
-from rmkit.paths import resolve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,10 +25,7 @@ def tokenizer(name: str) -> "PreTrainedTokenizerBase":
     """The tokenizer of a Wan pipeline, a folder or hub name."""
     from transformers import AutoTokenizer
 
-    root, revision = str(resolve(name)), None
-    if weights.is_hub_name(name):
-        root, revision = weights.repository(name), weights.hub_snapshot(name, "model_index.json")[1]
-    return AutoTokenizer.from_pretrained(root, subfolder="tokenizer", revision=revision or "main")
+    return AutoTokenizer.from_pretrained(weights.part_folder(name, "tokenizer"))
 
 
 def require(tokenizer: "PreTrainedTokenizerBase", where: str, prompt: str) -> None:

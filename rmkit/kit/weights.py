@@ -74,6 +74,19 @@ def where(name: str, file: str) -> Path:
     return hub_snapshot(name, file)[0] if is_hub_name(name) else resolve(name)
 
 
+def part_folder(name: str, part: str) -> Path:
+    """The folder of one part of a pipeline; of a hub name, that part's files in the cache, without asking the hub for what is there.
+
+    transformers, given a hub name, asks for files that no pipeline's tokenizer has, and fails where the hub is switched off.
+    """
+    if not is_hub_name(name):
+        return resolve(name) / part
+    from huggingface_hub import snapshot_download
+
+    _, commit = hub_snapshot(name, "model_index.json")
+    return Path(snapshot_download(repository(name), revision=commit, allow_patterns=f"{part}/*")) / part
+
+
 def pipeline_folder(
     key: str, name: str, optional: Collection[str] = ("processor",)
 ) -> tuple[Path, str | None]:

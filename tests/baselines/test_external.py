@@ -3,6 +3,7 @@
 import json
 import shutil
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from test_metrics import measured as measured
 from test_metrics import rows_of
 
+from rehearsal import models as stand_ins
 from rmkit import baselines, cli, profile
 from rmkit.baselines import editto, framing
 from rmkit.baselines.lucy_edit import LucyEdit
@@ -22,7 +24,6 @@ from rmkit.method import sampling
 from rmkit.pipeline import plan
 
 AREA = {"height": 32, "width": 64}  # another shape than the clips' 32x48, so that bars are needed
-RANK = 3
 
 
 @pytest.fixture(scope="session")
@@ -50,22 +51,8 @@ def lucy_folder(tiny_checkpoints: Path, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
-def lora(folder: Path, width: int = 104, hidden: int = 96, blocks: int = 2, scale: float = 0.5) -> Path:
-    """A LoRA as DiffSynth's trainer writes one on VACE's blocks (the format of Ditto_models), random."""
-    sides = dict.fromkeys(
-        [f"{kind}_attn.{part}" for kind in ("self", "cross") for part in "qkvo"], (width,) * 2
-    )
-    sides |= {"ffn.0": (width, hidden), "ffn.2": (hidden, width)}
-    generator, tensors = torch.Generator().manual_seed(3), {}
-    for block in range(blocks):
-        for name, (into, out) in sides.items():
-            stem = f"vace_blocks.{block}.{name}.lora_"
-            tensors[f"{stem}A.default.weight"] = torch.randn(RANK, into, generator=generator)
-            tensors[f"{stem}B.default.weight"] = scale * torch.randn(out, RANK, generator=generator)
-    file = folder / "models" / "ditto_sim2real.safetensors"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, file)
-    return file
+# A LoRA that fits the tiny VACE.
+lora = partial(stand_ins.ditto, width=104, hidden=96)
 
 
 def asking(made: profile.Profile, **baselines: dict) -> profile.Profile:

@@ -109,6 +109,24 @@ def test_drives_of_the_other_engine_join_where_the_profile_has_some(
     assert both[-1].subsets[-1] == "carla"
 
 
+def test_clips_of_another_size_are_enhanced_at_theirs(made: profile.Profile, monkeypatch) -> None:
+    """CARLA-LOC's pictures are 720 pixels high, the paper's clips 800."""
+    clips, sizes = weather.prepare(made), []
+    path = sampling.path(weather.of(made), clips[-1])
+    video.write(path, video.read(path)[:, :16], made.clips.fps)
+
+    def sized(settings: profile.Profile, clips: list, prompt, into: str) -> None:
+        sampling.check(settings, clips)
+        sizes.append((settings.clips.height, len(clips)))
+        for clip in clips:
+            frames = video.read(sampling.path(settings, clip))
+            video.write(settings.layout.enhanced / into / f"{clip.id}.mp4", frames, 16)
+
+    monkeypatch.setattr(weather.enhance, "enhance", sized)
+    weather.make(made, clips)
+    assert sizes == [(made.clips.height, len(clips) - 1), (16, 1)] * len(WEATHERS)
+
+
 def test_measured_without_a_classifier_says_so_and_the_rest_is_there(made: profile.Profile) -> None:
     settings = made.model_copy(
         update={"weather": made.weather.model_copy(update={"dose": (3.0,), "dose_weathers": ("fog",)})}

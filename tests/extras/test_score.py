@@ -6,11 +6,11 @@ import av
 import numpy as np
 import pytest
 from conftest import set_model
-from small_faces import KNOWN, OTHER
 from test_cli import saved
 from test_dino import checkpoint as checkpoint
 from test_metrics import PLAIN, rows_of, write_interpolator
 
+from rehearsal.faces import KNOWN, OTHER
 from rmkit import cli, metrics, profile
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, statistics

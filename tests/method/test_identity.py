@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from conftest import set_identity
-from small_faces import KNOWN, OTHER
 from test_propagation import put_anchor
 
+from rehearsal.faces import KNOWN, OTHER
 from rmkit.errors import InputError
 from rmkit.evaluation import figures
 from rmkit.kit import face_pack, video

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from rehearsal import models as stand_ins
 from rmkit.errors import InputError
 from rmkit.kit import video
 from rmkit.kit.depth import disparity_of
@@ -93,39 +95,9 @@ def test_source_without_depth_is_refused_before_anything_is_written(tiny_profile
 
 
 def test_estimator_runs_the_real_class(tiny_profile, tiny_clips, tmp_path):
-    import torch
-    from transformers import (
-        DepthAnythingConfig,
-        DepthAnythingForDepthEstimation,
-        Dinov2Config,
-        DPTImageProcessorPil,
-    )
-
-    backbone = Dinov2Config(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=56,
-        patch_size=14,
-        out_features=["stage1", "stage2", "stage1", "stage2"][:2],
-        reshape_hidden_states=False,
-    )
     torch.manual_seed(0)
-    config = DepthAnythingConfig(
-        backbone_config=backbone,
-        reassemble_hidden_size=32,
-        reassemble_factors=[2, 1],
-        neck_hidden_sizes=[16, 16],
-        fusion_hidden_size=16,
-        head_hidden_size=8,
-    )
     folder = tmp_path / "depth"
-    DepthAnythingForDepthEstimation(config).save_pretrained(folder)
-    processor = DPTImageProcessorPil(
-        size={"height": 56, "width": 56}, keep_aspect_ratio=True, ensure_multiple_of=14
-    )
-    processor.save_pretrained(folder)
-
+    stand_ins.depth_anything(folder)
     estimated = with_structure(tiny_profile, depth="depth_anything", depth_model=str(folder))
     path = structure.extract(estimated, tiny_clips[:1], kinds=["depth"])[0]
     frames = video.read(path)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from small_faces import KNOWN, OTHER
 from test_metrics import put_results, rows_of
 
+from rehearsal.faces import KNOWN, OTHER
 from rmkit import baselines
 from rmkit.evaluation import claims, evaluate, statistics, tables
 from rmkit.kit import face_pack, store, video
