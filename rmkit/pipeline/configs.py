@@ -1,7 +1,7 @@
 """A model's config.json, part by part, without its weights (ours).
 
 Reads a local folder's own; of a hub's name the copy in model_configs/ (SOURCES.md there says from where), else the
-cached or downloaded file. Writes nothing but the hub's cache.
+cached file: the hub is not asked. Writes nothing.
 """
 
 import functools
@@ -14,7 +14,6 @@ from rmkit.kit import weights
 from rmkit.paths import resolve
 
 SHIPPED = Path(__file__).parent / "model_configs"
-_out_of_reach: dict[str, str] = {}  # why, by the model's name
 INDEX, TOKENIZER = "model_index", "tokenizer"
 
 
@@ -26,7 +25,7 @@ def index(name: str) -> dict[str, Any]:
 def part(name: str, what: str = "model") -> dict[str, Any]:
     """The config of a part of a pipeline; "model": of a folder that is one model.
 
-    Raises InputError where neither folder, copy nor hub has it.
+    Raises InputError where neither folder, copy nor cache has it.
     """
     single = {INDEX: "model_index.json", "model": "config.json", TOKENIZER: "tokenizer/tokenizer_config.json"}
     file = single.get(what, f"{what}/config.json")
@@ -35,13 +34,15 @@ def part(name: str, what: str = "model") -> dict[str, Any]:
     shipped = SHIPPED / name.partition("@")[0].replace("/", "--")
     if shipped.is_dir():
         return _read(shipped / f"{what}.json")
-    if name in _out_of_reach:  # asking the hub again would take as long again
-        raise InputError(_out_of_reach[name])
+    from huggingface_hub import hf_hub_download
+
+    repository, _, revision = name.partition("@")
     try:
-        return _read(weights.where(name, file) / file)
-    except InputError as error:
-        _out_of_reach[name] = str(error)
-        raise
+        return _read(Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=True)))
+    except OSError:
+        raise InputError(
+            f"{name} is not counted: its {file} is not in the hub's cache (`hf download {repository} --include '*.json'`)."
+        ) from None
 
 
 def has(name: str, what: str) -> bool:
