@@ -27,7 +27,9 @@ SECONDS = 15
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path, help="folder of a run that was made in one go, results/mini or another")
+    parser.add_argument(
+        "run", type=Path, help="folder of a run that was made in one go, results/mini or another"
+    )
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="how many it had (all)")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
@@ -56,14 +58,20 @@ def power(seconds: float = SECONDS) -> dict | None:
 
     # Of the country, which carbon depends on, nothing is used: energy alone is taken.
     tracker = codecarbon.OfflineEmissionsTracker(
-        country_iso_code="USA", save_to_file=False, log_level="error", measure_power_secs=1, allow_multiple_runs=True
+        country_iso_code="USA",
+        save_to_file=False,
+        log_level="error",
+        measure_power_secs=1,
+        allow_multiple_runs=True,
     )
     with multiprocessing.Pool(os.cpu_count()) as pool:
         tracker.start()
         pool.map(_busy, [seconds] * os.cpu_count())
         tracker.stop()
     found = tracker.final_emissions_data
-    watts = {part: getattr(found, f"{part}_energy") * 3.6e6 / found.duration for part in ("cpu", "ram", "gpu")}
+    watts = {
+        part: getattr(found, f"{part}_energy") * 3.6e6 / found.duration for part in ("cpu", "ram", "gpu")
+    }
     meter = Path("/sys/class/powercap/intel-rapl").exists()
     how = "measured by the processor's meter" if meter else "estimated from the processor's rated power"
     return {key: round(value, 1) for key, value in watts.items()} | {

@@ -35,7 +35,9 @@ class Road:
 
 
 ROADS = {
-    "run": Road("the method, its ablation and baselines", "`make reproduce`", RUN, "`report.md`, Tables 1 and 2"),
+    "run": Road(
+        "the method, its ablation and baselines", "`make reproduce`", RUN, "`report.md`, Tables 1 and 2"
+    ),
     "weather": Road("weather by the prompt", GOES_ON, ("06_",), "`weather/tables/weather.md`"),
     "carla": Road("another engine", GOES_ON, ("07_",), "`carla/tables/carla.md`"),
     "limits": Road("limits", GOES_ON, ("08_",), "`limits/tables/limits.md`"),
@@ -81,7 +83,10 @@ def taken(cost: dict, beginnings: Sequence[str]) -> tuple[str, str]:
     if not found:
         return NOT_HERE, NOT_HERE
     minutes = max(1, round(sum(row["seconds"] for row in found) / 60))
-    return f"{'+' * (len(beginnings) == 1)}{minutes}", f"{max(row['peak_mib'] for row in found) / 1024:.1f} GiB"
+    return (
+        f"{'+' * (len(beginnings) == 1)}{minutes}",
+        f"{max(row['peak_mib'] for row in found) / 1024:.1f} GiB",
+    )
 
 
 def expected(row: pd.Series) -> str:
@@ -124,8 +129,20 @@ def summary() -> str:
         counts = record.verdict.reindex(mine).fillna("not run").value_counts()
         came = ", ".join(f"{counts[verdict]} {said}" for verdict, said in SAID.items() if verdict in counts)
         rows.append((way.title, len(mine), way.command, *taken(cost, way.notebooks), way.where, came))
-    header = ["Claims about", "Number", "Command", "Minutes", "Memory", "Where, in `results/mini/`", "Expected"]
-    return typeset.grid(header, rows) + "\n" + typeset.grid(["What `make reproduce` takes", "`mini`"], hardware(cost))
+    header = [
+        "Claims about",
+        "Number",
+        "Command",
+        "Minutes",
+        "Memory",
+        "Where, in `results/mini/`",
+        "Expected",
+    ]
+    return (
+        typeset.grid(header, rows)
+        + "\n"
+        + typeset.grid(["What `make reproduce` takes", "`mini`"], hardware(cost))
+    )
 
 
 def hardware(cost: dict) -> list[tuple[str, str]]:
@@ -134,7 +151,10 @@ def hardware(cost: dict) -> list[tuple[str, str]]:
     rows = [
         ("machine", _machine(cost)),
         ("time", f"{minutes:.0f} min, measured"),
-        ("memory", f"{max(row['peak_mib'] for row in cost['notebooks'].values()) / 1024:.1f} GiB, the largest process, measured"),
+        (
+            "memory",
+            f"{max(row['peak_mib'] for row in cost['notebooks'].values()) / 1024:.1f} GiB, the largest process, measured",
+        ),
         ("disk", f"{cost['disk_mib']} MiB of results, measured; about 2 GB with the environment"),
     ]
     if power := cost["power"]:

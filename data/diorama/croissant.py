@@ -27,10 +27,18 @@ FIELDS = (
     ("fps", "Integer", "frames a second"),
 )
 FILES = {
-    "meta": ("*/meta.json", "application/json", "shots with captions, objects, identities, faces with landmarks"),
+    "meta": (
+        "*/meta.json",
+        "application/json",
+        "shots with captions, objects, identities, faces with landmarks",
+    ),
     "render": ("*/render.mp4", "video/mp4", "what a game shows: flat materials, hard sun, no bounced light"),
     "truth": ("*/truth.mp4", "video/mp4", "the same scene path traced (validation and road)"),
-    "depth": ("*/depth.mp4", "video/mp4", "disparity in 8 bits (train and validation); meta.json has its scale"),
+    "depth": (
+        "*/depth.mp4",
+        "video/mp4",
+        "disparity in 8 bits (train and validation); meta.json has its scale",
+    ),
     "visible": ("*/visible.npz", "application/x-npz", "object ids by pixel"),
     "weather": ("weather/*.mp4", "video/mp4", "the truth of two validation sequences in other weather"),
 }
@@ -89,10 +97,14 @@ def responsible() -> dict[str, str | list[str]]:
         "data_collection": "Generated: scenes, cameras and figures are drawn from seeds (world.py, staging.py) and rendered "
         "by Blender 5.0 (render.py). Nothing was filmed, downloaded or taken from another data set.",
         "data_collection_type": ["Software Collection"],
-        "data_preprocessing_protocol": ["bundle.py selects sequences and encodes them by x264 at its best quality that fits."],
+        "data_preprocessing_protocol": [
+            "bundle.py selects sequences and encodes them by x264 at its best quality that fits."
+        ],
         "data_annotation_protocol": "Captions, object ids, depth, faces and identities are written by the generator.",
         "machine_annotation_tools": ["data/diorama/render.py"],
-        "personal_sensitive_information": ["None. Figures are assembled from simple shapes; their faces are nobody's."],
+        "personal_sensitive_information": [
+            "None. Figures are assembled from simple shapes; their faces are nobody's."
+        ],
         "data_biases": [
             "Figures are men and women by two words of the captions; skins, hair and clothes are short lists (world.py).",
             "Streets, rooms and cars have one made-up style; shots and camera moves come from a short list.",

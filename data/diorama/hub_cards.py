@@ -90,7 +90,9 @@ def text(name: str) -> str:
         pipeline_tag=about.task,
         tags=["realmaster", "rmkit", "diorama", "synthetic-data", "sim-to-real"],
     )
-    trained = [[row[key] for key in ("stage", "phase", "step", "seconds", "loss")] for row in card["training"]]
+    trained = [
+        [row[key] for key in ("stage", "phase", "step", "seconds", "loss")] for row in card["training"]
+    ]
     parts = [
         f"---\n{header.to_yaml()}\n---\n\n# {name}, of the diorama",
         f"{about.what} Classes: {classes(name)}.",
