@@ -91,7 +91,7 @@ format: setup ## ruff's formatter and safe fixes; 1 s; writes the sources
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
 
 docs: setup ## claims, costs and cards anew from the record; 5 s; writes README.md, docs/claims.md, cards under data/diorama/
-	@$(PY) docs/tables.py && $(PY) data/diorama/hub_cards.py
+	@$(PY) docs/generate.py && $(PY) data/diorama/hub_cards.py
 	@if $(PY) -c 'import mlcroissant' 2>/dev/null; then $(PY) data/diorama/croissant.py; \
 	else echo "docs: croissant.json left as it is: mlcroissant is not here ($(PIP) install -e '.[artifact]')"; fi
 

@@ -1,7 +1,7 @@
 """What a finished run took: minutes, memory and disk, and an estimate of its energy (ours).
 
-Reads RUN/notebooks/times.json and the size of RUN; writes results/reference/mini/cost.json, from which `make docs` makes the
-tables. With codecarbon (the extra `artifact`) it also keeps all cores busy for some seconds and takes codecarbon's power; where
+Reads RUN/notebooks/times.json and the size of RUN, on the machine that made it; writes results/reference/mini/cost.json, from
+which `make docs` makes the tables. With codecarbon (the extra `artifact`) it also keeps all cores busy for some seconds and takes codecarbon's power; where
 the machine has no meter that is the processor's rated power and a fixed one for memory: an estimate, and marked as one.
 
     python benchmarks/cost.py results/mini --cores 2

@@ -33,7 +33,7 @@ ABOUT = {
     "wan": About(
         "A text-to-video model of two experts, thousands of times smaller than Wan2.2.",
         "The base of the in-context LoRA in the profiles `mini` and `smoke` (`models.wan`).",
-        "It knows the diorama's streets, rooms and roads at 96x144 and nothing else. Samples from text alone are blurred.",
+        "It knows the diorama's streets, rooms and roads at 96x144 and nothing else. Good at copying from a clip it is shown.",
         "diffusers",
         "text-to-video",
     ),
@@ -47,7 +47,7 @@ ABOUT = {
     "editor": About(
         "An image editor that turns a render of the diorama into its path-traced look.",
         "Anchors (`models.editor`), with one prompt, `make it look photorealistic`.",
-        "It knows one edit and one world; other prompts do the same or nothing.",
+        "It was trained on one prompt and one world.",
         "diffusers",
         "image-to-image",
     ),
@@ -61,7 +61,7 @@ ABOUT = {
     "faces": About(
         "A face detector and recogniser for the diorama's figures, shaped as SCRFD and ArcFace.",
         "The identity filter and the ArcFace metric of `mini` (`identity.model_pack`).",
-        "Faces are a few shapes on a sphere; it does not know a human one, and must not be used on people.",
+        "It knows the diorama's made-up faces, not human ones, and must not be used on people.",
         "onnx",
     ),
     "judge": About(
@@ -74,7 +74,7 @@ ABOUT = {
     "weather": About(
         "A classifier of five weathers: clear, rain, snow, fog, dusk.",
         "The weather metric of notebook 06 (`metrics.weather`).",
-        "Overlays of rain or snow do not count as weather for it; held out on three scenes only.",
+        "It knows the diorama's weather: two-dimensional overlays score low.",
         "transformers",
         "image-classification",
     ),
@@ -139,6 +139,7 @@ def shipped() -> list[str]:
 
 
 def write() -> None:
+    """Write all cards, and the list of them."""
     for name in shipped():
         (FOLDER / name / "README.md").write_text(text(name))
     (FOLDER / "README.md").write_text(listing())

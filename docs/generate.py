@@ -155,7 +155,7 @@ def hardware(cost: dict) -> list[tuple[str, str]]:
             "memory",
             f"{max(row['peak_mib'] for row in cost['notebooks'].values()) / 1024:.1f} GiB, the largest process, measured",
         ),
-        ("disk", f"{cost['disk_mib']} MiB of results, measured; about 2 GB with the environment"),
+        ("disk", f"{cost['disk_mib']} MiB of results, measured; the environment comes on top"),
     ]
     if power := cost["power"]:
         watts = power["cpu"] + power["ram"] + power["gpu"]
