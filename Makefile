@@ -93,7 +93,7 @@ format: setup ## ruff's formatter and safe fixes; 1 s; writes the sources
 docs: setup ## claims, costs and cards anew from the record; 5 s; writes README.md, docs/claims.md, cards under data/diorama/
 	@$(PY) docs/generate.py && $(PY) data/diorama/hub_cards.py
 	@if $(PY) -c 'import mlcroissant' 2>/dev/null; then $(PY) data/diorama/croissant.py; \
-	else echo "docs: croissant.json left as it is: mlcroissant is not here ($(PIP) install -e '.[artifact]')"; fi
+	else echo "docs: croissant.json left as it is: mlcroissant is not here (pip install -e '.[artifact]')"; fi
 
 lock: setup ## requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions); 10 s
 	@$(PIP_INSTALL) uv
