@@ -25,7 +25,7 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PIP_INSTALL := $(PIP) install --quiet --root-user-action=ignore
 
-.PHONY: help setup doctor plan calibrate reproduce verify tables test bench compare-modes rehearse lab lint format lock clean pretrain-data bundle
+.PHONY: help setup doctor plan calibrate reproduce verify tables test bench compare-modes rehearse lab lint format docs lock clean pretrain-data bundle
 
 help: ## this list
 	@echo "make TARGET [PROFILE=mini|smoke|consumer|paper|paper-480|paper-fast|path/to/profile.yaml]"
@@ -95,6 +95,11 @@ lint: setup ## ruff check and format check, and what imports what; 3 s; writes n
 
 format: setup ## ruff's formatter and safe fixes; 1 s; writes the sources
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+
+docs: setup ## claims, costs and cards anew from the record; 5 s; writes README.md, docs/claims.md, cards under data/diorama/
+	@$(PY) docs/generate.py && $(PY) data/diorama/hub_cards.py
+	@if $(PY) -c 'import mlcroissant' 2>/dev/null; then $(PY) data/diorama/croissant.py; \
+	else echo "docs: croissant.json left as it is: mlcroissant is not here (pip install -e '.[artifact]')"; fi
 
 lock: setup ## requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions); 10 s
 	@$(PIP_INSTALL) uv

@@ -1,7 +1,7 @@
 """Cards of the tiny checkpoints: held-out figures, how each was trained, and sheets to look at.
 
 Reads `data/diorama/checkpoints/`, the training logs under `--out` and the rendered validation split; writes
-`card.json` and `sheet_*.jpg` into each checkpoint's folder, and `checkpoints/README.md` from all of them.
+`card.json` and `sheet_*.jpg` into each checkpoint's folder, and their READMEs from these (hub_cards.py).
 
     python data/diorama/cards.py --rendered DIR --out DIR [--only wan vace editor features faces judge weather]
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 import check_features
 import dataset
 import face_card
+import hub_cards
 import numpy as np
 import torch
 import train_video
@@ -80,7 +81,7 @@ def main() -> None:
         }
         (FOLDER / name / "card.json").write_text(json.dumps(card, indent=1) + "\n")
         print(json.dumps(card["figures"], indent=1), flush=True)
-    write_readme()
+    hub_cards.write()
 
 
 def wan_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> dict[str, float]:
@@ -290,31 +291,6 @@ def summary(folder: Path) -> list[dict]:
 
 def _shipped() -> list[str]:
     return [name for name in STAGES if (FOLDER / name).is_dir()]
-
-
-def write_readme() -> None:
-    """checkpoints/README.md from the cards: one table of figures and one of training a checkpoint."""
-    lines = [
-        "# The tiny checkpoints",
-        "",
-        "Small instances of the real classes, trained on the diorama's pretrain split by the scripts in",
-        "`data/diorama/`, in the folder formats of the real ones. Written by `data/diorama/cards.py`; the",
-        "figures are means over the validation split, which no training has seen. PSNR in dB.",
-    ]
-    for name in STAGES:
-        file = FOLDER / name / "card.json"
-        if not file.exists():
-            continue
-        card = json.loads(file.read_text())
-        lines += ["", f"## {name}", "", f"Trained on {card['data']}; held out on {card['held out on']}.", ""]
-        lines += ["| figure | value |", "|---|---|"]
-        lines += [f"| {key} | {value} |" for key, value in card["figures"].items()]
-        lines += ["", "| stage | phase | steps | seconds | loss |", "|---|---|---|---|---|"]
-        for row in card["training"]:
-            cells = (row["stage"], row["phase"], row["step"], row["seconds"], row["loss"])
-            lines.append("| " + " | ".join(cells) + " |")
-        lines += [""] + [f"![{p.stem}]({name}/{p.name})" for p in sorted((FOLDER / name).glob("sheet_*.jpg"))]
-    (FOLDER / "README.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
