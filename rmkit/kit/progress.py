@@ -11,6 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 MILESTONES = 5  # lines a loop prints where there is no terminal
+QUIET = 2.0  # seconds: a loop that is done by then prints none
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
@@ -21,10 +22,11 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
 
         yield from tqdm(items, desc=label, total=total)
         return
-    started, step = time.time(), max(1, (total or 0) // MILESTONES)
+    started, passed = time.time(), 0
     for done, item in enumerate(items, start=1):
         yield item
-        if done == total or (total and done % step == 0):
-            elapsed = time.time() - started
+        before, passed = passed, done * MILESTONES // total if total else 0
+        elapsed = time.time() - started
+        if passed > before and elapsed >= QUIET:
             left = elapsed / done * (total - done)
             print(f"{label}: {done} of {total}, {elapsed:.0f} s, {left:.0f} s to go", flush=True)
