@@ -46,8 +46,11 @@ def save(profile: Profile, name: str, figure: "Figure") -> list[Path]:
     folder = profile.layout.figures
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
-    figure.savefig(paths[0], dpi=DPI, bbox_inches="tight", metadata={"Software": None})
-    figure.savefig(paths[1], bbox_inches="tight", metadata={"CreationDate": None})
+    undated = [{"dpi": DPI, "metadata": {"Software": None}}, {"metadata": {"CreationDate": None}}]
+    for path, how in zip(paths, undated, strict=True):
+        temporary = path.with_stem(f".{name}")
+        figure.savefig(temporary, bbox_inches="tight", **how)
+        temporary.replace(path)
     return paths
 
 

@@ -17,6 +17,7 @@ from rmkit.errors import InputError
 from rmkit.evaluation import statistics, verdicts
 from rmkit.evaluation.statistics import Estimate
 from rmkit.evaluation.typeset import Table, as_columns, cell, latex, markdown
+from rmkit.kit import store
 from rmkit.metrics import Column
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
@@ -45,7 +46,7 @@ def write(profile: Profile, made: Sequence[Table]) -> list[Path]:
         texts = {"csv": table.data.to_csv(index=False), "md": markdown(table), "tex": latex(table)}
         for suffix, text in texts.items():
             paths.append(folder / f"{table.name}.{suffix}")
-            paths[-1].write_text(text)
+            store.write_text(paths[-1], text)
     return paths
 
 

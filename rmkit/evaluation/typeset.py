@@ -26,7 +26,10 @@ ESCAPED = str.maketrans(
 )
 # Of a table in a notebook, which scrolls sideways in its output.
 STAYS = [
-    {"selector": "th.col0, td.col0", "props": "position: sticky; left: 0; text-align: left; background: inherit"},
+    {
+        "selector": "th.col0, td.col0",
+        "props": "position: sticky; left: 0; text-align: left; background: inherit",
+    },
     {"selector": "tr", "props": "background: var(--jp-layout-color0, white)"},
     {"selector": "td", "props": "white-space: nowrap"},
 ]

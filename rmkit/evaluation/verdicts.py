@@ -47,9 +47,7 @@ def not_run(table: Table) -> Table:
     """The claims that were not run, with the reasons under them."""
     cells = [[*row[:4], row[-1]] for row in table.cells if row[-1] == NOT_RUN]
     header, why = [*table.header[:4], table.header[-1]], [note for note in table.notes if note != CLAIMS]
-    return dataclasses.replace(
-        table, title="Claims that were not run", header=header, cells=cells, notes=why
-    )
+    return dataclasses.replace(table, title="Claims that were not run", header=header, cells=cells, notes=why)
 
 
 def headlines(profile: Profile, frame: pd.DataFrame) -> list[str]:
