@@ -25,7 +25,7 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PIP_INSTALL := $(PIP) install --quiet --root-user-action=ignore
 
-.PHONY: help setup doctor plan reproduce verify tables test bench compare-modes lab lint format lock clean pretrain-data bundle
+.PHONY: help setup doctor plan reproduce verify tables test browser bench compare-modes lab lint format lock clean pretrain-data bundle
 
 help: ## this list
 	@echo "make TARGET [PROFILE=mini|smoke|consumer|paper|path/to/profile.yaml]"
@@ -62,17 +62,20 @@ doctor: setup ## what this machine has and what the profile needs; 10 s; writes 
 plan: setup ## what would run, what is done, how long the rest takes; 2 s; writes nothing
 	@$(RMKIT) plan --profile "$(PROFILE)"
 
-reproduce: setup ## all notebooks in order; 17 to 25 min; writes results/PROFILE/ (start with report.md); resumable
+reproduce: setup ## all notebooks in order; 17 to 25 min; writes results/PROFILE/ (start with index.html); resumable
 	@$(RMKIT) notebooks --profile "$(PROFILE)"
 
 verify: setup ## this run's metrics.csv beside the shipped one, within the spread over seeds; 3 s; writes nothing
 	@$(RMKIT) verify --profile "$(PROFILE)" $(ARGS)
 
-tables: setup ## tables, figures and report from metrics.csv, or before a run from the shipped one; 10 s; writes results/PROFILE/{tables,figures,report.md}
+tables: setup ## tables, figures and report from metrics.csv, or before a run from the shipped one; 10 s; writes results/PROFILE/{tables,figures,index.html,report.md}
 	@$(RMKIT) report --profile "$(PROFILE)"
 
 test: setup ## every stage on tiny clips, bad inputs, notebooks at smoke size; under 10 min; ARGS="-k video" for some
 	@$(PY) -m pytest $(ARGS)
+
+browser: setup ## playwright, for the tests that open pages in the system's chromium; 1 min; writes the environment
+	@$(PIP_INSTALL) "playwright>=1.55"
 
 bench: setup ## what seeing the render costs (each in-context mode), and a metric beside VBench's; 2 min; writes nothing
 	@$(PY) benchmarks/incontext.py $(ARGS)
@@ -81,8 +84,9 @@ bench: setup ## what seeing the render costs (each in-context mode), and a metri
 compare-modes: setup ## joint against one-way attention, trained alike, after reproduce; 4 min; writes results/PROFILE/tables/modes.*
 	@$(PY) benchmarks/compare_modes.py --profile "$(PROFILE)"
 
-lab: setup ## JupyterLab in notebooks/, to step through the stages; writes what you run
-	@cd notebooks && $(PY) -m jupyterlab
+lab: setup ## JupyterLab with 00_start_here open, to step through the stages; ARGS="--no-browser"; writes what you run
+	@$(PY) -m jupyterlab notebooks/00_start_here.ipynb --ServerApp.root_dir="$(CURDIR)" --LabApp.news_url=None \
+	  $$([ "$$(id -u)" = 0 ] && echo --allow-root) $(ARGS)
 
 lint: setup ## ruff check and format check, and what imports what; 3 s; writes nothing
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && "$(ENV)/bin/lint-imports" --no-cache

@@ -3,6 +3,8 @@
 Reads the run's pairs, anchors' sidecars and times; writes nothing. Each part is a piece of Markdown.
 """
 
+from pathlib import Path
+
 import pandas as pd
 
 from rmkit.evaluation import figures, typeset
@@ -11,7 +13,6 @@ from rmkit.method import identity
 from rmkit.profile import Profile, ours
 
 CONTENTS = {
-    "report.md": "this page as text",
     "metrics.csv": "every value: a row a clip, method and metric, with what it was measured on",
     "metrics.csv.gz": "every value: a row a clip, method and metric, with what it was measured on",
     "tolerances.csv": "what `make verify` allows two runs to differ by",
@@ -92,6 +93,7 @@ def environment(profile: Profile) -> str:
     return "Of this report; the device is the notebooks'.\n\n" + typeset.grid(["What", "Which"], rows)
 
 
-def contents() -> str:
-    """What lies beside the report; links to what is not there are dropped by the page."""
-    return "\n".join(f"- [{name}]({name}): {what}" for name, what in CONTENTS.items()) + "\n"
+def contents(folder: Path) -> str:
+    """What lies in the folder of a report."""
+    found = [f"- [{name}]({name}): {what}" for name, what in CONTENTS.items() if (folder / name).exists()]
+    return "\n".join([*found, ""])

@@ -59,7 +59,12 @@ def notebooks(profile: Profile) -> list[Path]:
     items = [
         stage.Item(
             path.with_suffix(".html"),
-            store.Recipe("page", VERSION, {"template": store.fingerprint(TEMPLATE)}, {"notebook": store.fingerprint(path)}),
+            store.Recipe(
+                "page",
+                VERSION,
+                {"template": store.fingerprint(TEMPLATE)},
+                {"notebook": store.fingerprint(path)},
+            ),
             path,
         )
         for path in sorted(profile.layout.notebooks.glob("[0-9][0-9]_*.ipynb"))
@@ -132,7 +137,7 @@ def _dress_cell(cell: "Token", inline: "Token") -> None:
             inline.children[i] = _raw(child, f"{escape(value)}<br><small>[{escape(interval)}</small>")
             return
     if len(inline.content) > TEXT or cell.type == "th_open":
-        cell.attrSet("style", f"min-width: {typeset.min_width(inline.content) + 1}ch")
+        cell.attrSet("style", f"min-width: {1.1 * typeset.min_width(inline.content) + 1:.0f}ch")
 
 
 def _mark_headings(tokens: Sequence["Token"]) -> None:

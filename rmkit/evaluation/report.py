@@ -69,8 +69,8 @@ def write(profile: Profile) -> Path:
     return profile.layout.report
 
 
-def sections(profile: Profile) -> list[Section]:
-    """The report's parts in order, after making the tables, figures, sheets and viewing copies that they show."""
+def sections(profile: Profile, folder: Path | None = None) -> list[Section]:
+    """The parts of a report that lies in `folder` (the run's), in order, after making the tables, figures, sheets and viewing copies that they show."""
     frame = statistics.to_show(profile)
     made = {table.name: table for table in tables.build(profile)}
     tables.write(profile, list(made.values()))
@@ -88,7 +88,7 @@ def sections(profile: Profile) -> list[Section]:
         Section("Settings that are ours", account.settings(profile), folded=True),
         _of_run(profile, "Notebooks and times", account.times),
         _of_run(profile, "Environment", account.environment, folded=True),
-        Section("Contents", account.contents()),
+        Section("Contents", account.contents(folder or profile.layout.root)),
     ]
 
 
@@ -126,8 +126,9 @@ def _opening(profile: Profile, frame: pd.DataFrame, table: Table) -> str:
 
 def _by_section(data: pd.DataFrame) -> str:
     """How many statements each section of the paper makes, and their verdicts."""
+    sections = dict.fromkeys(claim.section for claim in claims.load())
     counts = pd.crosstab(data.section, data.verdict).reindex(columns=list(VERDICTS), fill_value=0)
-    rows = [(name, counts.loc[name].sum(), *counts.loc[name]) for name in data.section.unique()]
+    rows = [(name, counts.loc[name].sum(), *counts.loc[name]) for name in sections if name in counts.index]
     header = ["Section of the paper", "Statements", *(verdict.capitalize() for verdict in VERDICTS)]
     return typeset.grid(header, rows).rstrip()
 

@@ -22,7 +22,7 @@ CLAIMS = (
 def table(profile: Profile, frame: pd.DataFrame) -> Table:
     """Every claim with what was found and whether it holds: those that were measured first, then those that were not run."""
     rows, data, beside = [], [], claims.measured_beside(profile)
-    for outcome in sorted(claims.check(frame, beside), key=lambda outcome: outcome.verdict == "not run"):
+    for outcome in sorted(claims.check(frame, beside), key=lambda outcome: outcome.verdict == NOT_RUN):
         claim = outcome.claim
         measured_as, kept, found, names = _checked(outcome) if claim.check else _taken_together(outcome)
         said = f"{claim.statement} (exploratory)" if claim.exploratory else claim.statement
@@ -38,16 +38,22 @@ def table(profile: Profile, frame: pd.DataFrame) -> Table:
 
 
 def measured(table: Table) -> Table:
-    """The claims that were measured."""
-    cells = [row for row in table.cells if row[-1] != NOT_RUN]
-    return dataclasses.replace(table, title="Claims that were measured", cells=cells, notes=[CLAIMS])
+    """The claims that were measured, verdict and number beside what is claimed."""
+    header, *cells = (
+        [*row[:2], *reversed(row[2:])] for row in [table.header, *table.cells] if row[-1] != NOT_RUN
+    )
+    return dataclasses.replace(
+        table, title="Claims that were measured", header=header, cells=cells, notes=[CLAIMS]
+    )
 
 
 def not_run(table: Table) -> Table:
     """The claims that were not run, with the reasons under them."""
-    cells = [[*row[:4], row[-1]] for row in table.cells if row[-1] == NOT_RUN]
-    header, why = [*table.header[:4], table.header[-1]], [note for note in table.notes if note != CLAIMS]
-    return dataclasses.replace(table, title="Claims that were not run", header=header, cells=cells, notes=why)
+    cells = [row[:4] for row in table.cells if row[-1] == NOT_RUN]
+    why = [note for note in table.notes if note != CLAIMS]
+    return dataclasses.replace(
+        table, title="Claims that were not run", header=table.header[:4], cells=cells, notes=why
+    )
 
 
 def headlines(profile: Profile, frame: pd.DataFrame) -> list[str]:
