@@ -85,7 +85,7 @@ compare-modes: setup ## joint against one-way attention, trained alike, after re
 	@$(PY) benchmarks/compare_modes.py --profile "$(PROFILE)"
 
 lab: setup ## JupyterLab with 00_start_here open, to step through the stages; ARGS="--no-browser"; writes what you run
-	@$(PY) -m jupyterlab notebooks/00_start_here.ipynb --ServerApp.root_dir="$(CURDIR)" --LabApp.news_url=None \
+	@$(PY) -m jupyterlab notebooks/00_start_here.ipynb --ServerApp.root_dir="$(CURDIR)" \
 	  $$([ "$$(id -u)" = 0 ] && echo --allow-root) $(ARGS)
 
 lint: setup ## ruff check and format check, and what imports what; 3 s; writes nothing

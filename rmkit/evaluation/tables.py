@@ -27,8 +27,7 @@ PAPERS_METRICS = {"motion_smoothness": "motion_smoothness_amt"}  # ours of that 
 ARROWS = {1: "↑", -1: "↓", 0: ""}
 MEANS = (
     "Mean over clips [95 % interval, resampled by sequence]; bold: better than every other method's by more than the "
-    "interval of their difference (input, ceiling and truth do not compete); {} sequences. Sharpness is to be near the "
-    "truth's, not high."
+    "interval of their difference (input, ceiling and truth do not compete); {} sequences."
 )
 APART = "On fewer, or other, clips"
 DIFFERENCES = "Mean over the clips both have [95 % interval, resampled by sequence]."
@@ -62,10 +61,10 @@ def build(profile: Profile) -> list[Table]:
     for shown, ending, kind in ((papers, "", ""), (others, "_further", ", further metrics")):
         title = f"{{}}{kind}, profile {profile.name}"
         made += [
-            means(profile, frame, f"table1{ending}", title.format("Table 1. Methods"), first, shown),
-            means(profile, frame, f"table2{ending}", title.format("Table 2. Ablation"), second, shown),
-            differences(profile, frame, f"differences{ending}", title.format("Differences"), paired, shown),
-            wins(profile, frame, f"wins{ending}", title.format("Win rates"), paired, shown),
+            means(profile, frame, f"table1{ending}", title.format("Table 1. Methods on the validation clips"), first, shown),
+            means(profile, frame, f"table2{ending}", title.format("Table 2. Ablation on the validation clips"), second, shown),
+            differences(profile, frame, f"differences{ending}", title.format("Paired differences to RealMaster"), paired, shown),
+            wins(profile, frame, f"wins{ending}", title.format("Win rates against RealMaster"), paired, shown),
         ]
     return [*made, verdicts.table(profile, frame), *beside_paper(profile, frame)]
 
