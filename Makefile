@@ -25,7 +25,7 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PIP_INSTALL := $(PIP) install --quiet --root-user-action=ignore
 
-.PHONY: help setup doctor plan calibrate reproduce verify tables test bench compare-modes rehearse lab lint format docs lock clean pretrain-data bundle
+.PHONY: help setup doctor plan calibrate reproduce verify tables test browser bench compare-modes rehearse lab lint format docs lock clean pretrain-data bundle
 
 help: ## this list
 	@echo "make TARGET [PROFILE=mini|smoke|consumer|paper|paper-480|paper-fast|path/to/profile.yaml]"
@@ -65,17 +65,20 @@ plan: setup ## what a run takes: hours, memory, disk, USD, and what does not fit
 calibrate: setup ## a timed step of each stage here, for plan; 1 min; writes results/calibration.json
 	@$(RMKIT) calibrate --profile "$(PROFILE)"
 
-reproduce: setup ## all notebooks in order; 17 to 25 min; writes results/PROFILE/ (start with report.md); resumable
+reproduce: setup ## all notebooks in order; 17 to 25 min; writes results/PROFILE/ (start with index.html); resumable
 	@$(RMKIT) notebooks --profile "$(PROFILE)" $(if $(ANYWAY),--anyway)
 
 verify: setup ## this run's metrics.csv beside the shipped one, within the spread over seeds; 3 s; writes nothing
 	@$(RMKIT) verify --profile "$(PROFILE)" $(ARGS)
 
-tables: setup ## tables, figures and report from metrics.csv, or before a run from the shipped one; 10 s; writes results/PROFILE/{tables,figures,report.md}
+tables: setup ## tables, figures and report from metrics.csv, or before a run from the shipped one; 10 s; writes results/PROFILE/{tables,figures,index.html,report.md}
 	@$(RMKIT) report --profile "$(PROFILE)"
 
 test: setup ## every stage on tiny clips, bad inputs, notebooks at smoke size; under 10 min; ARGS="-k video" for some
 	@$(PY) -m pytest $(ARGS)
+
+browser: setup ## playwright, for the tests that open pages in the system's chromium; 1 min; writes the environment
+	@$(PIP_INSTALL) "playwright>=1.55"
 
 bench: setup ## what seeing the render costs (each in-context mode), and a metric beside VBench's; 2 min; writes nothing
 	@$(PY) benchmarks/incontext.py $(ARGS)
@@ -87,8 +90,9 @@ compare-modes: setup ## joint against one-way attention, trained alike, after re
 rehearse: setup ## PROFILE=paper|consumer|...|all: a real profile on random stand-ins of its models; 1 to 3 min each; writes results/rehearsal-PROFILE/
 	@$(PY) -m rehearsal.rehearse "$(if $(filter mini,$(PROFILE)),paper,$(PROFILE))"
 
-lab: setup ## JupyterLab in notebooks/, to step through the stages; writes what you run
-	@cd notebooks && $(PY) -m jupyterlab
+lab: setup ## JupyterLab with 00_start_here open, to step through the stages; ARGS="--no-browser"; writes what you run
+	@$(PY) -m jupyterlab notebooks/00_start_here.ipynb --ServerApp.root_dir="$(CURDIR)" \
+	  $$([ "$$(id -u)" = 0 ] && echo --allow-root) $(ARGS)
 
 lint: setup ## ruff check and format check, and what imports what; 3 s; writes nothing
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && "$(ENV)/bin/lint-imports" --no-cache

@@ -219,6 +219,13 @@ def verify(
     return verify.spread(asked, spread) if spread else verify.verify(asked)
 
 
+@app.command(help="Write results/reference/<profile>/ from a finished run: what a clone comes with.")
+def ship(profile: Name = "mini") -> None:
+    from rmkit.evaluation import ship
+
+    print(f"record: {ship.ship(_load(profile))}")
+
+
 @app.command(help="What this machine has and what the profile needs.")
 def doctor(profile: Name = "mini") -> int:
     from rmkit.pipeline import doctor

@@ -6,3 +6,7 @@ Raised by every stage before expensive work starts; the command line prints it a
 
 class InputError(Exception):
     """Something the user gave (file, setting, model, machine) cannot be worked with."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback: where it was raised mends nothing."""
+        return [f"InputError: {self}"]

@@ -93,7 +93,7 @@ class Claim(Settings):
     """One statement of a section of the paper, or of this kit about its miniature.
 
     It has a check, or says of which earlier claims `every` one must hold, or why it is `not_run`. exploratory: it was added
-    after its number had been seen.
+    after its number had been seen; headline: it stands in the first lines of the report, whatever came out.
     """
 
     id: str
@@ -103,6 +103,7 @@ class Claim(Settings):
     every: tuple[str, ...] = ()
     not_run: str | None = None
     exploratory: bool = False
+    headline: bool = False
 
     @model_validator(mode="after")
     def _complete(self) -> "Claim":

@@ -12,21 +12,17 @@ import numpy as np
 import pandas as pd
 
 from rmkit import baselines, metrics
-from rmkit.baselines import Method
 from rmkit.errors import InputError
-from rmkit.evaluation import statistics
+from rmkit.evaluation import plots, statistics, tables
+from rmkit.evaluation.plots import BLUE, GREEN, LEGEND, ORANGE, SKY, VERMILION, nothing, style, subplots
 from rmkit.kit import face_pack, store, video
 from rmkit.method import identity, objective, record, sampling, training, wan
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart under every common colour blindness.
-ORANGE, SKY, BLUE, VERMILION, GREEN = "#E69F00", "#56B4E9", "#0072B2", "#D55E00", "#009E73"
 DPI = 144
-LEGEND = {"frameon": False, "fontsize": 8}
 ANCHOR_FACTS = ("drift_pixels", "residual_pixels", "attempts", "measured", "accepted")  # of a sidecar
 
 
@@ -50,34 +46,37 @@ def save(profile: Profile, name: str, figure: "Figure") -> list[Path]:
     folder = profile.layout.figures
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
-    figure.savefig(paths[0], dpi=DPI, bbox_inches="tight", metadata={"Software": None})
-    figure.savefig(paths[1], bbox_inches="tight", metadata={"CreationDate": None})
+    undated = [{"dpi": DPI, "metadata": {"Software": None}}, {"metadata": {"CreationDate": None}}]
+    for path, how in zip(paths, undated, strict=True):
+        temporary = path.with_stem(f".{name}")
+        figure.savefig(temporary, bbox_inches="tight", **how)
+        temporary.replace(path)
     return paths
 
 
 def fidelity(profile: Profile) -> "Figure":
     """Nearness to the truth, outlines kept and sharpness of every method, with 95 % intervals."""
-    return _intervals(profile, ["psnr_truth", "ssim_truth", "edge_f1", "sharpness"], columns=2)
+    return _by_method(profile, ["psnr_truth", "ssim_truth", "edge_f1", "sharpness"])
 
 
 def temporal(profile: Profile) -> "Figure":
     """Temporal metrics at 16 fps (the paper's) and on the source's distinct frames."""
     shown = [column.name for column in metrics.shown(())]
-    return _intervals(profile, [name for name in shown if name.startswith(("temporal", "motion"))], columns=2)
+    return _by_method(profile, [name for name in shown if name.startswith(("temporal", "motion"))])
 
 
 def gain_by_clip(profile: Profile) -> "Figure":
     """What each method gains over a colour transfer on each clip, in decibels of PSNR to the truth."""
     frame = statistics.to_show(profile)
     table = frame[frame.metric == "psnr_truth"].pivot(index="clip", columns="method", values="value")
-    figure, ax = _subplots(1, width=7.5, height=3.2)
+    figure, ax = subplots(1, width=7.5, height=3.2)
     if "realmaster" not in table or table.dropna(subset="realmaster").empty:
-        return _nothing(figure, ax, "no truth, so no PSNR to it")
+        return nothing(figure, ax, "no truth, so no PSNR to it")
     gains = table.sub(table["colour_transfer"], axis=0).sort_values("realmaster")
     known = baselines.every(profile)
     for method in ("edges", "realmaster"):
         if method in gains:
-            ax.plot(range(len(gains)), gains[method], linestyle="none", **_style(known[method]))
+            ax.plot(range(len(gains)), gains[method], linestyle="none", **style(known[method]))
     ax.axhline(0, color=ORANGE, linewidth=1, label="Colour transfer")
     ax.axhline(1, color="#999999", linewidth=0.8, linestyle=":", label="1 dB")
     ax.set(xlabel="validation clips, by RealMaster's gain", ylabel="PSNR gain (dB)")
@@ -94,7 +93,7 @@ def training(profile: Profile, name: str = training.NAME) -> "Figure":
 def learning(curve: pd.DataFrame, held_out: pd.DataFrame) -> "Figure":
     """The same of tables (`record.read`), for a training that is still going on."""
     experts = curve.expert.unique()
-    figure, axes = _subplots(2 * len(experts), columns=2, height=2.8)
+    figure, axes = subplots(2 * len(experts), columns=2, height=2.8)
     for expert, (left, right) in zip(experts, np.reshape(axes, (-1, 2)), strict=True):
         rows = curve[curve.expert == expert]
         window = max(1, len(rows) // 20)
@@ -104,7 +103,7 @@ def learning(curve: pd.DataFrame, held_out: pd.DataFrame) -> "Figure":
         left.set(title=f"{expert} noise: pairs trained on", ylabel="loss (squared error of velocity)")
         rows = held_out[held_out.expert == expert]
         if rows.empty:
-            _nothing(figure, right, "no pair held out (train.held_out)")
+            nothing(figure, right, "no pair held out (train.held_out)")
             continue
         shades = np.linspace(0.35, 1, rows["quantile"].nunique())
         for shade, (level, of_level) in zip(shades, rows.groupby("sigma"), strict=False):
@@ -120,9 +119,9 @@ def learning(curve: pd.DataFrame, held_out: pd.DataFrame) -> "Figure":
 def anchor_residuals(profile: Profile) -> "Figure":
     """Drift of the edited anchors before the gate and what was left after it, in pixels."""
     facts = anchor_facts(profile)
-    figure, ax = _subplots(1, width=6.5, height=3.2)
+    figure, ax = subplots(1, width=6.5, height=3.2)
     if facts.empty:
-        return _nothing(figure, ax, "no anchors")
+        return nothing(figure, ax, "no anchors")
     limit = profile.anchors.max_shift * float(np.hypot(profile.clips.height, profile.clips.width))
     bins = np.linspace(0, max(limit * 1.2, facts.drift_pixels.max() * 1.05), 31).tolist()
     ax.hist(facts.drift_pixels, bins, color=ORANGE, alpha=0.7, label="as edited")
@@ -152,12 +151,12 @@ def anchor_facts(profile: Profile) -> pd.DataFrame:
 def similarities(profile: Profile) -> "Figure":
     """How alike faces are in the training pairs, kept and thrown away, and the filter's threshold."""
     settings = profile.identity
-    figure, ax = _subplots(1, width=6.5, height=3.2)
+    figure, ax = subplots(1, width=6.5, height=3.2)
     if not settings.model_pack:
-        return _nothing(figure, ax, face_pack.NO_PACK)
+        return nothing(figure, ax, face_pack.NO_PACK)
     pairs = pd.DataFrame(identity.load(profile)).dropna(subset=["similarity"])
     if pairs.empty:
-        return _nothing(figure, ax, "no face was measured in any pair")
+        return nothing(figure, ax, "no face was measured in any pair")
     bins = np.linspace(min(0.0, pairs.similarity.min()), 1, 31).tolist()
     kept = pairs.kept.astype(bool)
     for chosen, colour, label in ((kept, BLUE, "kept"), (~kept, VERMILION, "thrown away")):
@@ -171,7 +170,7 @@ def similarities(profile: Profile) -> "Figure":
 
 def study(profile: Profile, preferences: pd.DataFrame) -> "Figure":
     """How often people preferred RealMaster, by method and question, with intervals (the paper's Figure 5)."""
-    figure, ax = _subplots(1, width=6.5, height=3.2)
+    figure, ax = subplots(1, width=6.5, height=3.2)
     methods = baselines.every(profile)
     questions, against = preferences.question.unique(), preferences.against.unique()
     for i, (question, colour) in enumerate(zip(questions, (VERMILION, BLUE, GREEN), strict=False)):
@@ -190,7 +189,7 @@ def frame_changes(profile: Profile, clip: sampling.Clip) -> "Figure":
     """Change from each frame of a clip to the next: zero wherever a source frame is shown again."""
     frames = video.read(sampling.path(profile, clip)).astype(np.float32)
     change = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3))
-    figure, ax = _subplots(1, width=6.5, height=2.4)
+    figure, ax = subplots(1, width=6.5, height=2.4)
     ax.bar(np.arange(1, len(frames)), change, color=BLUE)
     ax.set(xlabel=f"frame ({profile.clips.fps} a second)", ylabel="mean change (grey levels)")
     return figure
@@ -201,7 +200,7 @@ def noise_levels(profile: Profile, sampler: str | None = None, draws: int = 20_0
     import torch
 
     settings = profile.train if sampler is None else profile.train.model_copy(update={"sampler": sampler})
-    figure, ax = _subplots(1, width=6.5, height=2.8)
+    figure, ax = subplots(1, width=6.5, height=2.8)
     uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0))
     for expert, colour in zip(wan.experts(profile), (SKY, VERMILION), strict=False):
         levels = objective.sample_sigma(uniform, *expert.sigma, settings).numpy()
@@ -221,7 +220,7 @@ def attention(tokens: int = 6) -> "Figure":
     panels = {"joint": [[1, 1], [1, 1]], "one-way": [[2, 0], [1, 1]]}
     said = ("not attended", "attended", "attended, and\nthe same in every step")
     colours = ("#FFFFFF", SKY, ORANGE)
-    figure, axes = _subplots(len(panels), columns=len(panels), width=8.4, height=4.1)
+    figure, axes = subplots(len(panels), columns=len(panels), width=8.4, height=4.1)
     for ax, (mode, blocks) in zip(axes, panels.items(), strict=True):
         grid = np.kron(blocks, np.ones((tokens, tokens)))
         ax.pcolormesh(grid, cmap=ListedColormap(colours), vmin=0, vmax=2, edgecolors="#DDDDDD", linewidth=0.5)
@@ -239,47 +238,14 @@ def attention(tokens: int = 6) -> "Figure":
     return figure
 
 
-def _intervals(profile: Profile, names: list[str], columns: int = 3) -> "Figure":
-    """One panel a metric: a row a method, mean and interval."""
-    frame = statistics.to_show(profile)
-    figure, axes = _subplots(len(names), columns=columns)
-    measured = set(frame[frame.metric.isin(names)].method)
-    shown = [method for name, method in reversed(baselines.every(profile).items()) if name in measured]
-    for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
-        column = metrics.columns()[name]
-        for y, method in enumerate(shown):
-            found = statistics.mean(frame, method.name, name)
-            if found.known:
-                spread = np.nan_to_num([[found.value - found.low], [found.high - found.value]])
-                # A ratio's bounds can round to a hair on the wrong side of its value.
-                ax.errorbar(found.value, y, xerr=spread.clip(min=0), capsize=3, **_style(method))
-        ax.set_yticks(range(len(shown)), ["" if i % columns else method.label for method in shown])
-        better = {1: "higher is better", -1: "lower is better", 0: "nearest the truth's"}[column.better]
-        ax.set_xlabel(f"{column.label} ({', '.join(filter(None, [column.unit, better]))})", fontsize=8)
-        ax.tick_params(labelsize=8)
-        ax.grid(axis="x", color="#dddddd", linewidth=0.6)
-    return figure
-
-
-def _style(method: Method) -> dict[str, str]:
-    return {"color": method.colour, "marker": method.marker, "label": method.label}
-
-
-def _subplots(count: int, columns: int = 3, width: float = 10.0, height: float = 2.6) -> tuple:
-    """A figure outside pyplot, so that nothing stays open: (figure, axes or the one axis)."""
-    from matplotlib.figure import Figure
-
-    rows = -(-count // columns)
-    figure = Figure(figsize=(width, height * rows), layout="constrained")
-    if count == 1:
-        return figure, figure.subplots()
-    axes = figure.subplots(rows, min(count, columns), squeeze=False).ravel()
-    for ax in axes[count:]:
-        ax.remove()
-    return figure, axes[:count]
-
-
-def _nothing(figure: "Figure", ax: "Axes", why: str) -> "Figure":
-    ax.text(0.5, 0.5, f"n/a: {why}", ha="center", va="center")
-    ax.set_axis_off()
-    return figure
+def _by_method(profile: Profile, names: list[str]) -> "Figure":
+    """A panel a metric of `names`, with every method that has one of them; those on fewer clips last, with their number."""
+    frame, known = statistics.to_show(profile), baselines.every(profile)
+    rows = tables.measured(frame)
+    rows = rows[rows.metric.isin(names)]
+    counts = {name: count for name, count in tables.measured_clips(rows, list(known)).items() if count}
+    full = max(counts.values(), default=0)
+    apart = [name for name, count in counts.items() if count < full]
+    labels = {known[name]: known[name].label for name in counts if name not in apart}
+    labels |= {known[name]: f"{known[name].label}\n({counts[name]} of {full} clips)" for name in apart}
+    return plots.intervals(frame, [metrics.columns()[name] for name in names], labels, len(apart))

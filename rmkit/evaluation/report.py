@@ -1,8 +1,9 @@
 """The report of a run: what came out, beside what the paper claims, with pictures (paper, 4.5 and beyond).
 
 Reads metrics.csv (the shipped record's before there is one) and what the stages left under results/<profile>/; writes
-tables/, figures/, sheets/, viewing/ and report.md. Only metrics.csv must be there: what is made of the rest is left out
-with the reason. A claim that does not hold is stated as plainly as one that does.
+tables/, figures/, sheets/, viewing/, report.md and the same as a page with its videos, index.html. Only metrics.csv must be
+there: what is made of the rest is left out with the reason. A claim that does not hold is stated as plainly as one that
+does.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,21 +13,25 @@ import pandas as pd
 
 from rmkit import baselines, metrics
 from rmkit.errors import InputError
-from rmkit.evaluation import claims, figures, sheets, statistics, tables, typeset
+from rmkit.evaluation import account, claims, figures, page, sheets, statistics, tables, typeset, verdicts
+from rmkit.evaluation.page import Section
 from rmkit.evaluation.typeset import Table
-from rmkit.kit import machine, store
-from rmkit.method import identity, sampling
+from rmkit.kit import store
+from rmkit.method import sampling
 from rmkit.method.sampling import Clip
-from rmkit.profile import Profile, ours
+from rmkit.profile import Profile
 
 SHEETS = 8  # clips shown
 CAPTIONS = {
-    "fidelity": "Nearness to the truth, outlines of the render kept, and sharpness. A good method is far right in "
-    "the upper panels and level with the VAE ceiling in the lower ones. Bars: 95 % intervals.",
-    "temporal": "Temporal metrics. The render's own score is the one to compare with: repeating frames "
-    "(left) flatters flicker and punishes smoothness; distinct frames (right) do neither.",
+    "fidelity": "Nearness to the truth by (a) PSNR and (b) SSIM: a good method is far right. (c) Outlines of the render "
+    "kept: level with the VAE ceiling is as good as the model can be. (d) Sharpness, on a logarithmic axis: at the dotted "
+    "line, the truth's; far left of it is blur, far right of it a game's hard edges. Bars: 95 % intervals.",
+    "temporal": "Temporal metrics: (a, b) flickering, (c, d) smoothness of motion. The render's own score is the one to "
+    "compare with: repeating frames (a, c: 16 a second, as in the paper) flatters flicker and punishes smoothness; "
+    "distinct frames (b, d) do neither. Bars: 95 % intervals.",
     "gain_by_clip": "PSNR gained over a colour transfer, clip by clip: grading alone is the zero line.",
-    "training": "Learning curves of the two LoRA experts.",
+    "training": "Learning curves of the LoRA experts, a row each. Left: the pairs trained on; right: pairs held out, by "
+    "noise level.",
     "anchors": "Drift of the edited anchors against their renders, as edited and after the gate.",
     "similarities": "How alike the faces of render and target are in the training pairs, and the filter's threshold.",
 }
@@ -51,31 +56,40 @@ DEMONSTRATIONS = {
 
 
 def write(profile: Profile) -> Path:
-    """Make tables, figures, sheets and report.md from metrics.csv; returns the report's path.
+    """Make tables, figures, sheets, report.md and index.html from metrics.csv; returns the path of report.md.
 
     Prints a line for what is left out. Raises InputError where there is no metrics.csv, nor a shipped one.
     """
-    frame = statistics.to_show(profile)
     if statistics.of_record(profile):
         print(f"report: {_of_record(profile)}", flush=True)
+    page.notebooks(profile)
+    parts = sections(profile)
+    store.write_text(profile.layout.report, page.markdown(parts, profile.layout.root))
+    store.write_text(profile.layout.root / "index.html", page.html(parts, profile.layout.root))
+    return profile.layout.report
+
+
+def sections(profile: Profile, folder: Path | None = None) -> list[Section]:
+    """The parts of a report that lies in `folder` (the run's), in order, after making the tables, figures, sheets and viewing copies that they show."""
+    frame = statistics.to_show(profile)
     made = {table.name: table for table in tables.build(profile)}
     tables.write(profile, list(made.values()))
-    parts = [
-        _opening(profile, frame, made["claims"]),
-        _outcome(profile, frame, made["claims"]),
-        *(_section(title, typeset.markdown(made[name])) for name, title in TABLES.items() if name in made),
-        *(_section(title, _demonstration(profile, name)) for name, title in DEMONSTRATIONS.items()),
-        _section("User study", _study(profile)),
+    measured, not_run = verdicts.measured(made["claims"]), verdicts.not_run(made["claims"])
+    return [
+        Section("", _opening(profile, frame, made["claims"])),
+        Section("What is claimed, and what came out", typeset.markdown(measured) + _orders(profile, frame)),
+        Section("What was not run", typeset.markdown(not_run), folded=True),
+        _of_run(profile, "Videos and contact sheets", _sheets, stays=True),
+        *(Section(title, _table(made, name)) for name, title in TABLES.items() if name in made),
+        *(Section(title, _demonstration(profile, name)) for name, title in DEMONSTRATIONS.items()),
+        Section("User study", _study(profile)),
         _figures(profile),
-        _of_run(profile, "What was generated", _generated),
-        _settings(profile),
-        _of_run(profile, "Times", _times),
-        _of_run(profile, "Environment", _environment),
-        # Last, so that the shipped record, which has no sheets, is the report up to here.
-        _of_run(profile, "Contact sheets", _sheets),
+        _of_run(profile, "What was generated", account.generated),
+        Section("Settings that are ours", account.settings(profile), folded=True),
+        _of_run(profile, "Notebooks and times", account.times),
+        _of_run(profile, "Environment", account.environment, folded=True),
+        Section("Contents", account.contents(folder or profile.layout.root)),
     ]
-    store.write_text(profile.layout.report, "\n".join(parts))
-    return profile.layout.report
 
 
 def choose(clips: Sequence[Clip], count: int) -> list[Clip]:
@@ -89,48 +103,53 @@ def choose(clips: Sequence[Clip], count: int) -> list[Clip]:
 
 
 def _opening(profile: Profile, frame: pd.DataFrame, table: Table) -> str:
-    """What was measured, and how many statements of each section hold."""
+    """What was asked, what came out, the awkward included, and how sure it is."""
     clips, sequences = tables.measured(frame)[["clip", "sequence"]].nunique()
-    verdicts = table.data.verdict.to_list()
-    found = ", ".join(f"{verdicts.count(v)} {text}" for v, text in VERDICTS.items() if v in verdicts)
-    gain = statistics.difference(frame, "psnr_truth", "realmaster", "colour_transfer")
+    found = table.data.verdict.to_list()
+    counts = ", ".join(f"{found.count(v)} {text}" for v, text in VERDICTS.items() if v in found)
     paragraphs = [
         f"# RealMaster, profile `{profile.name}`",
         *([f"**{_of_record(profile)}**"] if statistics.of_record(profile) else []),
-        "A reproduction of *RealMaster: Lifting Rendered Scenes into Photorealistic Video* (arXiv 2603.23462), "
-        f"measured on {clips} validation clips of {sequences} sequences. These numbers come from this profile's data "
-        "and models; they are not the paper's and do not stand beside them.",
-        f"**In short:** of {len(verdicts)} statements, {found}.",
+        "**What was asked.** Whether a video model, fine-tuned on pairs that an image editor and an edge-guided model have "
+        "made, turns renders into photorealistic video and keeps the scene: a reproduction of *RealMaster: Lifting "
+        "Rendered Scenes into Photorealistic Video* (arXiv 2603.23462).",
+        f"**What came out.** Of {len(found)} statements, {counts}. Before all others:",
+        "\n".join(f"- {line}" for line in verdicts.headlines(profile, frame)),
+        f"**How sure it is.** Measured on {clips} validation clips of {sequences} sequences. In square brackets: 95 % "
+        "intervals, resampled by sequence. A statement holds when its whole interval keeps the bound, and is undecided "
+        "when the interval reaches over it; exploratory ones were added after their number had been seen. These numbers "
+        "come from this profile's data and models; they are not the paper's and do not stand beside them.",
         _by_section(table.data),
     ]
-    if gain.known:
-        where = "nearer to" if gain.value > 0 else "further from"
-        paragraphs.append(
-            f"RealMaster's clips are {abs(gain.value):.2f} dB {where} the truth than a colour transfer's (mean over "
-            f"{gain.clips} clips; 95 % interval of the difference {gain.low:+.2f} to {gain.high:+.2f} dB)."
-        )
     return "\n\n".join(paragraphs) + "\n"
 
 
 def _by_section(data: pd.DataFrame) -> str:
     """How many statements each section of the paper makes, and their verdicts."""
+    sections = dict.fromkeys(claim.section for claim in claims.load())
     counts = pd.crosstab(data.section, data.verdict).reindex(columns=list(VERDICTS), fill_value=0)
-    rows = [(name, counts.loc[name].sum(), *counts.loc[name]) for name in data.section.unique()]
+    rows = [(name, counts.loc[name].sum(), *counts.loc[name]) for name in sections if name in counts.index]
     header = ["Section of the paper", "Statements", *(verdict.capitalize() for verdict in VERDICTS)]
     return typeset.grid(header, rows).rstrip()
 
 
-def _outcome(profile: Profile, frame: pd.DataFrame, table: Table) -> str:
-    """Claims, verdicts, and the order that came out beside the paper's."""
-    lines, methods = [typeset.markdown(table)], baselines.every(profile)
+def _orders(profile: Profile, frame: pd.DataFrame) -> str:
+    """The order of the ablation's methods that came out, beside the paper's."""
+    lines, methods = [], baselines.every(profile)
     for metric in ("psnr_truth", "ssim_truth", "dino"):
         label, order = metrics.columns()[metric].label, claims.observed_order(frame, metric)
         if order:
             names = " > ".join(f"{methods[method].label} ({value:#.3g})" for method, value in order)
             lines += [f"Order by {label}: {names}. {_against_paper([method for method, _ in order])}", ""]
         elif metric != "dino":  # the note under the table says why that is not there
-            lines.append(f"Order by {label}: not run (no truth).")
-    return _section("What is claimed, and what came out", "\n".join(lines))
+            lines += [f"Order by {label}: not run (no truth).", ""]
+    return "\n".join(["", *lines])
+
+
+def _table(made: dict[str, Table], name: str) -> str:
+    """The table with the paper's columns and, under it, the one with the others."""
+    parts = [made[each] for each in (name, f"{name}_further") if each in made]
+    return "\n".join(map(typeset.markdown, parts))
 
 
 def _demonstration(profile: Profile, name: str) -> str:
@@ -177,24 +196,24 @@ def _left_out(profile: Profile, what: str, why: str) -> str:
     return text
 
 
-def _figures(profile: Profile) -> str:
+def _figures(profile: Profile) -> Section:
     left_out, parts = figures.draw(profile), []
     for name, caption in CAPTIONS.items():
         if name in left_out:
             parts.append(f"*{name}: {_left_out(profile, f'figure {name}', left_out[name])}*\n")
         else:
             parts.append(f"![{name}](figures/{name}.png)\n\n*{caption}*\n")
-    return _section("Figures", "\n".join(parts))
+    return Section("Figures", "\n".join(parts))
 
 
-def _of_run(profile: Profile, title: str, part: Callable[[Profile], str]) -> str:
+def _of_run(profile: Profile, title: str, part: Callable[[Profile], str], **how: bool) -> Section:
     """A section made of a run's own files; where one is missing the section says so."""
     try:
         statistics.require_run(profile)
         text = part(profile)
     except InputError as error:
         text = f"*{_left_out(profile, title, str(error))}*\n"
-    return _section(title, text)
+    return Section(title, text, **how)
 
 
 def _sheets(profile: Profile) -> str:
@@ -202,59 +221,12 @@ def _sheets(profile: Profile) -> str:
     sampling.check(profile, shown)
     sheets.save(profile, shown)
     paragraphs = [
-        "The same moments of a clip from every method, ends included. Look for the light and materials of the truth on "
+        "Side by side, in step, as a video, and the same moments of a clip from every method, ends included. Look for the light and materials of the truth on "
         "the figures, faces and props of the render. Grey: not an anchor of this clip."
     ]
     for clip in shown:
         labels = f" ({', '.join(clip.subsets)})" if clip.subsets else ""
-        paragraphs += [f"### {clip.id}{labels}", clip.caption, f"![{clip.id}](sheets/{clip.id}.png)"]
-        paragraphs.append(f"[Video: render, RealMaster, truth](viewing/{clip.id}.mp4)")
+        paragraphs += [f"### {clip.id}{labels}", clip.caption]
+        paragraphs.append(f"[Video: render, RealMaster, Edges, truth](viewing/{clip.id}.mp4)")
+        paragraphs.append(f"![{clip.id}](sheets/{clip.id}.png)")
     return "\n\n".join(paragraphs) + "\n"
-
-
-def _generated(profile: Profile) -> str:
-    """What the pipeline made on the way: anchors refused, pairs kept."""
-    facts, pairs = figures.anchor_facts(profile), identity.load(profile)
-    reasons = pd.Series([pair["reason"] for pair in pairs], dtype=str).value_counts().sort_index()
-    drift = "" if facts.empty else f"; median drift {facts.drift_pixels.median():.2f} pixels as edited"
-    lines = [
-        f"- Anchors: {len(facts)} edited, {(~facts.accepted).sum()} refused by the alignment gate, "
-        f"{(~facts.measured).sum()} with too few edges to measure a drift{drift}.",
-        f"- Training pairs: {sum(pair['kept'] for pair in pairs)} of {len(pairs)} kept.",
-        *(f"  - {reason}: {count}" for reason, count in reasons.items()),
-        "- The face filter's statistic is the mean in the paper's appendix B.1 and the minimum in its 3.3; "
-        f"`identity.over` is `{profile.identity.over}` here"
-        + ("." if profile.identity.model_pack else ", without effect: there is no face model."),
-    ]
-    return "\n".join([*lines, ""])
-
-
-def _settings(profile: Profile) -> str:
-    rows = []
-    for key, value, meaning in ours(profile):
-        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
-        rows.append((f"`{key}`", shown, meaning))
-    text = "The paper leaves these open; each value is ours.\n\n"
-    return _section("Settings that are ours", text + typeset.grid(["Setting", "Value", "Meaning"], rows))
-
-
-def _times(profile: Profile) -> str:
-    times = machine.notebook_times(profile)
-    if not times:
-        return "Not recorded: the notebooks were not run by `make reproduce`.\n"
-    rows = [(name, f"{t['seconds']:.0f}", f"{t['peak_mib']:.0f}", t["device"]) for name, t in times.items()]
-    total = sum(t["seconds"] for t in times.values())
-    note = (
-        f"\nTogether {total / 60:.1f} minutes. Of the last run of each notebook that computed something; a run that "
-        "was killed and resumed counts from where it went on.\n"
-    )
-    return typeset.grid(["Notebook", "Seconds", "Peak memory (MiB)", "Device"], rows) + note
-
-
-def _environment(profile: Profile) -> str:
-    rows = machine.describe(profile, machine.recorded_device(profile)).items()
-    return "Of this report; the device is the notebooks'.\n\n" + typeset.grid(["What", "Which"], rows)
-
-
-def _section(title: str, text: str) -> str:
-    return f"## {title}\n\n{text}"

@@ -1,7 +1,8 @@
 """Contact sheets and viewing copies: the same frames of a clip from every method, for the eye.
 
 Reads clips, anchors, structure, propagated, enhanced and the truth; writes sheets/<clip>.png and
-viewing/<clip>.mp4 (render | RealMaster | truth). The lossless clips are for metrics; these are for people.
+viewing/<clip>.mp4 (render | RealMaster | Edges | truth, labelled, in step). The lossless clips are for metrics, and no
+browser plays them; these are for people.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from rmkit import baselines
 from rmkit.kit import stage, store, video
@@ -19,16 +20,19 @@ from rmkit.profile import Profile
 
 VERSION = 1
 ROWS = ("render", "anchors", "multi_anchor", "depth", "edges", "realmaster", "truth")
-BESIDE = ("render", "realmaster", "truth")
+BESIDE = ("render", "realmaster", "edges", "truth")
 LABELS = {"anchors": "Anchors", "edge_map": "Edge map", "depth_map": "Depth map"}  # rows that are no method
 EMPTY = 238  # grey of a frame that has no anchor
+WIDEST = 480  # pixels of one clip in a viewing copy: four beside one another are no wider than a screen
+QUALITY = 20  # crf of H.264: small files, no visible loss
+STRIP = 22  # pixels of the labels above
 
 
 def save(profile: Profile, clips: Sequence[Clip], columns: int = 4, width: int = 288) -> list[Path]:
     """Write a sheet and a viewing copy of each clip; returns the sheets' paths."""
     root, settings = profile.layout.root, {"columns": columns, "width": width}
     sheets = [_item(profile, clip, root / "sheets" / f"{clip.id}.png", ROWS, settings) for clip in clips]
-    beside = {"beside": BESIDE}
+    beside = {"beside": BESIDE, "widest": WIDEST, "strip": STRIP, "quality": QUALITY}
     copies = [_item(profile, clip, root / "viewing" / f"{clip.id}.mp4", BESIDE, beside) for clip in clips]
     stage.run("viewing copies", copies, partial(_copying, profile))
     return stage.run("contact sheets", sheets, partial(_drawing, profile, columns, width))
@@ -71,10 +75,22 @@ def available(profile: Profile, clip: Clip, row: str) -> bool:
     return _path(profile, clip, row).exists()
 
 
-def beside(profile: Profile, clip: Clip) -> np.ndarray:
-    """Render, RealMaster and truth side by side, uint8 [F, H, 3W, 3] (without a truth, 2W)."""
+def beside(profile: Profile, clip: Clip) -> Iterator[np.ndarray]:
+    """Those of BESIDE that there are, side by side under their labels, frame by frame, uint8 [H, W, 3]."""
     parts = [row for row in BESIDE if available(profile, clip, row)]
-    return np.concatenate([np.stack(list(_stream(profile, clip, row))) for row in parts], axis=2)
+    given, methods = profile.clips, baselines.every(profile)
+    # Small clips are enlarged without smoothing: a copy must not look better than the clip.
+    scale, kernel = (2, Image.NEAREST) if 2 * given.width <= WIDEST else (1, Image.BICUBIC)
+    scale = min(scale, WIDEST / given.width)
+    width, height = (2 * round(side * scale / 2) for side in (given.width, given.height))
+    strip = Image.new("RGB", (len(parts) * width, STRIP), "white")
+    for i, row in enumerate(parts):
+        ImageDraw.Draw(strip).text(
+            (i * width + 6, 3), methods[row].label, "black", ImageFont.load_default(14)
+        )
+    for frames in zip(*(_stream(profile, clip, row) for row in parts), strict=True):
+        row = [np.asarray(Image.fromarray(frame).resize((width, height), kernel)) for frame in frames]
+        yield np.concatenate([np.asarray(strip), np.concatenate(row, axis=1)])
 
 
 def _path(profile: Profile, clip: Clip, row: str) -> Path:
@@ -105,7 +121,6 @@ def _drawing(profile: Profile, columns: int, width: int) -> stage.Make[Clip]:
 
 
 def _copying(profile: Profile) -> stage.Make[Clip]:
-    scale = 2 if profile.clips.width <= 480 else 1
     return lambda item, path: video.write_viewing_copy(
-        path, beside(profile, item.subject), profile.clips.fps, scale
+        path, beside(profile, item.subject), profile.clips.fps, quality=QUALITY
     )

@@ -1,8 +1,9 @@
 """Tables 1 and 2 and their companions, each as csv, md and tex (paper, 4.5).
 
 Reads metrics.csv (the shipped record's before there is one) and data/paper/*.yaml alone: no model, no video. Writes
-tables/{table1,table2,differences,wins,claims,paper}.{csv,md,tex}, the last where its values are known. What did not run
-says so, and a number of one profile never stands in another's column.
+tables/{table1,table2,differences,wins}.{csv,md,tex} with the columns that the paper's tables have, the same with
+`_further` of the other metrics, claims.* and, where its values are known, paper.*. What did not run says so, and a number
+of one profile never stands in another's column.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,9 +14,10 @@ import yaml
 
 from rmkit import baselines, metrics
 from rmkit.errors import InputError
-from rmkit.evaluation import claims, statistics
+from rmkit.evaluation import statistics, verdicts
 from rmkit.evaluation.statistics import Estimate
-from rmkit.evaluation.typeset import Table, cell, latex, markdown
+from rmkit.evaluation.typeset import Table, as_columns, cell, latex, markdown
+from rmkit.kit import store
 from rmkit.metrics import Column
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
@@ -25,18 +27,13 @@ PAPERS_METRICS = {"motion_smoothness": "motion_smoothness_amt"}  # ours of that 
 ARROWS = {1: "↑", -1: "↓", 0: ""}
 MEANS = (
     "Mean over clips [95 % interval, resampled by sequence]; bold: better than every other method's by more than the "
-    "interval of their difference (input, ceiling and truth do not compete); {} sequences. Sharpness is to be near the "
-    "truth's, not high."
+    "interval of their difference (input, ceiling and truth do not compete); {} sequences."
 )
+APART = "On fewer, or other, clips"
 DIFFERENCES = "Mean over the clips both have [95 % interval, resampled by sequence]."
 WINS = (
     "Share of the common clips on which the method is better [Wilson, 95 %, of as many trials as sequences]; p of the "
     "difference by Wilcoxon's signed ranks on the means of sequences, corrected by Holm within a column."
-)
-
-CLAIMS = (
-    "In brackets after what is measured: the demonstration that measured it. Exploratory: added after its number had been "
-    "seen; the bounds of all others were committed before."
 )
 
 
@@ -48,7 +45,7 @@ def write(profile: Profile, made: Sequence[Table]) -> list[Path]:
         texts = {"csv": table.data.to_csv(index=False), "md": markdown(table), "tex": latex(table)}
         for suffix, text in texts.items():
             paths.append(folder / f"{table.name}.{suffix}")
-            paths[-1].write_text(text)
+            store.write_text(paths[-1], text)
     return paths
 
 
@@ -59,57 +56,86 @@ def build(profile: Profile) -> list[Table]:
     second = [name for name, method in methods.items() if method.ablation]
     # Compared with RealMaster clip by clip; real footage is of other clips.
     paired = [name for name in methods if name not in (statistics.REFERENCE, "real")]
-    return [
-        means(profile, frame, "table1", "Table 1. Methods", first),
-        means(profile, frame, "table2", "Table 2. Ablation", second),
-        differences(profile, frame, paired),
-        wins(profile, frame, paired),
-        claims_table(profile, frame),
-        *beside_paper(profile, frame),
-    ]
+    papers, others = metrics.papers_first(frame.metric)
+    made = []
+    for shown, ending, kind in ((papers, "", ""), (others, "_further", ", further metrics")):
+        title = f"{{}}{kind}, profile {profile.name}"
+        made += [
+            means(profile, frame, f"table1{ending}", title.format("Table 1. Methods on the validation clips"), first, shown),
+            means(profile, frame, f"table2{ending}", title.format("Table 2. Ablation on the validation clips"), second, shown),
+            differences(profile, frame, f"differences{ending}", title.format("Paired differences to RealMaster"), paired, shown),
+            wins(profile, frame, f"wins{ending}", title.format("Win rates against RealMaster"), paired, shown),
+        ]
+    return [*made, verdicts.table(profile, frame), *beside_paper(profile, frame)]
 
 
-def means(profile: Profile, frame: pd.DataFrame, name: str, subject: str, names: Sequence[str]) -> Table:
-    """Means of some methods: a table of the paper with the rows it lacks (input, grading, ceiling, truth)."""
-    columns = metrics.shown(frame.metric)
+def means(
+    profile: Profile,
+    frame: pd.DataFrame,
+    name: str,
+    title: str,
+    names: Sequence[str],
+    columns: Sequence[Column],
+) -> Table:
+    """Means of some methods: a table of the paper with the rows it lacks (input, grading, ceiling, truth).
+
+    Those measured on fewer clips than the others, or on other clips, come last, under a line of their own, and do not
+    compete: a mean of the easier half is no better mean.
+    """
+    counts = measured_clips(frame, names)
+    full = max((count for method, count in counts.items() if method != "real"), default=0)
+    apart = [method for method in names if method == "real" or 0 < counts[method] < full]
+    names = [method for method in names if method not in apart] + apart
     cells, data = _rows(profile, frame, names, columns, lambda m, c: statistics.mean(frame, m, c.name))
-    values = frame[frame.metric.isin([column.name for column in columns])].dropna(subset="value")
-    clips = values.groupby(["method", "metric"]).size().groupby("method").max().reindex(names, fill_value=0)
     for method, row in zip(names, cells, strict=True):
-        row.insert(1, str(clips[method]) if clips[method] else missing(profile, frame, method))
+        row.insert(1, str(counts[method]) if counts[method] else missing(profile, frame, method))
     table = pd.DataFrame(data)
-    table.insert(2, "clips", clips.to_list())
+    table.insert(2, "clips", [counts[method] for method in names])
     notes = [*_why_empty(profile, frame, names), MEANS.format(measured(frame).sequence.nunique())]
+    own = {column.name for column in columns}
     for metric in metrics.every():
-        own = [column.name for column in metric.columns]
-        notes.append(metric.note(profile, frame[frame.metric.isin(own)]))
-    if "per_frame" in names:
-        notes.append("Per-frame editing: on some of the clips only; compare by the paired differences.")
-    compete = [name for name in names if baselines.every(profile)[name].competes]
+        of_metric = {column.name for column in metric.columns}
+        # A metric that was not run has no column here and says so once, under the paper's.
+        if of_metric & own or (columns[0].paper and not of_metric & set(frame.metric)):
+            notes.append(metric.note(profile, frame[frame.metric.isin(of_metric)]))
+    compete = [name for name in names if baselines.every(profile)[name].competes and name not in apart]
     best = [_best(frame, column, compete) for column in columns]
     bold = {(names.index(method), place) for place, method in enumerate(best, start=2) if method}
-    title = f"{subject} on the validation clips, profile {profile.name}"
     header = ["Method", "Clips", *map(_title, columns)]
+    if apart:
+        cells.insert(len(names) - len(apart), [APART, *[""] * (len(header) - 1)])
     return Table(name, title, header, cells, table, [n for n in notes if n], frozenset(bold))
 
 
-def differences(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> Table:
+def differences(
+    profile: Profile,
+    frame: pd.DataFrame,
+    name: str,
+    title: str,
+    names: Sequence[str],
+    columns: Sequence[Column],
+) -> Table:
     """Paired differences of methods to RealMaster, clip by clip."""
-    columns = metrics.shown(frame.metric)
     cells, data = _rows(
         *(profile, frame, names, columns),
         lambda method, column: statistics.difference(frame, column.name, method),
         signed=True,
     )
     notes = [*_why_empty(profile, frame, names), DIFFERENCES]
-    title = f"Paired differences to RealMaster, profile {profile.name}"
     header = ["Method − RealMaster", *map(_title, columns)]
-    return Table("differences", title, header, cells, pd.DataFrame(data), notes)
+    return Table(name, title, header, cells, pd.DataFrame(data), notes)
 
 
-def wins(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> Table:
+def wins(
+    profile: Profile,
+    frame: pd.DataFrame,
+    name: str,
+    title: str,
+    names: Sequence[str],
+    columns: Sequence[Column],
+) -> Table:
     """How often each method beats RealMaster, and whether a difference could be chance."""
-    columns = [column for column in metrics.shown(frame.metric) if column.better]
+    columns = [column for column in columns if column.better]
     cells, data = _rows(
         *(profile, frame, names, columns),
         lambda method, column: statistics.win_rate(frame, column.name, method, column.better),
@@ -120,63 +146,8 @@ def wins(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> Table:
             row = names.index(method)
             cells[row][place] += f", p {p:.3f}" if p >= 0.001 else ", p < 0.001"
             data[row][f"{column.name}_p"] = round(p, 6)
-    title = f"Win rates against RealMaster, profile {profile.name}"
     header = ["Method against RealMaster", *map(_title, columns)]
-    return Table("wins", title, header, cells, pd.DataFrame(data), [WINS])
-
-
-def claims_table(profile: Profile, frame: pd.DataFrame) -> Table:
-    """Every claim with what was found and whether it holds."""
-    rows, data, beside = [], [], claims.measured_beside(profile)
-    for outcome in claims.check(frame, beside):
-        claim = outcome.claim
-        measured_as, kept, found, names = _checked(outcome) if claim.check else _taken_together(outcome)
-        said = f"{claim.statement} (exploratory)" if claim.exploratory else claim.statement
-        rows.append([claim.section, said, measured_as, kept, found, outcome.verdict])
-        ids = {"id": claim.id, "section": claim.section, "statement": claim.statement}
-        ids["exploratory"] = str(claim.exploratory).lower()
-        estimate = _columns({"value": outcome.found})
-        data.append({"profile": profile.name, **ids, **names, **estimate, "verdict": outcome.verdict})
-    header = ["Section", "Claim", "Measured as", "Bound", "Found", "Verdict"]
-    not_run = [f"{claim.statement}: not run: {claim.not_run}." for claim in claims.load() if claim.not_run]
-    notes = [claims.not_measured(frame, beside), *not_run, CLAIMS]
-    return Table("claims", f"Claims, profile {profile.name}", header, rows, pd.DataFrame(data), notes)
-
-
-def _checked(outcome: claims.Outcome) -> tuple[str, str, str, dict[str, str]]:
-    """Of a claim with a number: measured as, bound, found, and the columns of the csv."""
-    check = outcome.claim.check
-    first, *second = check.methods
-    shown = {
-        "difference": f"{first} − {second[0] if second else ''}",
-        "ratio": f"{first} / {second[0] if second else ''}",
-        "mean": first,
-        "two_sample": f"{first} here − {first} on validation clips",
-        "preferred": f"realmaster over {first}",
-    }[check.kind]
-    known = metrics.columns().get(check.metric)
-    digits = known.digits if known and check.kind != "ratio" else 2
-    value, strict, loose = (check.least, ">", "≥") if check.most is None else (check.most, "<", "≤")
-    kept = f"{loose} {value:g}".replace("-", "−") if value else f"{strict} 0"  # 0 itself is a tie
-    if None not in (check.least, check.most):
-        kept = f"{check.least:g} to {check.most:g}"
-    found = cell(outcome.found, digits, "not run", signed=check.kind in ("difference", "two_sample"))
-    if outcome.found.known and outcome.found.sequences < check.fewest:
-        found += f" ({outcome.found.sequences} sequences of {check.fewest})"
-    names = {"part": check.part or "", "metric": check.metric, "kind": check.kind, "method": first}
-    names |= {"other": "".join(second), "bound": kept}
-    where = f" ({check.part})" if check.part else ""
-    return f"{shown}, {check.metric}{where}", kept, found, names
-
-
-def _taken_together(outcome: claims.Outcome) -> tuple[str, str, str, dict[str, str]]:
-    """The same of a claim that hangs on others, or of one that cannot be checked."""
-    names = dict.fromkeys(("part", "metric", "method", "other", "bound"), "")
-    parts = outcome.parts
-    if not parts:
-        return "n/a", "n/a", "not run", names | {"kind": "none"}
-    held = f"{parts.count('holds')} of {len(parts)} hold"
-    return f"{len(parts)} claims taken together", "all hold", held, names | {"kind": "every"}
+    return Table(name, title, header, cells, pd.DataFrame(data), [WINS])
 
 
 def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
@@ -205,13 +176,19 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
         ours = cell(found, column.digits, missing(profile, frame, method, column))
         cells.append([number, methods[method].label, column.label, f"{value:g}", ours, gap])
         ids = {"profile": profile.name, "table": number, "method": method, "metric": column.name}
-        data.append({**ids, "paper": value, **_columns({"ours": found})})
+        data.append({**ids, "paper": value, **as_columns({"ours": found})})
     if profile.data.source == "diorama" or not values:
         return []
     header = ["Table", "Method", "Metric", "Paper", "Ours", "Ours − paper"]
     note = "Paper: as a reader has put it into data/paper/tables.yaml. Ours: mean over clips [95 % interval]."
     title = f"The paper's values, profile {profile.name}"
     return [Table("paper", title, header, cells, pd.DataFrame(data), [note])]
+
+
+def measured_clips(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, int]:
+    """On how many clips each method has been measured: by the metric that has most."""
+    known = frame.dropna(subset="value").groupby(["method", "metric"]).size().groupby("method").max()
+    return {name: int(known.get(name, 0)) for name in names}
 
 
 def measured(frame: pd.DataFrame) -> pd.DataFrame:
@@ -254,7 +231,7 @@ def _rows(
             shown = column.digits if digits is None else digits
             absent = missing(profile, frame, name, column)
             cells[-1].append(cell(found[column.name], shown, absent, signed))
-        data.append({"profile": profile.name, "method": name, **_columns(found)})
+        data.append({"profile": profile.name, "method": name, **as_columns(found)})
     return cells, data
 
 
@@ -274,16 +251,6 @@ def _why_empty(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> l
     """Why a row is empty, a sentence each."""
     methods, run = baselines.every(profile), set(frame.method)
     return [f"{methods[name].label}: {why_no_row(profile, name)}" for name in names if name not in run]
-
-
-def _columns(estimates: dict[str, Estimate]) -> dict[str, float | str]:
-    """Each estimate as columns of the csv, rounded so that two runs compare."""
-    columns: dict[str, float | str] = {}
-    for name, found in estimates.items():
-        bounds = {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-        columns |= {key: round(value, 6) for key, value in bounds.items()}
-        columns[f"{name}_interval"] = found.interval
-    return columns
 
 
 def _title(column: Column) -> str:

@@ -3,6 +3,7 @@
 Reads and writes nothing. What stands in a table is for tables.py to say.
 """
 
+import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,15 @@ ESCAPED = str.maketrans(
     | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "≥": r"$\geq$", "≤": r"$\leq$"}
     | {"−": "$-$", "<": "$<$", ">": "$>$"}
 )
+# Of a table in a notebook, which scrolls sideways in its output.
+STAYS = [
+    {
+        "selector": "th.col0, td.col0",
+        "props": "position: sticky; left: 0; text-align: left; background: inherit",
+    },
+    {"selector": "tr", "props": "background: var(--jp-layout-color0, white)"},
+    {"selector": "td", "props": "white-space: nowrap"},
+]
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,16 @@ def cell(estimate: Estimate, digits: int, missing: str = "n/a", signed: bool = F
         f"{number:{'+' if signed else ''}.{digits}f}".replace("-", "−") for number in (estimate.value, *ends)
     )
     return f"{value} [{', '.join(bounds)}]" if bounds else value
+
+
+def as_columns(estimates: dict[str, Estimate]) -> dict[str, float | str]:
+    """Each estimate as columns of the csv, rounded so that two runs compare."""
+    row: dict[str, float | str] = {}
+    for name, found in estimates.items():
+        bounds = {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        row |= {key: round(value, 6) for key, value in bounds.items()}
+        row[f"{name}_interval"] = found.interval
+    return row
 
 
 def markdown(table: Table) -> str:
@@ -75,9 +95,27 @@ def latex(table: Table) -> str:
 
 
 def styled(table: Table) -> "Styler":
-    """The table as a notebook shows it, title above and the notes left to `notes`."""
-    style = _styler(table).set_caption(table.title)
-    return style.format(escape="html").format_index(escape="html", axis="columns")
+    """The table as a notebook shows it, title above and the notes left to `notes`; the first column stays in view."""
+    style = _styler(table).set_caption(table.title).set_table_styles(STAYS)
+    return style.format(html_cell).format_index(escape="html", axis="columns")
+
+
+def html_cell(text: str) -> str:
+    """A cell as a page shows it: what is in square brackets below the value, and no cell in three lines."""
+    value, bracket, interval = text.partition(" [")
+    if bracket and value:
+        return f"{html.escape(value)}<br><small>[{html.escape(interval)}</small>"
+    return html.escape(text)
+
+
+def min_width(text: str) -> int:
+    """How many characters wide a cell must be for its text to take two lines at most."""
+    words = text.split()
+    wide = max(len(text), 1)
+    for end in range(1, len(words)):
+        first = len(" ".join(words[:end]))
+        wide = min(wide, max(first, len(text) - first - 1))
+    return wide
 
 
 def notes(table: Table) -> str:

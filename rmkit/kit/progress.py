@@ -11,6 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 MILESTONES = 5  # lines a loop prints where there is no terminal
+QUIET = 2.0  # seconds: a loop that is done by then prints none
 
 
 def track(
@@ -26,12 +27,13 @@ def track(
 
         yield from tqdm(items, desc=label, total=total, delay=every or 0, leave=every is None)
         return
-    started, step = time.time(), max(1, (total or 0) // MILESTONES)
-    said = started
+    started = said = time.time()
+    passed = 0
     for done, item in enumerate(items, start=1):
         yield item
         now = time.time()
-        due = now - said >= every if every else done == total or done % step == 0
+        before, passed = passed, done * MILESTONES // total if total else 0
+        due = now - said >= every if every else passed > before and now - started >= QUIET
         if total and due:
             said, elapsed = now, now - started
             left = elapsed / done * (total - done)

@@ -4,8 +4,16 @@ Static first: a notebook shows a figure of a plain function, and offers the same
 writes nothing.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 
 def explore(show: Callable[..., Any], **choices: Sequence[Any] | Mapping[str, Any]) -> None:
@@ -27,6 +35,25 @@ def live(draw: Callable[..., Any]) -> Callable[..., None] | None:
 
     shown = display(display_id=True)
     return lambda *arguments: shown.update(draw(*arguments))
+
+
+def player(profile: Profile, *paths: Path) -> "HTML":
+    """Viewing copies that play in the notebook: linked from where they lie, as embedded ones make it heavy.
+
+    JupyterLab serves what is below the folder that it was started in: the repository, by `make lab`.
+    """
+    from IPython.display import HTML
+
+    here = (
+        Path.cwd() if person_is_here() else profile.layout.run / "notebooks"
+    )  # where the executed copy will lie
+    links = [escape(Path(os.path.relpath(path, here)).as_posix()) for path in paths]
+    return HTML(
+        "\n".join(
+            f'<video controls loop muted playsinline preload="metadata" style="max-width: 100%" src="{link}"></video>'
+            for link in links
+        )
+    )
 
 
 def person_is_here() -> bool:

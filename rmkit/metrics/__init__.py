@@ -51,6 +51,7 @@ class Column:
         None  # another stream of `Subject.frames` that it reads: without it there is no value
     )
     asked: bool = False  # measured only where somebody asks for it by name
+    paper: bool = False  # in the paper's tables, or in the place of one that is
     # always: in the tables even where it was not run; never: in metrics.csv only.
     shown: Literal["always", "measured", "never"] = "measured"
 
@@ -199,6 +200,12 @@ def shown(names: Iterable[str]) -> tuple[Column, ...]:
         for column in columns().values()
         if column.shown == "always" or (column.shown == "measured" and column.name in present)
     )
+
+
+def papers_first(names: Iterable[str]) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    """The columns of the tables in two: those that the paper's tables have, and the others."""
+    found = shown(names)
+    return tuple(c for c in found if c.paper), tuple(c for c in found if not c.paper)
 
 
 def metric_of(name: str) -> Metric:

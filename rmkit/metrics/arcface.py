@@ -28,7 +28,7 @@ class ArcFace(Metric):
     """Likeness of the faces of a clip with the render's."""
 
     columns = (
-        Column("arcface", "ArcFace", "cosine", 1, **_COSINE, options=_ENDS, shown="always"),
+        Column("arcface", "ArcFace", "cosine", 1, **_COSINE, options=_ENDS, shown="always", paper=True),
         Column("arcface_mid5", "ArcFace, midpoints", "cosine", 1, **_COSINE, options=_MIDDLES),
         Column("arcface_min", "ArcFace, minimum", "cosine", 1, **_COSINE, options=_ENDS),
         Column("arcface_coverage", "Faces matched", "share", 1, **_OF_FACES, options=_ENDS),

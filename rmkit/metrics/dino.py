@@ -36,7 +36,7 @@ class Dino(Metric):
     """Distances of a clip's frames to the render's and the truth's in DINO's features."""
 
     columns = (
-        Column("dino", "DINO to render", "", -1, digits=3, floor=1e-2, against="render", shown="always"),
+        Column("dino", "DINO to render", "", -1, 3, 1e-2, against="render", shown="always", paper=True),
         Column("dino_patch", "DINO (patches) to render", "", -1, digits=3, floor=1e-2, against="render"),
         Column("dino_keys", "DINO (keys) to render", "", -1, floor=1e-2, against="render"),
         Column("dino_truth", "DINO to truth", "", -1, digits=3, floor=1e-2, against="truth"),

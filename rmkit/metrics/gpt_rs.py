@@ -53,7 +53,7 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "gpt_rs", "strict": Tru
 LETTERS, SCHEMA_TOKENS, ANSWER_TOKENS = 4, 60, 10
 ATTEMPTS = 6  # requests for one rating, those that the SDK repeats included
 PAUSE = 1.0  # seconds before an unusable answer is asked for again; doubled each time
-_RATING = {"unit": "1-10", "better": 1, "digits": 2, "floor": 0.01, "shown": "always"}
+_RATING = {"unit": "1-10", "better": 1, "digits": 2, "floor": 0.01, "shown": "always", "paper": True}
 _SPREAD = {"unit": "", "better": 0, "floor": 0.01, "shown": "never"}
 _BESIDE = {"against": "render", "with_itself": True}
 

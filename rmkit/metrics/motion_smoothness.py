@@ -27,7 +27,7 @@ class MotionSmoothness(Metric):
 
     version = VERSION
     columns = (
-        Column("motion_smoothness", _NAME, "", 1, **_DIS),
+        Column("motion_smoothness", _NAME, "", 1, **_DIS, paper=True),
         Column("motion_smoothness_distinct", f"{_NAME}, distinct frames", "", 1, distinct=True, **_DIS),
     )
 

@@ -29,7 +29,7 @@ class MotionSmoothnessAmt(Metric):
     """Motion Smoothness by AMT-S."""
 
     columns = (
-        Column("motion_smoothness_amt", _NAME, "", 1, **_AMT),
+        Column("motion_smoothness_amt", _NAME, "", 1, **_AMT, paper=True),
         Column("motion_smoothness_amt_distinct", f"{_NAME}, distinct frames", "", 1, distinct=True, **_AMT),
     )
     uses = (motion_smoothness,)

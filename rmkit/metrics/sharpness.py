@@ -5,11 +5,16 @@ A blur scores well on PSNR, Temporal Flickering and Motion Smoothness; this is t
 """
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from rmkit.metrics import Column, Metric, Subject
+from rmkit.profile import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Sharpness(Metric):
@@ -21,6 +26,9 @@ class Sharpness(Metric):
 
     def measure(self, subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
         return {"sharpness": sharpness(subject.frames["output"]())}
+
+    def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
+        return "" if rows.empty else "Sharpness: variance of the Laplacian; to be near the truth's, not high."
 
 
 def sharpness(frames: Iterable[np.ndarray]) -> float:

@@ -17,7 +17,7 @@ class TemporalFlickering(Metric):
     """VBench's Temporal Flickering of a clip."""
 
     columns = (
-        Column("temporal_flickering", "Temporal Flickering", "", 1, **_SHOWN),
+        Column("temporal_flickering", "Temporal Flickering", "", 1, **_SHOWN, paper=True),
         Column(
             "temporal_flickering_distinct",
             "Temporal Flickering, distinct frames",

@@ -1,7 +1,7 @@
 """The series of notebooks, run in order, each in a process of its own (papermill; not in the paper).
 
 Reads notebooks/NN_*.ipynb; writes results/<profile>/notebooks/<name>.ipynb (executed copies, after success only),
-times.json (seconds and peak memory of each), and at the end report.md once more, with all times in it.
+times.json (seconds and peak memory of each), and at the end report.md and index.html once more, with all times in them.
 """
 
 import hashlib
@@ -98,9 +98,10 @@ def run(profile: Profile, anyway: bool = False) -> Path:
         store.write_json(profile.layout.notebooks / "times.json", ordered)
         print(f"{notebook.name}: done in {seconds:.0f} s, at most {peak:.0f} MiB", flush=True)
         ran = True
-    if ran or not profile.layout.report.is_file():
+    page = profile.layout.root / "index.html"
+    if ran or not (profile.layout.report.is_file() and page.is_file()):
         report.write(profile)  # the last notebook wrote it before its own time was known
-    print(f"report: {profile.layout.report}", flush=True)
+    print(f"report: {page}", flush=True)
     return profile.layout.report
 
 

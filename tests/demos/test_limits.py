@@ -9,7 +9,7 @@ from rmkit import profile
 from rmkit.baselines import truth
 from rmkit.demos import cuts, limits, limits_clip, limits_crops, limits_figures, objects
 from rmkit.errors import InputError
-from rmkit.evaluation import claims, statistics, tables
+from rmkit.evaluation import claims, statistics, verdicts
 from rmkit.kit import store, video
 from rmkit.method import enhance, sampling
 
@@ -225,7 +225,7 @@ def test_claims_read_the_part(played: profile.Profile) -> None:
     assert found["editor_over_edits"].verdict == "not run"  # no anchors
     assert found["no_last_frame_change"].verdict == "holds" and found["no_last_frame_change"].found.value == 0
     assert found["rain_comes"].verdict == "not run"
-    assert "weather, carla" in tables.claims_table(played, statistics.load(played)).notes[0]
+    assert "weather, carla" in verdicts.table(played, statistics.load(played)).notes[0]
 
 
 def test_without_maps_and_truth_the_rest_is_measured(

@@ -13,6 +13,7 @@ from rmkit.errors import InputError
 from rmkit.evaluation import figures, statistics, tables, typeset
 
 PLAIN = [column for column in metrics.shown(()) if metrics.metric_of(column.name).name in metrics.ORDER[:6]]
+PAIRS = ("table1", "table2", "differences", "wins")  # each with the paper's columns, then one with the others
 LEVELS = {m.name: (0.9, 0.02) for m in PLAIN} | {"psnr_truth": (22.0, 2.0), "sharpness": (300.0, 40.0)}
 
 
@@ -48,10 +49,10 @@ def test_three_forms_that_agree(tiny_profile: profile.Profile) -> None:
     paths = {path.name: path for path in tables.write(tiny_profile, tables.build(tiny_profile))}
     assert set(paths) == {
         f"{t}.{s}"
-        for t in ("table1", "table2", "differences", "wins", "claims")
+        for t in (*PAIRS, *(f"{name}_further" for name in PAIRS), "claims")
         for s in ("csv", "md", "tex")
     }
-    with paths["table2.csv"].open(newline="") as file:
+    with paths["table2_further.csv"].open(newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     ablation = ["multi_anchor", "depth", "edges"]
     assert list(rows) == ["render", "colour_transfer", *ablation, "realmaster", "vae_ceiling", "truth"]
@@ -64,14 +65,14 @@ def test_three_forms_that_agree(tiny_profile: profile.Profile) -> None:
     assert low < value < high and row["psnr_truth_interval"] == "BCa"
     cell = f"{value:.2f} [{low:.2f}, {high:.2f}]"
     for form in ("md", "tex"):
-        text = paths[f"table2.{form}"].read_text()
+        text = paths[f"table2_further.{form}"].read_text()
         line = next(line for line in text.splitlines() if "RealMaster" in line)
-        assert cell in line
-        assert "optical-flow interpolator" in text and "ArcFace" in text
-    tex = paths["table2.tex"].read_text()
-    columns = len(metrics.shown([])) + 1  # beside the method
-    assert tex.count("&") == (len(rows) + 1) * columns
-    assert not re.search(r"(?<!\\)[_%]", tex)
+        assert cell in line and "optical-flow interpolator" in text
+        assert "ArcFace" in paths[f"table2.{form}"].read_text()
+    for name, columns in zip(("table2", "table2_further"), metrics.papers_first([]), strict=True):
+        tex = paths[f"{name}.tex"].read_text()
+        assert tex.count("&") == (len(rows) + 1) * (len(columns) + 1)  # the clips, beside the method
+        assert not re.search(r"(?<!\\)[_%]", tex)
 
 
 def test_the_papers_values_stand_beside_ours_where_they_are_known(
@@ -104,8 +105,8 @@ def test_bold_is_what_beats_every_other_by_more_than_chance(tiny_profile: profil
     frame.loc[psnr & (frame.method == "realmaster"), "value"] += 8
     frame.loc[psnr & (frame.method == "truth"), "value"] += 20  # does not compete
     frame.to_csv(tiny_profile.layout.metrics, index=False)
-    table = next(table for table in tables.build(tiny_profile) if table.name == "table2")
-    column = 2 + [metric.name for metric in PLAIN].index("psnr_truth")
+    table = next(table for table in tables.build(tiny_profile) if table.name == "table2_further")
+    column = table.header.index("PSNR to truth ↑")
     assert (list(table.data.method).index("realmaster"), column) in table.bold
     assert len([place for place in table.bold if place[1] == column]) == 1
     assert f"| **{table.cells[list(table.data.method).index('realmaster')][column]}** |" in typeset.markdown(
@@ -113,6 +114,34 @@ def test_bold_is_what_beats_every_other_by_more_than_chance(tiny_profile: profil
     )
     assert r"& \bfseries " in typeset.latex(table)
     assert "**" not in table.data.to_csv()
+
+
+def test_fewer_clips_are_set_apart_and_never_bold(tiny_profile: profile.Profile) -> None:
+    put_metrics(tiny_profile, [*baselines.FIRST, *baselines.LAST[:-1]])
+    frame = pd.read_csv(tiny_profile.layout.metrics)
+    frame = frame[(frame.method != "per_frame") | frame["clip"].str.startswith(("s0", "s1", "s2"))]
+    frame.loc[(frame.metric == "psnr_truth") & (frame.method == "per_frame"), "value"] += 20
+    frame.loc[(frame.metric == "psnr_truth") & (frame.method == "realmaster"), "value"] += 8
+    frame.to_csv(tiny_profile.layout.metrics, index=False)
+    table = next(table for table in tables.build(tiny_profile) if table.name == "table1_further")
+    first = [row[0] for row in table.cells]
+    assert first[-2:] == [tables.APART, "Per-frame editing"] and table.cells[-1][1] == "6"
+    assert list(table.data.method)[-1] == "per_frame"
+    column = table.header.index("PSNR to truth ↑")
+    assert [place for place in table.bold if place[1] == column] == [(first.index("RealMaster"), column)]
+    labels = [text.get_text() for text in figures.fidelity(tiny_profile).axes[0].get_yticklabels()]
+    assert labels[-1] == "Per-frame editing\n(6 of 16 clips)"
+
+
+def test_figures_have_the_same_rows_at_the_same_height(tiny_profile: profile.Profile) -> None:
+    put_metrics(tiny_profile, [*baselines.FIRST, *baselines.LAST[:-1]])
+    figure = figures.fidelity(tiny_profile)
+    assert len({(ax.get_ylim(), tuple(ax.get_yticks())) for ax in figure.axes}) == 1
+    assert [ax.get_title(loc="left")[:3] for ax in figure.axes] == ["(a)", "(b)", "(c)", "(d)"]
+    sharpness = figure.axes[3]
+    assert sharpness.get_xscale() == "log" and figure.axes[0].get_xscale() == "linear"
+    truth = statistics.mean(statistics.load(tiny_profile), "truth", "sharpness").value
+    assert any(list(line.get_xdata()) == [truth, truth] for line in sharpness.lines)
 
 
 def test_win_rates_and_p_values(tiny_profile: profile.Profile) -> None:
@@ -143,14 +172,14 @@ def test_what_did_not_run_says_so(tiny_profile: profile.Profile) -> None:
     settings = profile.Profile.model_validate(content)
     put_metrics(settings, ["render", "colour_transfer", "edges", "realmaster"], truth=False)
     made = {table.name: table for table in tables.build(settings)}
-    cells = {row[0]: row[1:] for row in made["table2"].cells}
+    cells = {row[0]: row[1:] for row in made["table2_further"].cells}
     assert set(cells["Depth"]) == {"not run"} and set(cells["VAE ceiling"]) == {"n/a"}
     assert cells["Edges"][1] == "n/a" and cells["Edges"][0] == "16"
     notes = " ".join(made["table2"].notes)
     assert "leaves depth out" in notes and "this data has no truth" in notes
     verdicts = {row[1]: row[-1] for row in made["claims"].cells}
     assert verdicts["Edges are nearer to the truth than Depth"] == "not run"
-    assert "not run" not in made["differences"].cells[0][1 : 1 + len(PLAIN)]
+    assert "not run" not in made["differences_further"].cells[0]
 
 
 def test_the_papers_columns_are_there_and_say_why_they_are_empty(tiny_profile: profile.Profile) -> None:
@@ -177,13 +206,17 @@ def test_a_styled_frame_shows_the_same(tiny_profile: profile.Profile) -> None:
     frame.loc[(frame.metric == "psnr_truth") & (frame.method == "realmaster"), "value"] += 8
     frame.to_csv(tiny_profile.layout.metrics, index=False)
     made = {table.name: table for table in tables.build(tiny_profile)}
-    style = typeset.styled(made["table2"])
-    assert style.columns.tolist() == list(made["table2"].header) and style.caption == made["table2"].title
+    shown = made["table2_further"]
+    style = typeset.styled(shown)
+    assert style.columns.tolist() == list(shown.header) and style.caption == shown.title
     html = style.to_html()
-    bold = {tuple(map(int, place)) for place in re.findall(r"#T_table2_row(\d+)_col(\d+)[^{]*{", html)}
-    assert bold == made["table2"].bold != set()
-    assert html.count("<tr>") == 1 + len(made["table2"].cells) and "row_heading" not in html
-    assert html == typeset.styled(made["table2"]).to_html()
+    bold = {
+        tuple(map(int, place)) for place in re.findall(r"#T_table2_further_row(\d+)_col(\d+)[^{]*{", html)
+    }
+    assert bold == shown.bold != set()
+    assert html.count("<tr>") == 1 + len(shown.cells) and "row_heading" not in html
+    assert re.search(r"\d<br><small>\[", html)  # the interval below its value
+    assert html == typeset.styled(shown).to_html()
     assert "&gt; 0" in typeset.styled(made["claims"]).to_html()
     assert typeset.notes(made["wins"]) in typeset.markdown(made["wins"])
 
@@ -219,7 +252,7 @@ def test_methods_that_a_profile_adds_have_rows(tiny_profile: profile.Profile) ->
     pd.concat([frame, pd.DataFrame([footage])]).to_csv(settings.layout.metrics, index=False)
     made = {table.name: table for table in tables.build(settings)}
     rows = {row[0]: row for row in made["table1"].cells}
-    assert rows["My model"][1] == "16" and list(rows)[-1] == "Real footage"
+    assert rows["My model"][1] == "16" and list(rows)[-2:] == [tables.APART, "Real footage"]
     assert rows["Real footage"][made["table1"].header.index("GPT-RS no-ref ↑")] == "9.00"
     assert "; 8 sequences." in " ".join(made["table1"].notes)
     for name in ("differences", "wins"):

@@ -116,11 +116,11 @@ def test_rated_once_and_shown_beside_gpt_rs_but_not_as_it(
     assert next(f for f in doctor.check(judged) if f.what == "model offline_judge").ok
 
     made = {table.name: table for table in tables.build(judged)}
-    assert "Offline judge, 1-10 (ours) ↑" in made["table1"].header
+    assert "Offline judge, 1-10 (ours) ↑" in made["table1_further"].header
     column = made["table1"].header.index("GPT-RS no-ref ↑")
     assert {row[column] for row in made["table1"].cells} == {"not run"}
-    notes = " ".join(made["table1"].notes)
-    assert "Offline judge (ours, not GPT-RS" in notes and "GPT-RS: not run: the environment has no" in notes
+    assert "Offline judge (ours, not GPT-RS" in " ".join(made["table1_further"].notes)
+    assert "GPT-RS: not run: the environment has no" in " ".join(made["table1"].notes)
     asked = [row for row in made["claims"].cells if "gpt_rs" in row[2]]
     assert asked and {row[-1] for row in asked} == {"not run"}
     assert not [row for row in made["claims"].cells if "offline" in row[2]]

@@ -1,0 +1,83 @@
+"""What the figures share: axes, colours, and the panels with a row a method.
+
+Reads and writes nothing; what stands in a figure is for figures.py to say.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from rmkit.baselines import Method
+from rmkit.evaluation import statistics
+from rmkit.metrics import Column
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart under every common colour blindness.
+ORANGE, SKY, BLUE, VERMILION, GREEN = "#E69F00", "#56B4E9", "#0072B2", "#D55E00", "#009E73"
+LEGEND = {"frameon": False, "fontsize": 8}
+BETTER = {1: "higher is better", -1: "lower is better", 0: "nearest the truth's"}
+
+
+def intervals(
+    frame: pd.DataFrame, columns: Sequence[Column], methods: Mapping[Method, str], apart: int = 0
+) -> "Figure":
+    """A panel a metric, lettered as the caption names it: a row a method, mean and 95 % interval.
+
+    methods: from top to bottom, each with its label; the last `apart` of them, on fewer clips, stand below a line. Rows are
+    at the same height in all panels, whichever methods a metric has. Where the truth is what to be near (`better` 0), its
+    mean is marked and the axis is logarithmic.
+    """
+    figure, axes = subplots(len(columns), columns=2, height=0.6 + 0.25 * len(methods))
+    rows = range(len(methods) - 1, -1, -1)
+    for i, (ax, column) in enumerate(zip(axes, columns, strict=True)):
+        for y, method in zip(rows, methods, strict=True):
+            found = statistics.mean(frame, method.name, column.name)
+            if found.known:
+                spread = np.nan_to_num([[found.value - found.low], [found.high - found.value]])
+                # A ratio's bounds can round to a hair on the wrong side of its value.
+                ax.errorbar(found.value, y, xerr=spread.clip(min=0), capsize=3, **style(method))
+        truth = statistics.mean(frame, "truth", column.name)
+        if column.better == 0:
+            ax.set_xscale("log")
+            if truth.known:
+                ax.axvline(truth.value, color="#555555", linestyle=":", linewidth=1)
+        if apart:
+            ax.axhline(apart - 0.5, color="#999999", linewidth=0.8)
+        ax.set_ylim(-0.6, len(methods) - 0.4)
+        ax.set_yticks(rows, ["" if i % 2 else label for label in methods.values()])
+        ax.set_title(f"({'abcdefgh'[i]}) {column.label}", fontsize=9, loc="left")
+        ax.set_xlabel(", ".join(filter(None, [column.unit, BETTER[column.better]])), fontsize=8)
+        ax.tick_params(labelsize=8)
+        ax.grid(axis="x", color="#dddddd", linewidth=0.6)
+    return figure
+
+
+def style(method: Method) -> dict[str, str]:
+    """Colour, marker and label of a method, the same in every figure."""
+    return {"color": method.colour, "marker": method.marker, "label": method.label}
+
+
+def subplots(count: int, columns: int = 3, width: float = 10.0, height: float = 2.6) -> tuple:
+    """A figure outside pyplot, so that nothing stays open: (figure, axes or the one axis)."""
+    from matplotlib.figure import Figure
+
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    if count == 1:
+        return figure, figure.subplots()
+    axes = figure.subplots(rows, min(count, columns), squeeze=False).ravel()
+    for ax in axes[count:]:
+        ax.remove()
+    return figure, axes[:count]
+
+
+def nothing(figure: "Figure", ax: "Axes", why: str) -> "Figure":
+    """The figure with the reason why it is empty."""
+    ax.text(0.5, 0.5, f"n/a: {why}", ha="center", va="center")
+    ax.set_axis_off()
+    return figure
