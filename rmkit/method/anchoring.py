@@ -37,7 +37,7 @@ def edit(profile: Profile, clips: Sequence[Clip], frames: Literal["ends", "every
         for index in wanted
     ]
     ready, size = functools.partial(_ready, profile), profile.clips.raw_bytes // profile.clips.frames
-    made = stage.run("anchors", items, ready, size, str(models.device(profile)))
+    made = stage.run("anchors", items, ready, size, str(models.device(profile)), spread=True)
     for clip in clips:
         if bad := refused(profile, clip, wanted):
             places = ("frame " if len(bad) == 1 else "frames ") + ", ".join(map(str, bad))

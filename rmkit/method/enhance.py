@@ -57,7 +57,7 @@ def enhance(
     jobs = [Job(clip, (prompt or functools.partial(prompt_of, profile))(clip)) for clip in clips]
     items = [stage.Item(target / f"{job.clip.id}.mp4", _recipe(profile, job, files), job) for job in jobs]
     ready, device = functools.partial(_ready, profile, folder, jobs), str(models.device(profile))
-    return stage.run("enhance", items, ready, profile.clips.raw_bytes, device)
+    return stage.run("enhance", items, ready, profile.clips.raw_bytes, device, spread=True)
 
 
 def check_adapter(profile: Profile, folder: Path) -> dict[str, str]:

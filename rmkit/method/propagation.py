@@ -46,7 +46,7 @@ def propagate(profile: Profile, clips: Sequence[Clip], variant: Variant) -> list
         else:
             items.append(stage.Item(target, _recipe(profile, clip, variant, indices, model), clip))
     ready, device = functools.partial(_ready, profile, variant, clips), str(models.device(profile))
-    return stage.run(f"propagate {variant}", items, ready, profile.clips.raw_bytes, device)
+    return stage.run(f"propagate {variant}", items, ready, profile.clips.raw_bytes, device, spread=True)
 
 
 def path(profile: Profile, variant: str, clip: Clip) -> Path:
