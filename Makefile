@@ -22,10 +22,11 @@ RMKIT := $(PY) -m rmkit
 LOCK_KEY := $(shell { cat requirements.lock; pwd; } | cksum | tr -d ' ')
 STAMP := $(ENV)/.rmkit-setup-$(LOCK_KEY)
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
+RAY := $(shell sed -n 's/^workers = \["\(.*\)"\]/\1/p' pyproject.toml)
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PIP_INSTALL := $(PIP) install --quiet --root-user-action=ignore
 
-.PHONY: help setup doctor plan reproduce verify tables test bench compare-modes lab lint format lock clean pretrain-data bundle
+.PHONY: help setup workers doctor plan reproduce verify tables test bench compare-modes lab lint format lock clean pretrain-data bundle
 
 help: ## this list
 	@echo "make TARGET [PROFILE=mini|smoke|consumer|paper|path/to/profile.yaml]"
@@ -56,14 +57,17 @@ setup: ## the environment, once and after a changed lock; 2-10 min of download; 
 	$(PY) -c 'import torch, cv2, diffusers, av, rmkit'; \
 	touch "$(STAMP)"; echo "setup: done"
 
+workers: setup ## Ray, for WORKERS= and RAY_ADDRESS; 1 min of download; writes the environment
+	@$(PIP_INSTALL) "$(RAY)"
+
 doctor: setup ## what this machine has and what the profile needs; 10 s; writes nothing
 	@$(RMKIT) doctor --profile "$(PROFILE)"
 
 plan: setup ## what would run, what is done, how long the rest takes; 2 s; writes nothing
 	@$(RMKIT) plan --profile "$(PROFILE)"
 
-reproduce: setup ## all notebooks in order; 17 to 25 min; writes results/PROFILE/ (start with report.md); resumable
-	@$(RMKIT) notebooks --profile "$(PROFILE)"
+reproduce: setup ## all notebooks in order (WORKERS=8: shared by workers); 17 to 25 min; writes results/PROFILE/ (start with report.md); resumable
+	@$(RMKIT) notebooks --profile "$(PROFILE)" $(if $(WORKERS),--workers $(WORKERS))
 
 verify: setup ## this run's metrics.csv beside the shipped one, within the spread over seeds; 3 s; writes nothing
 	@$(RMKIT) verify --profile "$(PROFILE)" $(ARGS)

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from rmkit import profile as profiles
 from rmkit.errors import InputError
+from rmkit.kit import workers
 from rmkit.pipeline import stages
 from rmkit.profile import Profile
 
@@ -58,6 +59,12 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Option("--profile", help="name or path of a .yaml file")]
+Count = Annotated[
+    int | None, typer.Option("--workers", min=1, metavar="N", help="share the clips among so many, by Ray")
+]
+Shard = Annotated[
+    str | None, typer.Option(metavar="I/N", help="make the I-th of N shares of the clips, from 1/N to N/N")
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,13 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @app.command(help="All of the below in order, as notebooks, with a report at the end.")
-def notebooks(profile: Name = "mini") -> int:
+def notebooks(profile: Name = "mini", count: Count = None) -> int:
     from rmkit.pipeline import doctor, notebooks
 
     asked = _load(profile)
     doctor.require(asked)
     try:
-        notebooks.run(asked)
+        with workers.asked(count):
+            notebooks.run(asked)
     except notebooks.NotebookError as error:
         print(f"rmkit: {error}", file=sys.stderr)
         return 1
@@ -101,6 +109,8 @@ def enhance(
         str | None,
         typer.Option(metavar="NAME", help="without IN and OUT: folder of enhanced/ for what --prompt makes"),
     ] = None,
+    count: Count = None,
+    shard: Shard = None,
 ) -> None:
     if input and output and not into:
         from rmkit.extras import own_video
@@ -115,7 +125,8 @@ def enhance(
             "another prompt for the profile's clips has clips of its own: give --prompt and --into NAME."
         )
     else:
-        stages.enhance(_load(profile), prompt, _folder_name(into))
+        with workers.asked(count, shard):
+            stages.enhance(_load(profile), prompt, _folder_name(into))
 
 
 def evaluate(
@@ -129,6 +140,8 @@ def evaluate(
         typer.Option(metavar="FILE", help="csv to write (results/<profile>/scored/<outputs>.csv)"),
     ] = None,
     repeats: Annotated[int, typer.Option(help="how often a source frame is shown (8 fps at 16: 2)")] = 1,
+    count: Count = None,
+    shard: Shard = None,
 ) -> None:
     if renders and outputs:
         from rmkit.extras import score
@@ -137,7 +150,8 @@ def evaluate(
     elif renders or outputs or out:
         raise InputError("your own clips are measured with --renders and --outputs: give both folders.")
     else:
-        stages.evaluate(_load(profile))
+        with workers.asked(count, shard):
+            stages.evaluate(_load(profile))
 
 
 def _plain(stage: Callable[[Profile], object]) -> Callable[[str], None]:
@@ -149,9 +163,20 @@ def _plain(stage: Callable[[Profile], object]) -> Callable[[str], None]:
     return command
 
 
+def _spread(stage: Callable[[Profile], object]) -> Callable[..., None]:
+    """The command of a stage whose clips may be shared out."""
+
+    def command(profile: Name = "mini", count: Count = None, shard: Shard = None) -> None:
+        with workers.asked(count, shard):
+            stage(_load(profile))
+
+    return command
+
+
 OPTIONS = {"enhance": enhance, "evaluate": evaluate}  # stages that also take files of the user's own
 for _name, _stage in stages.STAGES.items():
-    app.command(_name, help=_stage.__doc__)(OPTIONS.get(_name) or _plain(_stage))
+    _usual = _spread if _name in stages.SPREAD else _plain
+    app.command(_name, help=_stage.__doc__)(OPTIONS.get(_name) or _usual(_stage))
 
 
 @app.command(help="A page on which people compare RealMaster with other methods; or counts their answers.")

@@ -85,7 +85,9 @@ def _name(clip: Sequence[Item[T]]) -> str:
     return str(next((item.path for item in clip if not item.is_done), clip[0].path))
 
 
-def _begin(label: str, ready: Callable[[], Make[T]], device: str) -> Callable[[Sequence[Item[T]]], list[Path]]:
+def _begin(
+    label: str, ready: Callable[[], Make[T]], device: str
+) -> Callable[[Sequence[Item[T]]], list[Path]]:
     """What makes the items of a clip; it returns the paths of those that others are making."""
     make = ready()
     return lambda clip: [item.path for item in clip if not _make(label, item, make, device)]

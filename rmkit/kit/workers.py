@@ -8,12 +8,13 @@ machines see by the same path, and only paths come back. Without Ray nothing of 
 import functools
 import hashlib
 import importlib.util
+import io
 import os
 import re
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -73,13 +74,14 @@ def start() -> None:
             "`make workers` installs it (or --shard i/n divides a stage without it)."
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it reports to its makers
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else everything else on the machine comes first
     import ray
 
     if ray.is_initialized():
         return
     own = {} if ADDRESS in os.environ else {"include_dashboard": False, "object_store_memory": STORE}
     try:
-        context = ray.init(logging_level="ERROR", **own)
+        context = ray.init(logging_level="ERROR", log_to_driver=False, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"no Ray cluster at {ADDRESS}={os.environ.get(ADDRESS)}: {error}") from error
     os.environ[ADDRESS] = context.address_info["gcs_address"]
@@ -165,7 +167,8 @@ class _Crew:
         (done,), _ = ray.wait(list(self.busy), num_returns=1)
         worker, clip = self.busy.pop(done)
         try:
-            came = ray.get(done)
+            came, said = ray.get(done)
+            print(said, end="", flush=True)
         except RayTaskError as error:
             self.failure = self.failure or error.cause or error
             came = None
@@ -187,7 +190,7 @@ class _Crew:
 class _Worker:
     """One process of Ray's: loads once, then makes clip by clip."""
 
-    def begin(self, wanted: str, folder: Path, begin: bytes) -> None:
+    def begin(self, wanted: str, folder: Path, begin: bytes) -> tuple[None, str]:
         for name in (WORKERS, SHARD, ADDRESS):
             os.environ.pop(name, None)  # what a clip needs of other stages is made here
         here = f"the worker on {socket.gethostname()}"
@@ -199,12 +202,16 @@ class _Worker:
             raise InputError(
                 f"{here} does not see {folder}: all machines need results/ under the same path, on a shared disk."
             )
-        import ray
+        from ray import cloudpickle
 
-        self.make_clip = ray.cloudpickle.loads(begin)()
+        with redirect_stdout(io.StringIO()) as said:
+            self.make_clip = cloudpickle.loads(begin)()
+        return None, said.getvalue()
 
-    def make(self, clip: T) -> Any:
-        return self.make_clip(clip)
+    def make(self, clip: T) -> tuple[Any, str]:
+        """What comes of a clip, and what was printed meanwhile, which the driver prints."""
+        with redirect_stdout(io.StringIO()) as said:
+            return self.make_clip(clip), said.getvalue()
 
 
 @functools.cache

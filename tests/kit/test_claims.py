@@ -39,7 +39,9 @@ def half_written(path: Path) -> Iterator[subprocess.Popen]:
     """Another process that has written half of `path`."""
     command = [sys.executable, "-c", SLOW, str(path)]
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as other:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+    ) as other:
         assert other.stdout.readline() == "half\n"
         yield other
         other.kill()
@@ -91,7 +93,9 @@ def test_leftovers_of_a_neighbour_are_not_mistaken(tmp_path: Path):
     assert (tmp_path / "a.b.txt").read_text() == "neighbour"
 
 
-def test_a_claim_of_another_machine_holds_while_it_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_claim_of_another_machine_holds_while_it_is_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(claims, "EXPIRY", 0.5)
     claim = foreign(tmp_path / "a.txt")
     for _ in range(8):

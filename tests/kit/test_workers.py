@@ -2,20 +2,25 @@
 
 import errno
 import importlib.util
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from rmkit.errors import InputError
+from rmkit.evaluation import evaluate
 from rmkit.kit import claims, stage, store, workers
-from rmkit.method import anchoring, propagation, sampling, structure
+from rmkit.method import anchoring, enhance, propagation, sampling, structure, training
 from rmkit.paths import REPOSITORY
+from rmkit.profile import Profile
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(
@@ -34,7 +39,6 @@ def making(
     """What writes an item's number and the process that made it, after `before` of the number and the path."""
 
     def ready() -> stage.Make[int]:
-        # Inside, so that it is pickled by value: a worker cannot import the tests.
         def make(item, temporary):
             before(item.subject, temporary)
             temporary.write_text(str(item.subject))
@@ -43,6 +47,13 @@ def making(
         return make
 
     return ready
+
+
+def together(number: int, temporary: Path) -> None:
+    """Wait until three processes are at it."""
+    temporary.with_name(f"at-{os.getpid()}").touch()
+    while len(list(temporary.parent.glob("at-*"))) < 3:
+        time.sleep(0.02)
 
 
 def made(folder: Path) -> set[str]:
@@ -61,6 +72,10 @@ def three() -> Iterator[None]:
         patch.setenv("OMP_NUM_THREADS", "1")
         with workers.asked(3):
             workers.start()
+            import ray
+
+            # Functions of this file travel whole, as a worker cannot import it.
+            ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
             yield
 
 
@@ -93,15 +108,22 @@ def test_without_ray_workers_are_a_sentence(tmp_path: Path):
 
 @needs_ray
 def test_three_share_the_items(three: None, tmp_path: Path, capsys: pytest.CaptureFixture):
-    def slow(number: int, temporary: Path) -> None:
-        time.sleep(0.2)
-
-    paths = stage.run("stage", items(tmp_path), making(slow), spread=True)
+    paths = stage.run("stage", items(tmp_path), making(together), spread=True)
     assert [path.read_text() for path in paths] == list("012345")
     sidecars = [store.read_sidecar(path) for path in paths]
     assert len({sidecar["process"] for sidecar in sidecars} - {os.getpid()}) == 3
     assert {sidecar["threads"] for sidecar in sidecars} == {"1"}
     assert "stage: 6 of 6" in capsys.readouterr().out
+
+
+@needs_ray
+def test_what_workers_print_and_leave_out_is_said(three: None, tmp_path: Path, capsys: pytest.CaptureFixture):
+    def leaves_out(number: int, temporary: Path) -> None:
+        if number == 1:
+            raise stage.LeftOut("it has no anchor")
+
+    assert len(stage.run("stage", items(tmp_path), making(leaves_out), spread=True)) == 5
+    assert "\nstage: 1 is left out: it has no anchor\n" in "\n" + capsys.readouterr().out
 
 
 @needs_ray
@@ -141,6 +163,7 @@ def test_workers_that_end_while_they_load_are_a_sentence(three: None, tmp_path: 
 @pytest.mark.parametrize("error", [InputError("clip 3 is too dark"), RuntimeError("clip 3 is too dark")])
 def test_an_exception_ends_the_run_and_what_is_begun_is_kept(three: None, tmp_path: Path, error: Exception):
     def fails(number: int, temporary: Path) -> None:
+        together(number, temporary)
         if number == 1:
             raise error
         time.sleep(0.5)
@@ -174,7 +197,7 @@ def test_a_worker_of_other_code_is_refused(three: None, tmp_path: Path, monkeypa
 @needs_ray
 def test_a_folder_that_workers_do_not_see(three: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(store, "require_space", lambda *_: None)  # which makes it
-    with pytest.raises(InputError, match="does not see .*/nowhere: all machines need"):
+    with pytest.raises(InputError, match=r"does not see .*/nowhere: all machines need"):
         stage.run("stage", items(tmp_path / "nowhere"), making(), spread=True)
 
 
@@ -191,14 +214,11 @@ with store.writing(Path("{path}"), store.Recipe("stage", 1, {{}}, {{"number": "0
 
 @needs_ray
 def test_what_another_driver_makes_is_left_to_it(three: None, tmp_path: Path):
-    def slow(number: int, temporary: Path) -> None:
-        time.sleep(0.2)
-
     script = OTHER.format(path=str(tmp_path / "0.txt"))
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen([sys.executable, "-c", script], env=env, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        assert len(stage.run("stage", items(tmp_path), making(slow), spread=True)) == 6
+        assert len(stage.run("stage", items(tmp_path), making(), spread=True)) == 6
     assert (tmp_path / "0.txt").read_text() == "of the other"
 
 
@@ -239,29 +259,85 @@ def test_a_killed_driver_leaves_nobody_behind(three: None, tmp_path: Path, of_it
     assert len(stage.run("stage", items(tmp_path), making(), spread=True)) == 6 and not rest(tmp_path)
 
 
-@needs_ray
-def test_real_stages_give_the_same_bytes(
-    three: None, tiny_profile, tiny_clips: list[sampling.Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As a worker has: sums in another order differ in their last bits."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def artefacts(run: Profile) -> dict[str, bytes]:
+    """Every file of a run but sidecars, which tell of times; of those the key."""
+    root = run.layout.root
+    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+    sidecars = {name for name in files if name.removesuffix(".json") in files.keys() - {name}}
+    keys = {name: json.loads(files[name].read_text())["key"].encode() for name in sidecars}
+    return {name: path.read_bytes() for name, path in files.items()} | keys
+
+
+@needs_ray
+def test_workers_give_the_bytes_of_one_process(
+    three: None, tiny_profile, tiny_clips, tmp_path: Path, one_thread
+):
     found = []
-    try:
-        for name in ("one", "three"):
-            # Workers know the real repository only, whose `results/` an absolute name leaves.
-            run = tiny_profile.model_copy(update={"name": str(tmp_path / name)})
-            sampling.sample(run)
-            with monkeypatch.context() as patch:
-                if name == "one":
-                    patch.setattr(workers, "wanted", lambda: False)
-                anchoring.edit(run, tiny_clips)
-                structure.extract(run, tiny_clips, ["edges"])
-                propagation.propagate(run, tiny_clips, "edges")
-            files = [path for path in run.layout.root.rglob("*") if path.suffix in (".png", ".mp4")]
-            found.append({path.relative_to(run.layout.root): path.read_bytes() for path in files})
-    finally:
-        torch.set_num_threads(threads)
-    assert len(found[0]) == 4 + 8 + 4 + 4
-    assert found[0] == found[1]
+    for name in ("one", "three"):
+        # Workers know the real repository only, whose results/ an absolute name leaves.
+        run = tiny_profile.model_copy(update={"name": str(tmp_path / name)})
+        sampling.sample(run)
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "one":
+                patch.setattr(workers, "wanted", lambda: False)
+            structure.extract(run, tiny_clips, ["edges"])
+            anchoring.edit(run, tiny_clips)
+        found.append(artefacts(run))
+    assert len(found[0]) == 2 * (4 + 4 + 8) + 1 and found[0] == found[1]
+
+
+@needs_ray
+def test_every_stage_can_be_sent(pairs_profile, monkeypatch: pytest.MonkeyPatch, one_thread):
+    """To a worker that is this process: what is loaded and made there went through a pickle, as between machines."""
+    from ray import cloudpickle
+
+    sent = []
+
+    @contextmanager
+    def pool(begin, name, folder):
+        sent.append(folder.relative_to(pairs_profile.layout.root).as_posix())
+        worker = cloudpickle.loads(cloudpickle.dumps(begin))()
+        yield lambda clips: [cloudpickle.loads(cloudpickle.dumps(worker(clip))) for clip in through(clips)]
+
+    def through(clips):
+        return [cloudpickle.loads(cloudpickle.dumps(clip)) for clip in clips]
+
+    def stages() -> dict[str, bytes]:
+        validation = sampling.load(pairs_profile, "validation")
+        structure.extract(pairs_profile, validation)
+        anchoring.edit(pairs_profile, validation, "every")
+        for variant in pairs_profile.propagation.variants:
+            propagation.propagate(pairs_profile, validation, variant)
+        enhance.enhance(pairs_profile, validation)
+        evaluate.evaluate(pairs_profile)
+        return artefacts(pairs_profile)
+
+    training.train(pairs_profile)
+    monkeypatch.setattr(workers, "wanted", lambda: False)
+    alone = stages()
+    for folder in ("structure", "anchors", "propagated", "enhanced", "metrics"):
+        shutil.rmtree(pairs_profile.layout.root / folder)
+    monkeypatch.setattr(workers, "wanted", lambda: True)
+    monkeypatch.setattr(workers, "pool", pool)
+    theirs = {
+        f"propagated/edges/{clip.id}.mp4" for clip in sampling.load(pairs_profile, "train")
+    }  # the fixture's
+    assert stages() == {name: data for name, data in alone.items() if name not in theirs}
+    assert {folder.partition("/")[0] for folder in sent} >= {
+        "structure",
+        "anchors",
+        "propagated",
+        "enhanced",
+        "metrics",
+    }
