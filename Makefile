@@ -22,10 +22,11 @@ RMKIT := $(PY) -m rmkit
 LOCK_KEY := $(shell { cat requirements.lock; pwd; } | cksum | tr -d ' ')
 STAMP := $(ENV)/.rmkit-setup-$(LOCK_KEY)
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
+RAY := $(shell sed -n 's/^workers = \["\(.*\)"\]/\1/p' pyproject.toml)
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PIP_INSTALL := $(PIP) install --quiet --root-user-action=ignore
 
-.PHONY: help setup doctor plan calibrate reproduce verify tables test browser bench compare-modes rehearse lab lint format docs lock clean pretrain-data bundle
+.PHONY: help setup workers doctor plan calibrate reproduce verify tables test browser bench compare-modes rehearse lab lint format docs lock clean pretrain-data bundle
 
 help: ## this list
 	@echo "make TARGET [PROFILE=mini|smoke|consumer|paper|paper-480|paper-fast|path/to/profile.yaml]"
@@ -56,6 +57,9 @@ setup: ## the environment, once and after a changed lock; 2-10 min of download; 
 	$(PY) -c 'import torch, cv2, diffusers, av, rmkit'; \
 	touch "$(STAMP)"; echo "setup: done"
 
+workers: setup ## Ray, for WORKERS= and RAY_ADDRESS; 1 min of download; writes the environment
+	@$(PIP_INSTALL) "$(RAY)"
+
 doctor: setup ## what this machine has and what the profile needs; 10 s; writes nothing
 	@$(RMKIT) doctor --profile "$(PROFILE)"
 
@@ -65,8 +69,8 @@ plan: setup ## what a run takes: hours, memory, disk, USD, and what does not fit
 calibrate: setup ## a timed step of each stage here, for plan; 1 min; writes results/calibration.json
 	@$(RMKIT) calibrate --profile "$(PROFILE)"
 
-reproduce: setup ## all notebooks in order; 17 to 25 min; writes results/PROFILE/ (start with index.html); resumable
-	@$(RMKIT) notebooks --profile "$(PROFILE)" $(if $(ANYWAY),--anyway)
+reproduce: setup ## all notebooks in order (WORKERS=8: shared by workers); 17 to 25 min; writes results/PROFILE/ (start with index.html); resumable
+	@$(RMKIT) notebooks --profile "$(PROFILE)" $(if $(ANYWAY),--anyway) $(if $(WORKERS),--workers $(WORKERS))
 
 verify: setup ## this run's metrics.csv beside the shipped one, within the spread over seeds; 3 s; writes nothing
 	@$(RMKIT) verify --profile "$(PROFILE)" $(ARGS)

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from rmkit import profile as profiles
 from rmkit.errors import InputError
+from rmkit.kit import workers
 from rmkit.pipeline import stages
 from rmkit.profile import Profile
 
@@ -65,6 +66,12 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Option("--profile", help="name or path of a .yaml file")]
 Anyway = Annotated[bool, typer.Option("--anyway", help="run what does not fit this machine by `plan`, too")]
+Count = Annotated[
+    int | None, typer.Option("--workers", min=1, metavar="N", help="share the clips among so many, by Ray")
+]
+Shard = Annotated[
+    str | None, typer.Option(metavar="I/N", help="make the I-th of N shares of the clips, from 1/N to N/N")
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @app.command(help="All of the below in order, as notebooks, with a report at the end.")
-def notebooks(profile: Name = "mini", anyway: Anyway = False) -> int:
+def notebooks(profile: Name = "mini", count: Count = None, anyway: Anyway = False) -> int:
     from rmkit.kit import store
     from rmkit.pipeline import doctor, notebooks
 
@@ -87,7 +94,8 @@ def notebooks(profile: Name = "mini", anyway: Anyway = False) -> int:
     store.require_writable(asked.layout.root)
     doctor.require(asked)
     try:
-        notebooks.run(asked, anyway)
+        with workers.asked(count):
+            notebooks.run(asked, anyway)
     except notebooks.NotebookError as error:
         print(f"rmkit: {error}", file=sys.stderr)
         return 1
@@ -115,6 +123,8 @@ def enhance(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a file that the kit has not made")] = False,
     anyway: Anyway = False,
+    count: Count = None,
+    shard: Shard = None,
 ) -> None:
     if input and output and not into:
         from rmkit.extras import own_video
@@ -129,7 +139,8 @@ def enhance(
             "another prompt for the profile's clips has clips of its own: give --prompt and --into NAME."
         )
     else:
-        stages.enhance(_fitting(profile, "enhance", anyway), prompt, _folder_name(into))
+        with workers.asked(count, shard):
+            stages.enhance(_fitting(profile, "enhance", anyway), prompt, _folder_name(into))
 
 
 def evaluate(
@@ -151,6 +162,8 @@ def evaluate(
         bool, typer.Option("--strict", help="refuse pairs that differ in size or frame rate")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="replace --out, whatever it is")] = False,
+    count: Count = None,
+    shard: Shard = None,
 ) -> None:
     if renders and outputs:
         from rmkit.extras import score
@@ -159,7 +172,8 @@ def evaluate(
     elif renders or outputs or out or asked or strict or force:
         raise InputError("your own clips are measured with --renders and --outputs: give both folders.")
     else:
-        stages.evaluate(_load(profile))
+        with workers.asked(count, shard):
+            stages.evaluate(_load(profile))
 
 
 def _plain(name: str, stage: Callable[[Profile], object]) -> Callable[[str], None]:
@@ -171,9 +185,22 @@ def _plain(name: str, stage: Callable[[Profile], object]) -> Callable[[str], Non
     return command
 
 
+def _spread(name: str, stage: Callable[[Profile], object]) -> Callable[..., None]:
+    """The command of a stage whose clips may be shared out."""
+
+    def command(
+        profile: Name = "mini", count: Count = None, shard: Shard = None, anyway: Anyway = False
+    ) -> None:
+        with workers.asked(count, shard):
+            stage(_fitting(profile, name, anyway))
+
+    return command
+
+
 OPTIONS = {"enhance": enhance, "evaluate": evaluate}  # stages that also take files of the user's own
 for _name, _stage in stages.STAGES.items():
-    app.command(_name, help=_stage.__doc__)(OPTIONS.get(_name) or _plain(_name, _stage))
+    _usual = _spread if _name in stages.SPREAD else _plain
+    app.command(_name, help=_stage.__doc__)(OPTIONS.get(_name) or _usual(_name, _stage))
 
 
 @app.command(help="A page on which people compare RealMaster with other methods; or counts their answers.")

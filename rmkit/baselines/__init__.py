@@ -215,8 +215,9 @@ def make(profile: Profile, clips: Sequence[Clip], methods: Mapping[str, Made] | 
         if cost := methods[name].usd(profile, count):
             print(f"{name}: {count} clips, at most about {cost:.2f} USD to come", flush=True)
     for name in missing:
-        device = str(models.device(profile)) if methods[name].on_device else "cpu"
-        stage.run(name, items[name], partial(_ready, profile, methods[name]), profile.clips.raw_bytes, device)
+        on_device, ready = methods[name].on_device, partial(_ready, profile, methods[name])
+        device = str(models.device(profile)) if on_device else "cpu"
+        stage.run(name, items[name], ready, profile.clips.raw_bytes, device, spread=on_device)
 
 
 def usd(profile: Profile, count: int) -> dict[str, float]:

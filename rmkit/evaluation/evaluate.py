@@ -42,6 +42,20 @@ class Job(NamedTuple):
     columns: Sequence[Column]
 
 
+class Videos:
+    """Each method's clips, decoded once for all metrics, which takes longer than most of them; a worker gets them empty."""
+
+    def __init__(self, profile: Profile, methods: Mapping[str, Method]) -> None:
+        self.given = profile, methods
+        self.decoded = functools.lru_cache(DECODED)(partial(_decode, profile, methods))
+
+    def __reduce__(self) -> tuple:
+        return Videos, self.given
+
+    def stream(self, method: str, clip: Clip) -> Iterator[np.ndarray]:
+        return iter(self.decoded(method, clip))
+
+
 def evaluate(profile: Profile) -> Path:
     """Make the methods that run at evaluation, measure everything, and write metrics.csv; returns its path.
 
@@ -66,7 +80,7 @@ def evaluate(profile: Profile) -> Path:
     baselines.make(profile, validation)
     items = _items(profile, subjects(profile, validation))
     try:
-        stage.run("metrics", items, partial(_ready, profile, items))
+        stage.run("metrics", items, partial(_ready, profile, items), spread=True)
     finally:
         # Only a metric that may stop leaves a table without its rows.
         if all(item.is_done for item in items if not item.subject.metric.last):
@@ -85,7 +99,7 @@ def measure(
     Raises InputError when a video cannot be read to its end, or a metric stops.
     """
     items = _items(profile, subjects, wanted)
-    stage.run("metrics", items, partial(_ready, profile, items))
+    stage.run("metrics", items, partial(_ready, profile, items), spread=True)
     return _rows(profile, items)
 
 
@@ -103,15 +117,7 @@ def measured(
 def subjects(profile: Profile, clips: Sequence[Clip]) -> list[Subject]:
     """Every clip by every method that has a video of it, clip by clip, then the judge's real footage."""
     methods = baselines.every(profile)
-
-    @functools.lru_cache(maxsize=DECODED)
-    def decoded(method: str, clip: Clip) -> list[np.ndarray]:
-        """Decoded once for all metrics, which takes longer than most of them."""
-        return list(methods[method].stream(profile, clip))
-
-    def frames(method: str, clip: Clip) -> Iterator[np.ndarray]:
-        return iter(decoded(method, clip))
-
+    videos = Videos(profile, methods)
     having = {name: set(method.having(profile, clips)) for name, method in methods.items()}
     found = []
     for clip in clips:
@@ -124,7 +130,7 @@ def subjects(profile: Profile, clips: Sequence[Clip]) -> list[Subject]:
                 Subject(
                     method=name,
                     clip=clip.id,
-                    frames={side: partial(frames, of, clip) for side, of in sides.items()},
+                    frames={side: partial(videos.stream, of, clip) for side, of in sides.items()},
                     inputs={"output": output} | prints,
                     source_frames=clip.source_frames,
                     count=profile.clips.frames,
@@ -157,6 +163,10 @@ def write(target: Path, rows: Sequence[Mapping[str, str | float]], more: Sequenc
     text = frame.to_csv(index=False, na_rep="nan", lineterminator="\n")
     if not (target.is_file() and target.read_text() == text):
         store.write_text(target, text)
+
+
+def _decode(profile: Profile, methods: Mapping[str, Method], method: str, clip: Clip) -> list[np.ndarray]:
+    return list(methods[method].stream(profile, clip))
 
 
 def _items(

@@ -6,10 +6,10 @@ content, the stage's settings and the stage's version; same key, nothing is comp
 
 import errno
 import functools
-import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -18,10 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pydantic import BaseModel
 
 from rmkit.errors import InputError
+from rmkit.kit import claims
 from rmkit.paths import REPOSITORY
 
 WHOLE_FILE = 64 * 2**20  # bytes; larger model files are told apart by size and both ends
@@ -77,37 +79,37 @@ def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
 
     `record` adds facts to the sidecar (they do not enter the key); a dict passed as `facts=` is read
     on exit, so that what is only known afterwards can be put in it. After an error nothing is left
-    behind, and an earlier artefact at `path` is untouched.
+    behind, and an earlier artefact at `path` is untouched. While another living process writes it, this
+    one waits. Raises InputError when the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last, because writers choose a format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    started = time.time()
-    for left_by_a_kill in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{path.suffix}"):
-        _remove(left_by_a_kill)
-    try:
-        yield temporary
-        facts = {**record.pop("facts", {}), **record}
-        sidecar = {
-            "key": recipe.key,
-            **vars(recipe),
-            "seconds": round(time.time() - started, 3),
-            "commit": commit(),
-            **facts,
-        }
-        # Sidecar away first, back last: a kill in between leaves an artefact that counts as undone.
-        discard(path)
-        temporary.rename(path)
-        write_json(sidecar_of(path), sidecar)
-    except Exception as error:
-        if _disk_is_full(error, path.parent):
-            raise InputError(
-                f"the disk is full while writing {path}; free some space and run again, "
-                "finished artefacts are kept."
-            ) from error
-        raise
-    finally:
-        _remove(temporary)
+    with claims.held(path, wait=True):
+        # The suffix stays last, because writers choose a format by it.
+        temporary = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.tmp{path.suffix}")
+        started = time.time()
+        _clear(path)
+        try:
+            yield temporary
+            facts = {**record.pop("facts", {}), **record}
+            sidecar = {
+                "key": recipe.key,
+                **vars(recipe),
+                "seconds": round(time.time() - started, 3),
+                "commit": commit(),
+                **facts,
+            }
+            # Sidecar away first, back last: a kill in between leaves an artefact that counts as undone.
+            discard(path)
+            temporary.rename(path)
+            write_json(sidecar_of(path), sidecar)
+        except Exception as error:
+            if _disk_is_full(error, path.parent):
+                raise InputError(
+                    f"the disk is full while writing {path}; free some space and run again, "
+                    "finished artefacts are kept."
+                ) from error
+            raise
+        finally:
+            _remove(temporary)
 
 
 def discard(path: Path) -> None:
@@ -123,7 +125,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text by rename, so that a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     temporary.write_text(text)
     temporary.rename(path)
 
@@ -193,6 +195,17 @@ def _disk_is_full(error: Exception, folder: Path) -> bool:
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return True
     return not isinstance(error, InputError) and shutil.disk_usage(folder).free < 2**16
+
+
+def _clear(path: Path) -> None:
+    """Remove what others left of an artefact whose claim is held, who therefore are dead."""
+    names = (rf"\.{re.escape(path.stem)}\.[0-9a-f]+\.tmp{re.escape(path.suffix)}",)
+    names += tuple(
+        rf"\.{re.escape(path.name)}\.{end}" for end in (r"json\.[0-9a-f]+\.tmp", r"claim\.[0-9a-f]+")
+    )
+    left = re.compile("|".join(names))
+    for rest in [entry for entry in path.parent.iterdir() if left.fullmatch(entry.name)]:
+        _remove(rest)
 
 
 def _plain(value: Any) -> Any:

@@ -49,7 +49,7 @@ def edit(
         for index in at
     ]
     ready, size = functools.partial(_ready, profile), profile.clips.raw_bytes // profile.clips.frames
-    made = stage.run("anchors", items, ready, size, str(models.device(profile)))
+    made = stage.run("anchors", items, ready, size, str(models.device(profile)), spread=True)
     for clip, at in wanted:
         if bad := refused(profile, clip, at):
             places = ("frame " if len(bad) == 1 else "frames ") + ", ".join(map(str, bad))

@@ -83,7 +83,13 @@ def encode(profile: Profile) -> list[Encoded]:
     said = {f"the prompt of pair {pair.id} (its caption, or train.prompt)": pair.prompt for pair in found}
     prompts.check(profile.models.wan, said)
     texts, latents = _items(profile, found)
-    stage.run("encode", [*texts, *latents], partial(_ready, profile), device=str(models.device(profile)))
+    stage.run(
+        "encode",
+        [*texts, *latents],
+        partial(_ready, profile),
+        device=str(models.device(profile)),
+        spread=True,
+    )
     return encoded(profile, found)
 
 

@@ -75,7 +75,7 @@ def make(profile: Profile, items: Sequence[stage.Item[Job]], name: str = trainin
     """Make items by one loaded model, finished ones untouched; returns the videos. Models and mode are the profile's."""
     folder, device = profile.layout.adapters / name, str(models.device(profile))
     ready = functools.partial(_ready, profile, folder, [item.subject for item in items])
-    return stage.run("enhance", items, ready, profile.clips.raw_bytes, device)
+    return stage.run("enhance", items, ready, profile.clips.raw_bytes, device, spread=True)
 
 
 def check_adapter(profile: Profile, folder: Path) -> dict[str, str]:

@@ -40,7 +40,7 @@ def extract(profile: Profile, clips: Sequence[Clip], kinds: Sequence[Kind] | Non
         for clip in clips
     ]
     size = profile.clips.frames * profile.clips.height * profile.clips.width
-    return stage.run("structure", items, functools.partial(_ready, profile), size)
+    return stage.run("structure", items, functools.partial(_ready, profile), size, spread=True)
 
 
 def path(profile: Profile, kind: Kind, clip: Clip) -> Path:

@@ -94,6 +94,10 @@ class Metric:
     last = False  # measured after all others, since it may stop
     rates_real = False  # a judge, which rates real footage, too, and varies where the video does not
 
+    def __reduce__(self) -> tuple:
+        """Sent to a worker as its name: a metric is one object a process."""
+        return _of_file, (type(self).__module__,)
+
     @property
     def name(self) -> str:
         """The name of its file, which is its key in `profile.metrics`."""
@@ -170,6 +174,10 @@ class Metric:
     def note(self, profile: Profile, rows: "pd.DataFrame") -> str:
         """The sentence under the tables about its `rows` of metrics.csv, or why there are none; '' for nothing to say."""
         return ""
+
+
+def _of_file(module: str) -> Metric:
+    return importlib.import_module(module).METRIC
 
 
 @functools.cache

@@ -38,7 +38,9 @@ def part(name: str, what: str = "model") -> dict[str, Any]:
 
     repository, _, revision = name.partition("@")
     try:
-        return _read(Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=True)))
+        return _read(
+            Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=True))
+        )
     except OSError:
         raise InputError(
             f"{name} is not counted: its {file} is not in the hub's cache (`hf download {repository} --include '*.json'`)."

@@ -25,7 +25,7 @@ from rmkit import profile as profiles
 from rmkit.baselines import real
 from rmkit.errors import InputError
 from rmkit.evaluation import report
-from rmkit.kit import depth, machine, models, store
+from rmkit.kit import claims, depth, machine, models, store, workers
 from rmkit.paths import REPOSITORY
 from rmkit.pipeline import plan
 from rmkit.profile import Profile
@@ -78,26 +78,33 @@ def run(profile: Profile, anyway: bool = False) -> Path:
     parameter, books, ran = _parameter(profile), series(), False
     for i, notebook in enumerate(books):
         copy = executed(profile, notebook)
-        recipe = _recipe(profile, notebook, books[:i])
-        if store.is_done(copy, recipe) and _listing(profile, notebook) == store.read_sidecar(copy)["outputs"]:
-            print(f"{notebook.name}: up to date", flush=True)
-            continue
-        print(f"{notebook.name}: running", flush=True)
-        started, facts = time.time(), {}
-        with store.writing(copy, recipe, facts=facts) as temporary:
-            peak = _execute(notebook, parameter, temporary, copy.with_suffix(".failed.ipynb"))
-            facts |= {"outputs": _listing(profile, notebook), "peak_mib": round(peak)}
-        seconds = time.time() - started
-        times = machine.notebook_times(profile)
-        times[notebook.name] = {
-            "seconds": round(seconds, 1),
-            "peak_mib": round(peak),
-            "device": machine.device_name(profile),
-        }
-        ordered = {book.name: times[book.name] for book in books if book.name in times}
-        store.write_json(profile.layout.notebooks / "times.json", ordered)
-        print(f"{notebook.name}: done in {seconds:.0f} s, at most {peak:.0f} MiB", flush=True)
-        ran = True
+        with claims.held(
+            copy, wait=True
+        ):  # another run on the same folder may be at it: then it is found done
+            recipe = _recipe(profile, notebook, books[:i])
+            if (
+                store.is_done(copy, recipe)
+                and _listing(profile, notebook) == store.read_sidecar(copy)["outputs"]
+            ):
+                print(f"{notebook.name}: up to date", flush=True)
+                continue
+            workers.start()  # one cluster for all notebooks
+            print(f"{notebook.name}: running", flush=True)
+            started, facts = time.time(), {}
+            with store.writing(copy, recipe, facts=facts) as temporary:
+                peak = _execute(notebook, parameter, temporary, copy.with_suffix(".failed.ipynb"))
+                facts |= {"outputs": _listing(profile, notebook), "peak_mib": round(peak)}
+            seconds = time.time() - started
+            times = machine.notebook_times(profile)
+            times[notebook.name] = {
+                "seconds": round(seconds, 1),
+                "peak_mib": round(peak),
+                "device": machine.device_name(profile),
+            }
+            ordered = {book.name: times[book.name] for book in books if book.name in times}
+            store.write_json(profile.layout.notebooks / "times.json", ordered)
+            print(f"{notebook.name}: done in {seconds:.0f} s, at most {peak:.0f} MiB", flush=True)
+            ran = True
     page = profile.layout.root / "index.html"
     if ran or not (profile.layout.report.is_file() and page.is_file()):
         report.write(profile)  # the last notebook wrote it before its own time was known

@@ -127,6 +127,8 @@ STAGES: dict[str, Callable[[Profile], object]] = {
     "evaluate": evaluate,
     "report": report,
 }
+# Those that make clip by clip, which workers and shards may divide.
+SPREAD = ("anchors", "structure", "propagate", "encode", "enhance", "baselines", "evaluate")
 
 
 def _clips(profile: Profile) -> tuple[list["Clip"], list["Clip"]]:
