@@ -72,8 +72,8 @@ def split(profile: Profile, pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
     return pairs[:count], pairs[count:]
 
 
-def encode(profile: Profile) -> list[Encoded]:
-    """Encode what is not encoded yet, an item a prompt and a pair; returns the files in the order of the pairs.
+def encode(profile: Profile) -> list[Path]:
+    """Encode what is not encoded yet, an item a prompt and a pair; returns the files of all that are there afterwards.
 
     A stage of its own, so that in training by several processes none waits for another. Raises InputError as `pairs`, for a
     prompt that the model would cut, and for a pair of equal pictures.
