@@ -83,14 +83,8 @@ def encode(profile: Profile) -> list[Path]:
     said = {f"the prompt of pair {pair.id} (its caption, or train.prompt)": pair.prompt for pair in found}
     prompts.check(profile.models.wan, said)
     texts, latents = _items(profile, found)
-    stage.run(
-        "encode",
-        [*texts, *latents],
-        partial(_ready, profile),
-        device=str(models.device(profile)),
-        spread=True,
-    )
-    return encoded(profile, found)
+    device = str(models.device(profile))
+    return stage.run("encode", [*texts, *latents], partial(_ready, profile), device=device, spread=True)
 
 
 def encoded(profile: Profile, pairs: list[Pair]) -> list[Encoded]:

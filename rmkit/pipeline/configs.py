@@ -65,7 +65,7 @@ def has(name: str, what: str) -> bool:
 def _read(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter: a model in one file, as ONNX
         raise InputError(f"{file} does not exist: copy the model there or correct the profile.") from None
     except ValueError as error:
         raise InputError(f"{file} is not valid JSON ({error}); copy the model again.") from None

@@ -80,9 +80,9 @@ def test_it_stands_beside_our_adapter_in_every_expert(accelerated, monkeypatch):
     folder = accelerated.layout.adapters / training.NAME
     pipeline = enhance.load(accelerated, folder)
     for part in (pipeline.transformer, pipeline.transformer_2):
-        assert part.active_adapters() == [accelerators.NAME, training.NAME]
+        assert part.active_adapters() == [accelerators.NAME, enhance.ADAPTER]
         layer = part.blocks[0].attn1.to_q
-        assert set(layer.lora_A) == {accelerators.NAME, training.NAME}
+        assert set(layer.lora_A) == {accelerators.NAME, enhance.ADAPTER}
         x = torch.randn(1, 3, layer.base_layer.in_features)
         sides = {n: layer.lora_B[n](layer.lora_A[n](x)) * layer.scaling[n] for n in layer.lora_A}
         assert all(side.abs().max() > 0 for side in sides.values())
