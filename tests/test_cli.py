@@ -230,3 +230,14 @@ def test_sidecars_survive_a_refusal(capsys, sampled: Path, tiny_profile: profile
     key = store.read_sidecar(sampling.path(tiny_profile, clip))["key"]
     refused(capsys, "enhance", sampled)  # no adapter yet
     assert store.read_sidecar(sampling.path(tiny_profile, clip))["key"] == key
+
+
+def test_shards_on_the_command_line(capsys, sampled: Path, tiny_profile: profile.Profile):
+    folder, before = tiny_profile.layout.structure / "edges", dict(os.environ)
+    for shard, count in (("1/2", 2), ("1/2", 2), ("2/2", 4)):
+        assert cli.main(["structure", "--profile", str(sampled), "--shard", shard]) == 0
+        assert len(list(folder.glob("*.mp4"))) == count
+    assert cli.main(["structure", "--profile", str(sampled), "--shard", "3/2"]) == 2
+    assert "rmkit: --shard 3/2: it must be i/n, from 1/n to n/n." in capsys.readouterr().err
+    assert dict(os.environ) == before
+    assert cli.main(["train", "--profile", str(sampled), "--shard", "1/2"]) == 2  # it is not made clip by clip

@@ -199,13 +199,12 @@ def _disk_is_full(error: Exception, folder: Path) -> bool:
 
 def _clear(path: Path) -> None:
     """Remove what others left of an artefact whose claim is held, who therefore are dead."""
-    names = (rf"\.{re.escape(path.stem)}\.[0-9a-f]+\.tmp{re.escape(path.suffix)}",)
-    names += tuple(
-        rf"\.{re.escape(path.name)}\.{end}" for end in (r"json\.[0-9a-f]+\.tmp", r"claim\.[0-9a-f]+")
-    )
-    left = re.compile("|".join(names))
-    for rest in [entry for entry in path.parent.iterdir() if left.fullmatch(entry.name)]:
-        _remove(rest)
+    stem, name, suffix = map(re.escape, (path.stem, path.name, path.suffix))
+    left = re.compile(rf"\.{stem}\.[0-9a-f]+\.tmp{suffix}|\.{name}\.(json\.[0-9a-f]+\.tmp|claim\.[0-9a-f]+)")
+    hidden = f".{path.stem}."
+    for entry in os.listdir(path.parent):
+        if entry.startswith(hidden) and left.fullmatch(entry):
+            _remove(path.with_name(entry))
 
 
 def _plain(value: Any) -> Any:
