@@ -6,6 +6,7 @@ notebooks/*.html. Nothing links to what is not there.
 """
 
 import itertools
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,7 +81,11 @@ def _notebook(item: stage.Item[Path], temporary: Path) -> None:
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
 
-    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    quiet = logging.getLogger("nbconvert")
+    quiet.setLevel(logging.ERROR)  # it warns of pictures without a text of their own
+    exporter = HTMLExporter(
+        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, log=quiet
+    )
     exporter.exclude_anchor_links = True
     body, _ = exporter.from_filename(str(item.subject))
     style = HtmlFormatter(style="default").get_style_defs(".highlight")
