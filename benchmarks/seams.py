@@ -12,7 +12,7 @@ import numpy as np
 from rmkit import profile
 from rmkit.extras import own_video, windows
 from rmkit.extras.own_video import Job
-from rmkit.kit import encode, video
+from rmkit.kit import encode, footage
 from rmkit.method import enhance, sampling, training
 from rmkit.profile import Profile
 
@@ -37,11 +37,13 @@ def measure(settings: Profile, count: int = CLIPS) -> list[tuple[str, float, flo
     rows = []
     for clip in sampling.load(settings, "train")[:count]:
         path, moments = sampling.path(settings, clip), range(0, whole, sampling.repeats(clip, whole))
-        info = video.probe(path)
+        shot, size = footage.scan(path), (settings.clips.height, settings.clips.width)
         one, several = (
             _changes(
                 list(
-                    own_video.enhanced(chosen, pipeline, Job(path, info, starts, prompt), text, negative, 0)
+                    own_video.enhanced(
+                        chosen, pipeline, Job(path, shot, starts, prompt, *size), text, negative, 0
+                    )
                 ),
                 moments,
             )

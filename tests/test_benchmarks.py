@@ -100,7 +100,7 @@ def test_a_jump_where_windows_join_is_seen_there(monkeypatch, capsys):
         (seams.enhance, "load"),
         (seams.enhance, "negative"),
         (seams.encode, "text"),
-        (seams.video, "probe"),
+        (seams.footage, "scan"),
     ):
         monkeypatch.setattr(module, name, lambda *_: None)
     for jump, at_join in ((12, True), (4, False)):

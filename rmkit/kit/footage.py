@@ -155,9 +155,9 @@ def is_own(path: Path) -> bool:
 def _video(container: "InputContainer", path: Path) -> "av.VideoStream":
     """The first video that is no cover picture."""
     for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
+        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
             return stream
-    raise InputError(f"{path} has no video stream.")
+    raise InputError(f"{path} has no video stream that can be decoded.")
 
 
 def _base(video: "av.VideoStream") -> Fraction:

@@ -55,6 +55,8 @@ def probe(path: Path) -> VideoInfo:
         if not container.streams.video:
             raise InputError(f"{path} has no video stream; {footage.remedy(path)}.")
         own = container.streams.video[0]
+        if own.codec_context is None:  # its description lay in the part that is missing
+            raise InputError(f"{path} cannot be read: it is truncated; {footage.remedy(path)}.")
         return VideoInfo(own.frames, own.height, own.width, own.average_rate)
 
 

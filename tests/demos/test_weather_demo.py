@@ -115,14 +115,15 @@ def test_clips_of_another_size_are_enhanced_at_theirs(made: profile.Profile, mon
     path = sampling.path(weather.of(made), clips[-1])
     video.write(path, video.read(path)[:, :16], made.clips.fps)
 
-    def sized(settings: profile.Profile, clips: list, prompt, into: str) -> None:
+    def sized(settings: profile.Profile, clips: list, prompt, into: str) -> list:
         sampling.check(settings, clips)
         sizes.append((settings.clips.height, len(clips)))
         for clip in clips:
             frames = video.read(sampling.path(settings, clip))
             video.write(settings.layout.enhanced / into / f"{clip.id}.mp4", frames, 16)
+        return []  # nothing is left to make
 
-    monkeypatch.setattr(weather.enhance, "enhance", sized)
+    monkeypatch.setattr(weather.enhance, "items", sized)
     weather.make(made, clips)
     assert sizes == [(made.clips.height, len(clips) - 1), (16, 1)] * len(WEATHERS)
 
