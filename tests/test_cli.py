@@ -245,4 +245,6 @@ def test_shards_on_the_command_line(capsys, sampled: Path, tiny_profile: profile
     assert cli.main(["structure", "--profile", str(sampled), "--shard", "3/2"]) == 2
     assert "rmkit: --shard 3/2: it must be i/n, from 1/n to n/n." in capsys.readouterr().err
     assert dict(os.environ) == before
-    assert cli.main(["train", "--profile", str(sampled), "--shard", "1/2"]) == 2  # it is not made clip by clip
+    assert (
+        cli.main(["train", "--profile", str(sampled), "--shard", "1/2"]) == 2
+    )  # it is not made clip by clip
