@@ -23,7 +23,10 @@ def rate(run: profiles.Profile, clips: list[sampling.Clip], count: int | None) -
         paths = propagation.propagate(run, clips, "edges")
         seconds = time.time() - ready
     ends = sorted(store.sidecar_of(path).stat().st_mtime for path in paths)
-    print(f"{'this process' if not count else f'{count} workers':>14}: cluster {ready - started:.0f} s", flush=True)
+    print(
+        f"{'this process' if not count else f'{count} workers':>14}: cluster {ready - started:.0f} s",
+        flush=True,
+    )
     return (len(ends) - 1) / (ends[-1] - ends[0]), seconds
 
 

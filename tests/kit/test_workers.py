@@ -64,6 +64,13 @@ def rest(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+@needs_ray
+def test_an_address_without_a_cluster_is_a_sentence_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(workers.ADDRESS, "127.0.0.1:1")
+    with pytest.raises(InputError, match=r"RAY_ADDRESS=127\.0\.0\.1:1 leads to no cluster .*refused"):
+        workers.start()
+
+
 @pytest.fixture(scope="module")
 def three() -> Iterator[None]:
     """Three workers of a cluster of their own, for the module."""
