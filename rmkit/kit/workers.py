@@ -81,9 +81,14 @@ def start() -> None:
         return
     own = {} if ADDRESS in os.environ else {"include_dashboard": False, "object_store_memory": STORE}
     try:
+        if part := re.fullmatch(
+            r"([^/]+):(\d+)", os.environ.get(ADDRESS, "")
+        ):  # Ray would try for two minutes
+            socket.create_connection((part[1], int(part[2])), timeout=10).close()
         context = ray.init(logging_level="ERROR", log_to_driver=False, **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"no Ray cluster at {ADDRESS}={os.environ.get(ADDRESS)}: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        where = f"{ADDRESS}={os.environ[ADDRESS]} leads to no cluster" if not own else "no cluster starts"
+        raise InputError(f"Ray: {where} ({error}).") from error
     os.environ[ADDRESS] = context.address_info["gcs_address"]
 
 
