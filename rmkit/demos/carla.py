@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from rmkit import baselines, metrics, sources
-from rmkit.evaluation import evaluate, sheets, statistics, tables
+from rmkit.evaluation import evaluate, having, sheets, statistics, tables
 from rmkit.evaluation.statistics import Estimate
 from rmkit.evaluation.typeset import Table, cell
 from rmkit.kit import stage, video
@@ -99,7 +99,7 @@ def compare(profile: Profile, here: Profile) -> Table:
 
     Raises InputError where one of them has not been written.
     """
-    inside, outside = tables.measured(statistics.load(profile)), statistics.read(here.layout.metrics)
+    inside, outside = having.measured(statistics.load(profile)), statistics.read(here.layout.metrics)
     present = {*inside.metric, *outside.metric}
     shown, labels = [*((name, None) for name in METHODS), *GAINS], baselines.every(profile)
     header = ["Metric", "Part", *(" − ".join(labels[name].label for name in pair if name) for pair in shown)]
@@ -113,7 +113,7 @@ def compare(profile: Profile, here: Profile) -> Table:
                 found = _estimate(inside, outside, part, column.name, method, less)
                 if part == "difference" and found.interval != "range" and (found.low > 0 or found.high < 0):
                     bold.add((len(cells) - 1, len(cells[-1])))
-                signed, absent = part == "difference" or less, tables.missing(whose, frame, method, column)
+                signed, absent = part == "difference" or less, having.missing(whose, frame, method, column)
                 cells[-1].append(_cell(found, column, absent, bool(signed)))
                 ids = zip(IDS, (profile.name, part, column.name, method, less), strict=True)
                 bounds = {key: round(getattr(found, key), 6) for key in ("value", "low", "high")}

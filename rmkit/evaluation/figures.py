@@ -13,7 +13,7 @@ import pandas as pd
 
 from rmkit import baselines, metrics
 from rmkit.errors import InputError
-from rmkit.evaluation import plots, statistics, tables
+from rmkit.evaluation import having, plots, statistics
 from rmkit.evaluation.plots import BLUE, GREEN, LEGEND, ORANGE, SKY, VERMILION, nothing, style, subplots
 from rmkit.kit import face_pack, store, video
 from rmkit.method import identity, objective, record, sampling, training, wan
@@ -241,9 +241,9 @@ def attention(tokens: int = 6) -> "Figure":
 def _by_method(profile: Profile, names: list[str]) -> "Figure":
     """A panel a metric of `names`, with every method that has one of them; those on fewer clips last, with their number."""
     frame, known = statistics.to_show(profile), baselines.every(profile)
-    rows = tables.measured(frame)
+    rows = having.measured(frame)
     rows = rows[rows.metric.isin(names)]
-    counts = {name: count for name, count in tables.measured_clips(rows, list(known)).items() if count}
+    counts = {name: count for name, count in having.measured_clips(rows, list(known)).items() if count}
     full = max(counts.values(), default=0)
     apart = [name for name, count in counts.items() if count < full]
     labels = {known[name]: known[name].label for name in counts if name not in apart}

@@ -13,7 +13,18 @@ import pandas as pd
 
 from rmkit import baselines, metrics
 from rmkit.errors import InputError
-from rmkit.evaluation import account, claims, figures, page, sheets, statistics, tables, typeset, verdicts
+from rmkit.evaluation import (
+    account,
+    claims,
+    figures,
+    having,
+    page,
+    sheets,
+    statistics,
+    tables,
+    typeset,
+    verdicts,
+)
 from rmkit.evaluation.page import Section
 from rmkit.evaluation.typeset import Table
 from rmkit.kit import store
@@ -104,7 +115,7 @@ def choose(clips: Sequence[Clip], count: int) -> list[Clip]:
 
 def _opening(profile: Profile, frame: pd.DataFrame, table: Table) -> str:
     """What was asked, what came out, the awkward included, and how sure it is."""
-    clips, sequences = tables.measured(frame)[["clip", "sequence"]].nunique()
+    clips, sequences = having.measured(frame)[["clip", "sequence"]].nunique()
     found = table.data.verdict.to_list()
     counts = ", ".join(f"{found.count(v)} {text}" for v, text in VERDICTS.items() if v in found)
     paragraphs = [

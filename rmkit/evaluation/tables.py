@@ -14,7 +14,7 @@ import yaml
 
 from rmkit import baselines, metrics
 from rmkit.errors import InputError
-from rmkit.evaluation import statistics, verdicts
+from rmkit.evaluation import having, statistics, verdicts
 from rmkit.evaluation.statistics import Estimate
 from rmkit.evaluation.typeset import Table, as_columns, cell, latex, markdown
 from rmkit.kit import store
@@ -105,16 +105,16 @@ def means(
     Those measured on fewer clips than the others, or on other clips, come last, under a line of their own, and do not
     compete: a mean of the easier half is no better mean.
     """
-    counts = measured_clips(frame, names)
+    counts = having.measured_clips(frame, names)
     full = max((count for method, count in counts.items() if method != "real"), default=0)
     apart = [method for method in names if method == "real" or 0 < counts[method] < full]
     names = [method for method in names if method not in apart] + apart
     cells, data = _rows(profile, frame, names, columns, lambda m, c: statistics.mean(frame, m, c.name))
     for method, row in zip(names, cells, strict=True):
-        row.insert(1, str(counts[method]) if counts[method] else missing(profile, frame, method))
+        row.insert(1, str(counts[method]) if counts[method] else having.missing(profile, frame, method))
     table = pd.DataFrame(data)
     table.insert(2, "clips", [counts[method] for method in names])
-    notes = [*_why_empty(profile, frame, names), MEANS.format(measured(frame).sequence.nunique())]
+    notes = [*_why_empty(profile, frame, names), MEANS.format(having.measured(frame).sequence.nunique())]
     own = {column.name for column in columns}
     for metric in metrics.every():
         of_metric = {column.name for column in metric.columns}
@@ -196,7 +196,7 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
         column = columns[PAPERS_METRICS.get(metric, metric)]
         found = statistics.mean(frame, method, column.name)
         gap = f"{found.value - value:+.4g}".replace("-", "−") if found.known else "n/a"
-        ours = cell(found, column.digits, missing(profile, frame, method, column))
+        ours = cell(found, column.digits, having.missing(profile, frame, method, column))
         cells.append([number, methods[method].label, column.label, f"{value:g}", ours, gap])
         ids = {"profile": profile.name, "table": number, "method": method, "metric": column.name}
         data.append({**ids, "paper": value, **as_columns({"ours": found})})
@@ -206,34 +206,6 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
     note = "Paper: as a reader has put it into data/paper/tables.yaml. Ours: mean over clips [95 % interval]."
     title = f"The paper's values, profile {profile.name}"
     return [Table("paper", title, header, cells, pd.DataFrame(data), [note])]
-
-
-def measured_clips(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, int]:
-    """On how many clips each method has been measured: by the metric that has most."""
-    known = frame.dropna(subset="value").groupby(["method", "metric"]).size().groupby("method").max()
-    return {name: int(known.get(name, 0)) for name in names}
-
-
-def measured(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the validation clips: all but the real footage's."""
-    return frame[frame.method != "real"]
-
-
-def why_no_row(profile: Profile, method: str) -> str:
-    """Why a method has no row in metrics.csv: 'not run' or 'n/a', a colon, and the reason."""
-    if method == "real":
-        return next(metric for metric in metrics.every() if metric.rates_real).why_no_row(profile)
-    found = baselines.every(profile)[method]
-    return found.why_not(profile) or found.no_row
-
-
-def missing(profile: Profile, frame: pd.DataFrame, method: str, column: Column | None = None) -> str:
-    """What stands in an empty cell: a metric that does not apply, or a method or metric that was not run."""
-    if not frame.method.eq(method).any():
-        return why_no_row(profile, method).split(":")[0]
-    if column is None or frame.metric.eq(column.name).any():
-        return "n/a"
-    return metrics.metric_of(column.name).why_no_row(profile).split(":")[0]
 
 
 def _rows(
@@ -252,7 +224,7 @@ def _rows(
         cells.append([methods[name].label])
         for column in columns:
             shown = column.digits if digits is None else digits
-            absent = missing(profile, frame, name, column)
+            absent = having.missing(profile, frame, name, column)
             cells[-1].append(cell(found[column.name], shown, absent, signed))
         data.append({"profile": profile.name, "method": name, **as_columns(found)})
     return cells, data
@@ -273,7 +245,7 @@ def _best(frame: pd.DataFrame, column: Column, names: Sequence[str]) -> str | No
 def _why_empty(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Why a row is empty, a sentence each."""
     methods, run = baselines.every(profile), set(frame.method)
-    return [f"{methods[name].label}: {why_no_row(profile, name)}" for name in names if name not in run]
+    return [f"{methods[name].label}: {having.why_no_row(profile, name)}" for name in names if name not in run]
 
 
 def _title(column: Column) -> str:

@@ -18,7 +18,7 @@ from rmkit import baselines, cli, profile
 from rmkit.baselines import editto, framing
 from rmkit.baselines.lucy_edit import LucyEdit
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, tables
+from rmkit.evaluation import evaluate, having
 from rmkit.kit import models, store, video
 from rmkit.method import sampling
 from rmkit.pipeline import plan
@@ -364,7 +364,7 @@ def test_nothing_runs_unless_it_is_asked_for(tiny_profile, monkeypatch) -> None:
                 f"not run: baselines.{method} is null in this profile, and enhanced/{method}/ holds no clips."
             )
             assert baselines.every(made)[method].why_not(made) == said
-            assert tables.why_no_row(made, method) == said
+            assert having.why_no_row(made, method) == said
 
 
 def test_real_profiles_name_the_real_models() -> None:
@@ -490,7 +490,7 @@ def test_a_method_is_added_by_a_folder_of_clips(measured, capsys) -> None:
     }
     order = list(dict.fromkeys(row["method"] for row in rows))
     assert order == [name for name in known if name in order]
-    assert tables.why_no_row(listed, "other").startswith("not run: enhanced/other/ holds no clip")
+    assert having.why_no_row(listed, "other").startswith("not run: enhanced/other/ holds no clip")
     assert baselines.videos(listed) == baselines.videos(measured) + len(held)
     for name in ("realmaster", "lucy_edit", "truth"):
         with pytest.raises(InputError, match=f"baselines.folders: '{name}' is a method of the kit's"):

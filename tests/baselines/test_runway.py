@@ -24,7 +24,7 @@ from test_gpt_rs import PASSING, SILENCE, Behaviour, breaks_off, is_silent, says
 from rmkit import baselines, cli, profile
 from rmkit.baselines import runway_aleph
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, tables
+from rmkit.evaluation import evaluate, having
 from rmkit.kit import store, video
 from rmkit.method import sampling
 from rmkit.pipeline import doctor, plan
@@ -387,7 +387,7 @@ def test_the_cost_is_said_before_and_refused_beyond_the_budget(server, settings,
     server.otherwise["submit"] = accepts()
     make(settings, held[:1])
     make(asking(settings, budget_usd=0.5), held)  # one is left to pay for
-    assert tables.why_no_row(settings, "runway_aleph").startswith("not run: metrics.csv has no row of it")
+    assert having.why_no_row(settings, "runway_aleph").startswith("not run: metrics.csv has no row of it")
     assert baselines.usd(settings, 2) == {"runway_aleph": 1.0}
     plan.show(settings)
     assert "runway_aleph: at most about 1.00 USD" in capsys.readouterr().out

@@ -23,7 +23,7 @@ from PIL import Image
 from rmkit import baselines, metrics, profile
 from rmkit.baselines import real, truth
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, statistics, tables
+from rmkit.evaluation import evaluate, having, statistics, tables
 from rmkit.kit import keys, store, video
 from rmkit.method import propagation, sampling
 from rmkit.metrics import gpt_rs
@@ -518,7 +518,7 @@ def test_real_footage_is_rated_as_a_method_of_its_own(
     # Again: nothing is asked. Switched off: no row, and the folder does not matter.
     assert judged(filmed) == rows and len(server.requests) == 8
     assert judged(asking(filmed, enabled=False, real="no/such")) == []
-    assert tables.why_no_row(asking(filmed, enabled=False), "real").startswith(
+    assert having.why_no_row(asking(filmed, enabled=False), "real").startswith(
         "not run: judge.enabled is false"
     )
     real.check(filmed)
