@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from real_browser import browser, visit  # noqa: F401
 from test_page import RECORD
 from test_report import finished  # noqa: F401
 
