@@ -21,7 +21,7 @@ TALL = """() => [...document.querySelectorAll("td, th")].filter(cell => {
 
 
 @pytest.mark.parametrize("which", ["run", "record"])
-def test_the_page(which: str, visit, request: pytest.FixtureRequest) -> None:
+def test_the_page(which: str, visit, request: pytest.FixtureRequest) -> None:  # noqa: F811
     folder = RECORD
     if which == "run":
         made: profile.Profile = request.getfixturevalue("finished")
