@@ -58,7 +58,7 @@ def propagate(
         else:
             items.append(stage.Item(target, _recipe(profile, job.clip, job.variant, indices, model), job))
     ready, device = functools.partial(_ready, profile, [*clips, *train]), str(models.device(profile))
-    return stage.run("propagate", items, ready, profile.clips.raw_bytes, device)
+    return stage.run("propagate", items, ready, profile.clips.raw_bytes, device, spread=True)
 
 
 def path(profile: Profile, variant: str, clip: Clip) -> Path:
