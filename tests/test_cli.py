@@ -69,7 +69,7 @@ def test_an_unknown_command_is_refused():
 def test_every_stage_has_a_command_in_the_order_of_the_stages(capsys):
     assert cli.main(["--help"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.split("Commands:")[1].splitlines() if line]
-    others = ("study", "verify", "doctor", "plan", "calibrate")
+    others = ("study", "verify", "ship", "doctor", "plan", "calibrate")
     assert listed == ["notebooks", *stages.STAGES, *others]
 
 
