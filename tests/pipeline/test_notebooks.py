@@ -83,7 +83,7 @@ def test_the_series_runs_and_then_does_nothing(
 ) -> None:
     report = notebooks.run(series)
     text = report.read_text()
-    assert "Table 2" in text and "does not hold" in text and "| 05_evaluation |" in text
+    assert "Table 2" in text and "does not hold" in text and "| [05_evaluation](" in text
     frame = statistics.load(series)
     assert set(frame.method) >= {"render", "colour_transfer", "vae_ceiling", "edges", "realmaster"}
     for notebook in notebooks.series():
