@@ -78,7 +78,7 @@ verify: setup ## this run's metrics.csv beside the shipped one, within the sprea
 tables: setup ## tables, figures and report from metrics.csv, or before a run from the shipped one; 10 s; writes results/PROFILE/{tables,figures,index.html,report.md}
 	@$(RMKIT) report --profile "$(PROFILE)"
 
-test: setup ## every stage on tiny clips, bad inputs, notebooks at smoke size; under 10 min; ARGS="-k video" for some
+test: setup ## every stage on tiny clips, bad inputs, notebooks at smoke size; 15 to 30 min; ARGS="-k video" for some
 	@$(PY) -m pytest $(ARGS)
 
 browser: setup ## playwright, for the tests that open pages in the system's chromium; 1 min; writes the environment
