@@ -59,36 +59,14 @@ def build(profile: Profile) -> list[Table]:
     papers, others = metrics.papers_first(frame.metric)
     made = []
     for shown, ending, kind in ((papers, "", ""), (others, "_further", ", further metrics")):
-        title = f"{{}}{kind}, profile {profile.name}"
-        made += [
-            means(
-                profile,
-                frame,
-                f"table1{ending}",
-                title.format("Table 1. Methods on the validation clips"),
-                first,
-                shown,
-            ),
-            means(
-                profile,
-                frame,
-                f"table2{ending}",
-                title.format("Table 2. Ablation on the validation clips"),
-                second,
-                shown,
-            ),
-            differences(
-                profile,
-                frame,
-                f"differences{ending}",
-                title.format("Paired differences to RealMaster"),
-                paired,
-                shown,
-            ),
-            wins(
-                profile, frame, f"wins{ending}", title.format("Win rates against RealMaster"), paired, shown
-            ),
-        ]
+        for make, name, title, names in (
+            (means, "table1", "Table 1. Methods on the validation clips", first),
+            (means, "table2", "Table 2. Ablation on the validation clips", second),
+            (differences, "differences", "Paired differences to RealMaster", paired),
+            (wins, "wins", "Win rates against RealMaster", paired),
+        ):
+            title = f"{title}{kind}, profile {profile.name}"
+            made.append(make(profile, frame, f"{name}{ending}", title, names, shown))
     return [*made, verdicts.table(profile, frame), *beside_paper(profile, frame)]
 
 

@@ -28,9 +28,8 @@ EXPIRY = 90.0  # seconds without one after which a process of another machine co
 POLL = 1.0  # seconds between two looks of who waits
 
 _held: set[Path] = set()
-_seen: dict[
-    Path, tuple[int, float]
-] = {}  # a claim's time, and when it was first seen, by this process' own clock
+# A claim's time, and when it was first seen, by this process' own clock.
+_seen: dict[Path, tuple[int, float]] = {}
 
 
 class Taken(Exception):

@@ -63,9 +63,8 @@ def sample(profile: Profile) -> list[Clip]:
         items = [stage.Item(path(profile, each.clip), _recipe(profile, each), each) for each in group]
         stage.run("", items, functools.partial(_ready, profile))
         for item, stamp in zip(items, stamps, strict=True):
-            if (
-                item.is_done
-            ):  # noted for clips that were done, too: of pictures that were copied only the times differ
+            if item.is_done:
+                # Noted for clips that were done, too: of pictures that were copied only the times differ.
                 noted = store.read_sidecar(item.path)
                 store.write_json(store.sidecar_of(item.path), noted | {"stamp": stamp})
     clips = [each.clip for each in chosen]

@@ -29,9 +29,9 @@ def part(name: str, what: str = "model") -> dict[str, Any]:
     """
     single = {INDEX: "model_index.json", "model": "config.json", TOKENIZER: "tokenizer/tokenizer_config.json"}
     file = single.get(what, f"{what}/config.json")
-    if not weights.is_hub_name(name.partition("@")[0]):
+    if not weights.is_hub_name(name):
         return _read(resolve(name) / file)
-    shipped = SHIPPED / name.partition("@")[0].replace("/", "--")
+    shipped = SHIPPED / weights.repository(name).replace("/", "--")
     if shipped.is_dir():
         return _read(shipped / f"{what}.json")
     from huggingface_hub import hf_hub_download

@@ -78,9 +78,8 @@ def run(profile: Profile, anyway: bool = False) -> Path:
     parameter, books, ran = _parameter(profile), series(), False
     for i, notebook in enumerate(books):
         copy = executed(profile, notebook)
-        with claims.held(
-            copy, wait=True
-        ):  # another run on the same folder may be at it: then it is found done
+        # Another run on the same folder may be at it: then it is found done.
+        with claims.held(copy, wait=True):
             recipe = _recipe(profile, notebook, books[:i])
             if (
                 store.is_done(copy, recipe)

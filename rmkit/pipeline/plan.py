@@ -248,7 +248,7 @@ def _is_cached(name: str) -> bool:
     """Whether weights of a hub's model are here: an index alone is not a model."""
     from huggingface_hub import constants
 
-    folder = Path(constants.HF_HUB_CACHE) / f"models--{name.partition('@')[0].replace('/', '--')}"
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{weights.repository(name).replace('/', '--')}"
     return any(folder.glob("snapshots/*/**/*.safetensors"))
 
 
