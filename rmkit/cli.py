@@ -267,9 +267,9 @@ def plan(
         str | None, typer.Option(metavar="CARD", help="not here but there: h100, 4090, ...")
     ] = None,
 ) -> None:
-    from rmkit.pipeline import plan
+    from rmkit.pipeline import plan_table
 
-    plan.show(_load(profile), gpu)
+    plan_table.show(_load(profile), gpu)
 
 
 @app.command(help="Times a step of each stage on this machine, for `plan`.")
@@ -289,10 +289,11 @@ def _load(name: str) -> Profile:
 
 def _fitting(name: str, stage: str, anyway: bool) -> Profile:
     """The profile, once what the stage has left to do fits this machine."""
-    from rmkit.pipeline import plan
+    from rmkit.pipeline import fit, plan
 
     asked = _load(name)
-    plan.require_fits(asked, stage, anyway)
+    if not anyway:
+        fit.require(asked, plan.steps(asked), stage)
     return asked
 
 

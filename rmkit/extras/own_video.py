@@ -18,7 +18,7 @@ from rmkit.errors import InputError
 from rmkit.extras import outputs, pace, rewrite, windows
 from rmkit.kit import accelerators, encode, footage, models, stage, store, video
 from rmkit.kit.footage import Footage
-from rmkit.kit.progress import track
+from rmkit.kit.progress import duration, track
 from rmkit.method import enhance, lora, training, wan
 from rmkit.profile import Profile
 
@@ -150,11 +150,11 @@ def _tell(
         at = f", worked at {job.width}x{job.height}" if job.is_smaller else ""
         print(
             f"{job.source.name}: {job.shot}{at}, {count} window{'s' * (count > 1)} x {steps} steps, about "
-            f"{pace.said(times[-1])} here",
+            f"{duration(times[-1])} here",
             flush=True,
         )
     if len(jobs) > 1:
-        print(f"{len(jobs)} videos, about {pace.said(sum(times))} here", flush=True)
+        print(f"{len(jobs)} videos, about {duration(sum(times))} here", flush=True)
     if max(times) > 600 and largest.height > trained["height"]:
         print(
             f"--height {trained['height']} works at the size of the training and returns to the input's",

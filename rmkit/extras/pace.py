@@ -62,13 +62,6 @@ def measure(
     return Pace(step / n - square * n, square, codec / n)
 
 
-def said(seconds: float) -> str:
-    """A length of time as people say it."""
-    if seconds < 100:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 100 * 60 else f"{seconds / 3600:.1f} hours"
-
-
 def _timed(
     profile: Profile,
     pipeline: "WanPipeline",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from rmkit.errors import InputError
 from rmkit.kit import accelerators, store, weights
+from rmkit.kit.accelerators import Role
 from rmkit.paths import resolve
 from rmkit.profile import Profile
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     WanLike = diffusers.WanPipeline | diffusers.WanVACEPipeline | diffusers.LucyEditPipeline
 
-Role = accelerators.Role
 ROLES: tuple[Role, ...] = get_args(Role)  # the models that every profile names, under `models`
 SHARED = ("vae", "text_encoder", "tokenizer")  # parts that a VACE folder may leave to the Wan folder
 TEXT_TOKENS = 512  # Wan's text length

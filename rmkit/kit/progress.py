@@ -14,6 +14,15 @@ MILESTONES = 5  # lines a loop prints where there is no terminal
 QUIET = 2.0  # seconds: a loop that is done by then prints none
 
 
+def duration(seconds: float | None) -> str:
+    """A length of time as people say it; None: not known."""
+    if seconds is None:
+        return "not known"
+    if seconds < 90:
+        return f"{max(1, round(seconds)) if seconds else 0} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
 def track(
     items: Iterable[T], label: str, total: int | None = None, every: float | None = None
 ) -> Iterator[T]:

@@ -1,102 +1,136 @@
-"""`make calibrate`: a step of each stage timed on this machine, with the profile's own models and sizes (ours).
+"""`make calibrate`: each stage timed on this machine, with the profile's own models and sizes (ours).
 
-Runs the stages on a few clips with few steps under results/<profile>-calibration/; writes results/calibration.json, which
-`plan` reads. A stage that cannot run here, for want of weights for instance, is named and left out.
+Runs the stages on a few clips with few steps under results/<profile>-calibration/, which is removed; writes results/calibration.json, which
+`plan` reads. A stage that cannot run here, for want of weights for instance, is named and left out. Times are by the clock:
+what else runs on the machine meanwhile is in them.
 """
 
-import resource
-import sys
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+import psutil
 
 from rmkit.errors import InputError
 from rmkit.kit import machine, store
-from rmkit.pipeline import calibration, plan, stages
-from rmkit.pipeline.calibration import PROCESS, Calibration, Timed
+from rmkit.kit.progress import duration
+from rmkit.pipeline import calibration, plan, plan_table, stages
+from rmkit.pipeline.calibration import Calibration, Timed
+from rmkit.pipeline.cards import GIB
 from rmkit.profile import Profile
 
-CLIPS, STEPS = 4, 2  # of each split, and of each denoising (ours)
+CLIPS, STEPS, TRAINED = (
+    3,
+    2,
+    4,
+)  # clips of each split, steps of each denoising, and of each expert's training (ours)
+EVERY = 0.02  # seconds between two looks at the memory
+VARIANT, METHODS = "edges", ("edges", "realmaster")  # what is propagated, and measured
+STAGES = ("data", "anchors", "structure", "propagate", "filter", "encode", "train", "enhance", "evaluate")
 
 
 def calibrate(profile: Profile) -> Path:
     """Run every stage on a few clips with few steps, and keep what each took; returns the file."""
     small = _smaller(profile)
-    process = float(_peak())
-    for name in (
-        "data",
-        "anchors",
-        "structure",
-        "propagate",
-        "filter",
-        "encode",
-        "train",
-        "enhance",
-        "evaluate",
-    ):
-        if name in stages.STAGES:
-            try:
-                stages.STAGES[name](small)
-            except InputError as error:
-                print(f"calibrate: {name} is left out: {error}", flush=True)
-    found = {}
-    for row in plan.steps(small):
-        if row.done >= plan.ENOUGH and row.seconds:
-            megapixels = small.clips.raw_bytes / 3e6
-            found[row.stage] = Timed(row.seconds, row.work.flops / row.count, megapixels)
-    if seconds := _training(small):
-        row = next(row for row in plan.steps(small) if row.stage == "train")
-        found["train"] = Timed(seconds, row.work.flops / row.count, small.clips.raw_bytes / 3e6)
+    shutil.rmtree(small.layout.root, ignore_errors=True)
+    try:
+        found = _measured(small, profile.layout.root / "cuts")
+    finally:
+        shutil.rmtree(small.layout.root, ignore_errors=True)
     device = machine.device_name(profile)
-    known = calibration.load().stages if calibration.load().device == device else {}
-    made = Calibration(device, known | found, max(process, PROCESS))
-    store.write_json(calibration.FILE, asdict(made))
-    compare(profile)
+    known = calibration.load()
+    kept = known.stages if known.device == device else {}
+    store.write_json(calibration.FILE, asdict(Calibration(device, kept | found)))
+    plan_table.compare(profile, plan.steps(profile))
     return calibration.FILE
 
 
-def compare(profile: Profile) -> None:
-    """Print, side by side, what the calibration foretells and what the run's own sidecars say."""
-    print(f"{'stage':16}{'foretold, s an item':>22}{'measured':>12}")
-    foretold = {row.stage: row.seconds for row in plan.steps(profile, own=False)}
-    for row in plan.steps(profile):
-        if row.done >= plan.ENOUGH and row.seconds and foretold.get(row.stage):
-            print(f"{row.stage:16}{foretold[row.stage]:22.3f}{row.seconds:12.3f}")
+def _measured(small: Profile, cuts: Path) -> dict[str, Timed]:
+    """The stages run one after the other; cuts: of the run itself, which are not looked for again."""
+    if cuts.is_dir():
+        small.layout.root.mkdir(parents=True)
+        (small.layout.root / "cuts").symlink_to(cuts)
+    peaks: dict[str, float] = {}
+    verbs = stages.STAGES | {"evaluate": _evaluate}
+    for stage in STAGES:
+        started = time.time()
+        with _highest() as peak:
+            try:
+                verbs[stage](small)
+            except InputError as error:
+                print(f"calibrate: {stage} is left out: {error}", flush=True)
+                continue
+        peaks["faces" if stage == "filter" else stage] = peak[0]
+        print(f"calibrate: {stage}, {duration(time.time() - started)}, {peak[0] / GIB:.2f} GiB", flush=True)
+    found, megapixels = {}, small.clips.raw_bytes / 3e6
+    is_cpu = machine.device_name(small) == "cpu"
+    for row in plan.steps(small):
+        seconds = _training(small) if row.stage == "train" else row.seconds
+        if seconds and row.done >= plan.ENOUGH:
+            peak = peaks.get(row.stage) or peaks["evaluate"]  # of a metric
+            flops, held = row.work.flops / row.count, row.work.cpu_bytes(is_cpu)
+            found[row.stage] = Timed(seconds, flops, megapixels, peak, held)
+    return found
+
+
+def _evaluate(profile: Profile) -> None:
+    """The clips of two methods by every metric that runs."""
+    from rmkit.evaluation import evaluate
+    from rmkit.method import sampling
+
+    subjects = evaluate.subjects(profile, sampling.load(profile, "validation"))
+    evaluate.measure(profile, [subject for subject in subjects if subject.method in METHODS])
 
 
 def _smaller(profile: Profile) -> Profile:
-    """The profile with a few clips and steps, and results of its own."""
+    """The profile with a few clips and steps, and results in a folder of its own."""
     few = {"steps": STEPS}
-
-    def changed(group: str, **values: Any) -> Any:
-        return getattr(profile, group).model_copy(update=values)
-
-    experts = {name: getattr(profile.train, name).model_copy(update={"steps": 4}) for name in ("low", "high")}
-    return profile.model_copy(
-        update={
-            "name": f"{profile.name}-calibration",
-            "data": changed("data", train_clips=CLIPS, validation_clips=CLIPS),
-            "anchors": changed("anchors", **few),
-            "propagation": changed("propagation", **few),
-            "identity": changed("identity", fewest_pairs=1, over="mean", threshold=-1.0),
-            "train": changed("train", held_out=0, warmup=1, **experts),
-            "enhance": changed("enhance", **few),
-        }
-    )
+    experts = {
+        name: getattr(profile.train, name).model_copy(update={"steps": TRAINED}) for name in ("low", "high")
+    }
+    changes: dict[str, dict[str, Any]] = {
+        "data": {"train_clips": CLIPS, "validation_clips": CLIPS},
+        "anchors": few,
+        "propagation": few | {"variants": (VARIANT,)},
+        "identity": {"fewest_pairs": 1, "over": "mean", "threshold": -1.0},
+        "train": {"held_out": 0, "warmup": 1, **experts},
+        "enhance": few,
+    }
+    groups = {name: getattr(profile, name).model_copy(update=values) for name, values in changes.items()}
+    return profile.model_copy(update={"name": f"{profile.name}-calibration", **groups})
 
 
 def _training(profile: Profile) -> float | None:
     """Seconds a step, of the steps after the first: the curve's last column is the time since the start."""
     import pandas as pd
 
-    for file in sorted(profile.layout.adapters.glob("realmaster/*/curve.csv")):
+    found = []
+    for file in profile.layout.adapters.glob("realmaster/*/curve.csv"):
         steps = pd.read_csv(file).groupby("step")["seconds"].max()
-        if len(steps) > 1:
-            return float(steps.diff().median())
-    return None
+        found += steps.diff().dropna().tolist()
+    return median(found) if found else None
 
 
-def _peak() -> int:
-    """Bytes of this process at its highest."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+@contextmanager
+def _highest() -> Iterator[list[float]]:
+    """Bytes of this process at its highest inside, in a list of one."""
+    process, ended = psutil.Process(), threading.Event()
+    found = [float(process.memory_info().rss)]
+
+    def look() -> None:
+        while not ended.wait(EVERY):
+            found[0] = max(found[0], process.memory_info().rss)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()

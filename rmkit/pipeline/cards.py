@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rmkit.errors import InputError
 from rmkit.profile import Profile
 
+GIB = 2**30
 EFFICIENCY = 0.45  # of the peak, until `make calibrate` or the run itself has measured it (ours)
 SLOWER = {"float32": 0.5}  # share of the bf16 peak: convolutions in float32 run as TF32
 A_CORE = 12.0e9  # FLOP a second that one laptop core gives in float32, until it is measured (ours)
@@ -35,7 +36,7 @@ class Card:
 
 
 def _card(name: str, tera: float, gib: float, usd: float, *words: str) -> Card:
-    return Card(name, tera * 1e12, gib * 2**30, usd, words or (name.upper(),))
+    return Card(name, tera * 1e12, gib * GIB, usd, words or (name.upper(),))
 
 
 KNOWN = {

@@ -15,14 +15,40 @@ from rmkit.paths import resolve
 
 SHIPPED = Path(__file__).parent / "model_configs"
 INDEX, TOKENIZER = "model_index", "tokenizer"
+# The classes whose passes the kit counts, by the part of a pipeline that they are.
+COUNTED = {
+    "transformer": ("WanTransformer3DModel", "WanVACETransformer3DModel", "QwenImageTransformer2DModel"),
+    "vae": ("AutoencoderKLWan", "AutoencoderKLQwenImage"),
+    "text_encoder": ("UMT5EncoderModel", "Qwen2_5_VLForConditionalGeneration"),
+}
 
 
-def index(name: str) -> dict[str, Any]:
+class Config(dict[str, Any]):
+    """The content of a JSON file; a key that it lacks is an InputError."""
+
+    def __init__(self, file: Path, content: dict[str, Any]) -> None:
+        super().__init__(content)
+        self.file = file
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(f"{self.file} has no {key}, so the model is not counted.")
+
+
+def counted(name: str, what: str) -> Config:
+    """The config of a part whose passes are to be counted; InputError where its class is none of those known."""
+    config = part(name, what)
+    known, found = COUNTED[what], config.get("_class_name") or config.get("architectures", [None])[0]
+    if found not in known:
+        raise InputError(f"{name} is not counted: its {what} is a {found}, none of {', '.join(known)}.")
+    return config
+
+
+def index(name: str) -> Config:
     """A pipeline's model_index.json."""
     return part(name, INDEX)
 
 
-def part(name: str, what: str = "model") -> dict[str, Any]:
+def part(name: str, what: str = "model") -> Config:
     """The config of a part of a pipeline; "model": of a folder that is one model.
 
     Raises InputError where neither folder, copy nor cache has it.
@@ -62,9 +88,9 @@ def has(name: str, what: str) -> bool:
 
 
 @functools.cache
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> Config:
     try:
-        return json.loads(file.read_text())
+        return Config(file, json.loads(file.read_text()))
     except (FileNotFoundError, NotADirectoryError):  # the latter: a model in one file, as ONNX
         raise InputError(f"{file} does not exist: copy the model there or correct the profile.") from None
     except ValueError as error:

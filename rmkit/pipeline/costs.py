@@ -4,16 +4,18 @@ Serves `plan`. One function a stage, which says what that stage's code does with
 configs; writes nothing.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from rmkit import baselines
 from rmkit.attention.one_way import CACHED, TEXTS
 from rmkit.demos import cuts
+from rmkit.errors import InputError
 from rmkit.kit import models, weights
 from rmkit.method import enhance as enhancing
-from rmkit.pipeline import configs, count
-from rmkit.pipeline.count import Cost, Latents
+from rmkit.pipeline import configs, count, passes
+from rmkit.pipeline.passes import Cost, Latents
 from rmkit.profile import WEATHERS, Clips, Profile
 
 VIDEO = "float32"  # the type of the VAEs of video
@@ -43,7 +45,10 @@ class Work:
     uses: tuple[Use, ...] = ()
     offload: str = "none"  # which of them wait in CPU memory: none, model, group
     models: tuple[str, ...] = ()  # by name, for downloads
-    held: tuple[Cost, ...] = field(default=())  # parts that are loaded and not called
+
+    def __add__(self, other: "Work") -> "Work":
+        """One after the other, by the same models."""
+        return replace(self, uses=self.uses + other.uses)
 
     @property
     def flops(self) -> float:
@@ -63,7 +68,7 @@ class Work:
     def weights(self) -> float:
         """Bytes of all parts, each once."""
         parts = {use.part: use.cost.weights for use in self.uses}
-        return sum(parts.values()) + sum(cost.weights for cost in self.held)
+        return sum(parts.values())
 
     @property
     def device_bytes(self) -> float:
@@ -76,28 +81,37 @@ class Work:
         }
         return max((streamed[self.offload](use.cost) + use.cost.working for use in self.uses), default=0.0)
 
+    def cpu_bytes(self, is_all: bool) -> float:
+        """In CPU memory: the weights on their way to a GPU, or all that is computed there."""
+        return max(self.device_bytes, self.weights) if is_all else self.weights
+
+
+class Demonstration(NamedTuple):
+    """A notebook's clips, how many are made of them, and by what work."""
+
+    name: str
+    clips: int
+    made: int
+    work: Callable[[], Work]
+
 
 def anchors(profile: Profile, pictures: int) -> Work:
     """Qwen-Image-Edit on so many frames (3.1)."""
     name, dtype, settings = profile.models.editor, profile.models.dtype, profile.anchors
     height, width = edited_size(profile)
-    vae, cell = configs.part(name, "vae"), 16
+    vae, cell = configs.counted(name, "vae"), 16
     side, guided = (height // cell, width // cell), settings.true_cfg_scale > 1
     shown = height * width if "Plus" not in configs.index(name)["_class_name"] else 384 * 384
     patches = shown // PATCH**2
     tokens = patches // 4 + WORDS
-    transformer = count.edit(configs.part(name, "transformer"), side, 1, tokens, dtype)
+    transformer = count.edit(configs.counted(name, "transformer"), side, 1, tokens, dtype)
     if profile.models.editor_weights != "full":
         share = {"fp8": 0.5, "nf4": 0.25}[profile.models.editor_weights]
         transformer = _lighter(transformer, share)
+    text = count.read(configs.counted(name, "text_encoder"), tokens, dtype, patches)
     uses = (
         Use("transformer", transformer, pictures * settings.steps * (1 + guided), dtype),
-        Use(
-            "text encoder",
-            count.read(configs.part(name, "text_encoder"), tokens, dtype, patches),
-            pictures * (1 + guided),
-            dtype,
-        ),
+        Use("text encoder", text, pictures * (1 + guided), dtype),
         Use("vae", count.encode(vae, 1, height, width, dtype), pictures, dtype),
         Use("vae", count.decode(vae, 1, height, width, dtype), pictures, dtype),
     )
@@ -120,17 +134,19 @@ def propagate(profile: Profile, clips: int) -> Work:
 def encode(profile: Profile, pairs: int) -> Work:
     """Both sides of the pairs to latents, and their prompts: text encoder and VAE are held together."""
     name, size = profile.models.wan, profile.training_size
-    vae = count.encode(configs.part(name, "vae"), size.frames, size.height, size.width, VIDEO)
+    vae = count.encode(configs.counted(name, "vae"), size.frames, size.height, size.width, VIDEO)
     return Work((Use("vae", vae, 2 * pairs, VIDEO), _text(profile, name, pairs)), "none", (name,))
 
 
 def train(profile: Profile) -> Work:
     """The adapter's steps, one expert after the other (3.3): the transformer, and the VAE for samples."""
     name, size, dtype = profile.models.wan, profile.training_size, profile.models.dtype
-    vae = configs.part(name, "vae")
-    latents = count.latents(vae, size.frames, size.height, size.width)
+    vae = configs.counted(name, "vae")
+    latents = passes.latents(vae, size.frames, size.height, size.width)
     tokens, batch = _tokens(name), profile.train.batch
-    step = count.train_step(configs.part(name, "transformer"), latents, tokens, dtype, batch, train=profile)
+    step = count.train_step(
+        configs.counted(name, "transformer"), latents, tokens, dtype, batch, train=profile
+    )
     if profile.train.block_inputs == "cpu":
         step = _without_block_inputs(profile, name, step, latents, batch)
     steps = profile.train.low.steps + profile.train.high.steps
@@ -150,17 +166,15 @@ def enhance(profile: Profile, clips: int, size: Clips | None = None) -> Work:
     if not configs.has(name, "transformer_2"):
         guided = settings.guidance_low > 1
     calls, rank = clips * settings.steps * (1 + guided), profile.train.rank
-    vae, transformer = configs.part(name, "vae"), configs.part(name, "transformer")
-    latents, tokens = count.latents(vae, size.frames, size.height, size.width), _tokens(name)
+    vae, transformer = configs.counted(name, "vae"), configs.counted(name, "transformer")
+    latents, tokens = passes.latents(vae, size.frames, size.height, size.width), _tokens(name)
     if mode == CACHED:
         plain = count.denoise(transformer, latents, tokens, dtype, None, rank)
         both = count.denoise(transformer, latents, tokens, dtype, "one-way", rank)
         # The reference's own pass runs once a text and expert; its keys and values are kept from step to step.
         numbers = 2 * transformer["num_layers"] * _widths(transformer, latents)
         kept = TEXTS * numbers * {"float32": 4, "bfloat16": 2}[dtype]
-        cost = Cost(
-            both.flops - plain.flops, plain.weights, plain.working + kept, plain.block, plain.parameters
-        )
+        cost = replace(plain, flops=both.flops - plain.flops, working=plain.working + kept)
     else:
         cost = count.denoise(transformer, latents, tokens, dtype, mode, rank)
     experts = [cost] * (1 + configs.has(name, "transformer_2"))
@@ -168,27 +182,33 @@ def enhance(profile: Profile, clips: int, size: Clips | None = None) -> Work:
     return Work((*uses, *_ends(profile, name, size, clips)), profile.models.offload, (name,))
 
 
-def demonstrations(profile: Profile) -> dict[str, tuple[int, list[Work]]]:
-    """Clips made and their work of 06 to 09, which run the trained model again."""
+def demonstrations(profile: Profile) -> list[Demonstration]:
+    """06 to 09, which run the trained model again."""
     from rmkit.demos import weather
 
-    one = 1 + (profile.carla is not None)  # the run's own places, and the other engine's
-    chosen = min(profile.weather.clips, profile.data.validation_clips) * one
+    count, road = profile.data.validation_clips, profile.carla
+    own, trials = min(profile.weather.clips, count), min(cuts.COUNT, count)
+    shown = own + (min(profile.weather.clips, road.validation_clips) if road else 0)
     doses = [(w, g) for g in profile.weather.dose for w in profile.weather.dose_weathers]
     dosed = [g for _, g in doses if g != weather.of(profile).enhance.guidance_high]
-    made = [enhance(weather.of(profile), chosen * len(WEATHERS))]
-    made += [enhance(weather.of(profile, g), chosen // one) for g in dosed]
-    trials = min(cuts.COUNT, profile.data.validation_clips)
     short = profile.clips.model_copy(update={"frames": cuts.kept(profile.clips.frames)})
-    found = {
-        "06_weather": (chosen * len(WEATHERS) + len(dosed) * (chosen // one), made),
-        "08_limits": (3 * trials, [enhance(profile, 2 * trials), enhance(profile, trials, short)]),
-        "09_your_clip": (1, [enhance(profile, 1)]),
-    }
-    if profile.carla:
-        number = profile.carla.validation_clips
-        found["07_carla"] = (number, [enhance(profile, number)])
-    return dict(sorted(found.items()))
+
+    def in_weather() -> Work:
+        plain = enhance(weather.of(profile), shown * len(WEATHERS))
+        return sum((enhance(weather.of(profile, g), own) for g in dosed), start=plain)
+
+    def cut() -> Work:
+        return enhance(profile, 2 * trials) + enhance(profile, trials, short)
+
+    found = [Demonstration("06_weather", shown, shown * len(WEATHERS) + len(dosed) * own, in_weather)]
+    if road:
+        number = road.validation_clips
+        found += [Demonstration("07_carla", number, number, lambda: enhance(profile, number))]
+    return [
+        *found,
+        Demonstration("08_limits", trials, 3 * trials, cut),
+        Demonstration("09_your_clip", 1, 1, lambda: enhance(profile, 1)),
+    ]
 
 
 def depth(profile: Profile, clips: int) -> Work:
@@ -198,7 +218,10 @@ def depth(profile: Profile, clips: int) -> Work:
         return Work()
     scale = STEPS_OF_DEPTH / min(size.height, size.width)
     height, width = (max(PATCH, round(side * scale / PATCH) * PATCH) for side in (size.height, size.width))
-    use = Use("depth", count.look(configs.part(name), height, width), clips * size.frames, VIDEO)
+    config = configs.part(name)
+    if config["model_type"] != "depth_anything":
+        raise InputError(f"{name} is not counted: it is a {config['model_type']}, and no Depth Anything.")
+    use = Use("depth", count.look(config, height, width), clips * size.frames, VIDEO)
     return Work((use,), "none", (name,))
 
 
@@ -227,15 +250,15 @@ def method(profile: Profile, name: str, made: baselines.Made, clips: int) -> Wor
         height=own.height,
         width=own.width,
     )
-    passes = clips * -(-profile.clips.frames // own.frames)
+    runs = clips * -(-profile.clips.frames // own.frames)
     if name == "editto":
-        return _vace(profile, size, passes, own.steps, own.guidance > 1, (own.model,))
-    dtype, vae = profile.models.dtype, configs.part(own.model, "vae")
-    latents = count.latents(vae, size.frames, size.height, size.width)
+        return _vace(profile, size, runs, own.steps, own.guidance > 1, (own.model,))
+    dtype, vae = profile.models.dtype, configs.counted(own.model, "vae")
+    latents = passes.latents(vae, size.frames, size.height, size.width)
     tokens = _tokens(own.model)
-    cost = count.denoise(configs.part(own.model, "transformer"), latents, tokens, dtype)
-    calls = passes * own.steps * (1 + (own.guidance > 1))
-    uses = (Use("transformer", cost, calls, dtype), *_ends(profile, own.model, size, passes))
+    cost = count.denoise(configs.counted(own.model, "transformer"), latents, tokens, dtype)
+    calls = runs * own.steps * (1 + (own.guidance > 1))
+    uses = (Use("transformer", cost, calls, dtype), *_ends(profile, own.model, size, runs))
     return Work(uses, profile.models.offload, (own.model,))
 
 
@@ -255,9 +278,9 @@ def _vace(
 ) -> Work:
     name, dtype = profile.models.vace, profile.models.dtype
     rest = profile.models.wan if not configs.has(name, "vae") else name  # a folder may leave it to Wan's
-    latents = count.latents(configs.part(rest, "vae"), size.frames, size.height, size.width)
+    latents = passes.latents(configs.counted(rest, "vae"), size.frames, size.height, size.width)
     tokens = _tokens(rest)
-    cost = count.denoise(configs.part(name, "transformer"), latents, tokens, dtype)
+    cost = count.denoise(configs.counted(name, "transformer"), latents, tokens, dtype)
     use = Use("transformer", cost, clips * steps * (1 + guided), dtype)
     # What is kept and what is generated are encoded apart.
     return Work((use, *_ends(profile, rest, size, clips, encoded=2)), profile.models.offload, (name, *more))
@@ -265,7 +288,7 @@ def _vace(
 
 def _ends(profile: Profile, name: str, size: Clips, clips: int, encoded: int = 1) -> tuple[Use, ...]:
     """What stands before and after the denoising: the prompt, the videos that are shown, the result."""
-    vae, pixels = configs.part(name, "vae"), (size.frames, size.height, size.width)
+    vae, pixels = configs.counted(name, "vae"), (size.frames, size.height, size.width)
     return (
         _text(profile, name, clips),
         Use("vae", count.encode(vae, *pixels, VIDEO), encoded * clips, VIDEO),
@@ -275,7 +298,7 @@ def _ends(profile: Profile, name: str, size: Clips, clips: int, encoded: int = 1
 
 def _text(profile: Profile, name: str, prompts: int) -> Use:
     dtype = profile.models.dtype
-    cost = count.read(configs.part(name, "text_encoder"), _tokens(name), dtype)
+    cost = count.read(configs.counted(name, "text_encoder"), _tokens(name), dtype)
     return Use("text encoder", cost, prompts, dtype)
 
 
@@ -295,19 +318,13 @@ def _widths(transformer: dict, latents: Latents) -> int:
 
 def _lighter(cost: Cost, share: float) -> Cost:
     """Weights in fewer bits, one block of them unpacked at a time."""
-    return Cost(
-        cost.flops, cost.weights * share, cost.working + cost.block, cost.block * share, cost.parameters
+    return replace(
+        cost, weights=cost.weights * share, working=cost.working + cost.block, block=cost.block * share
     )
 
 
 def _without_block_inputs(profile: Profile, name: str, step: Cost, latents: Latents, batch: int) -> Cost:
     """The inputs of checkpointed blocks wait in CPU memory: but for two, they are not on the device."""
-    config = configs.part(name, "transformer")
+    config = configs.counted(name, "transformer")
     size = 2 * batch * _widths(config, latents) * {"float32": 4, "bfloat16": 2}[profile.models.dtype]
-    return Cost(
-        step.flops,
-        step.weights,
-        step.working - (config["num_layers"] - 2) * size,
-        step.block,
-        step.parameters,
-    )
+    return replace(step, working=step.working - (config["num_layers"] - 2) * size)

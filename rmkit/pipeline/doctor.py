@@ -16,10 +16,12 @@ from rmkit.baselines import Made, real
 from rmkit.demos import carla
 from rmkit.errors import InputError
 from rmkit.kit import devices, face_pack, keys, machine, models
+from rmkit.kit.accelerators import Role
 from rmkit.method import wan
 from rmkit.metrics import Metric, gpt_rs
 from rmkit.paths import REPOSITORY
-from rmkit.pipeline import plan
+from rmkit.pipeline import fit, plan
+from rmkit.pipeline.plan import Step
 from rmkit.profile import Profile
 
 
@@ -56,9 +58,10 @@ def check(profile: Profile) -> list[Finding]:
     faceless = f"{face_pack.NO_PACK}; every pair is kept, and ArcFace is not measured"
     # A metric without its model is not measured, and stops nothing; with a broken one the run would stop.
     with_model = [metric for metric in metrics.every() if metric.needs_model]
+    rows = plan.steps(profile)
     return [
         *_software(),
-        *_hardware(profile),
+        *_hardware(profile, rows),
         _asked("data", sources.describe, profile),
         _asked("07_carla", carla.describe, profile, unused=carla.why_not(profile)),
         _asked("judge", _judge, profile, unused=gpt_rs.METRIC.why_not(profile)),
@@ -66,8 +69,12 @@ def check(profile: Profile) -> list[Finding]:
         *(_asked(f"model {role}", _model, profile, role) for role in models.ROLES),
         *(_asked(f"model {m.name}", _metric, profile, m, unused=m.why_not(profile)) for m in with_model),
         _training(profile),
-        *(Finding(f"fits: {stage}", said, False, needed=False) for stage, said in _misfits(profile)),
-        *(Finding("download", said, False, needed=False) for said in _downloads(profile)),
+        # What the run would refuse for: a GPU that is there and too small is not ok.
+        *(
+            Finding(f"fits: {said.split()[0]}", said, False, needed=False)
+            for said in fit.misfits(profile, rows)
+        ),
+        *(Finding("download", said, False, needed=False) for said in _downloads(profile, rows)),
         *(_asked(name, _method, profile, method) for name, method in baselines.asked(profile).items()),
     ]
 
@@ -108,7 +115,7 @@ def _software() -> list[Finding]:
     ]
 
 
-def _hardware(profile: Profile) -> list[Finding]:
+def _hardware(profile: Profile, rows: list[Step]) -> list[Finding]:
     import torch
 
     if torch.cuda.is_available():
@@ -122,22 +129,17 @@ def _hardware(profile: Profile) -> list[Finding]:
     root = profile.layout.root
     free = shutil.disk_usage(next(f for f in (root, *root.parents) if f.exists())).free / 1e9
     # What is there already has taken its share.
-    left = plan.gigabytes(profile) - sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) / 1e9
+    left = plan.gigabytes(rows) - sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) / 1e9
     space = f"{free:.1f} GB free, about {max(left, 0):.1f} GB more needed"
     return [Finding("machine", machine.machine(), True), gpu, Finding("disk", space, free > left)]
 
 
-def _misfits(profile: Profile) -> list[tuple[str, str]]:
-    """What the run would refuse for: a GPU that is there and too small is not ok."""
-    return [(said.split()[0], said) for said in plan.misfits(profile)]
-
-
-def _downloads(profile: Profile) -> list[str]:
+def _downloads(profile: Profile, rows: list[Step]) -> list[str]:
     """Models whose weights are not here, though an index of theirs may be; some ask for their licence to be accepted."""
     return [
         f"{name}: weights are not here, {f'about {size / 2**30:.0f} GiB' if size else 'of a size that is not known'}; "
         f"accept its licence at huggingface.co/{name} where it asks for that"
-        for name, size in plan.downloads(profile).items()
+        for name, size in fit.downloads(profile, rows).items()
     ]
 
 
@@ -165,7 +167,7 @@ def _faces(profile: Profile) -> str:
     return ": ".join(filter(None, [profile.identity.model_pack, face_pack.licence(profile)]))
 
 
-def _model(profile: Profile, role: models.Role) -> str:
+def _model(profile: Profile, role: Role) -> str:
     models.check(profile, role)
     return getattr(profile.models, role)
 

@@ -27,7 +27,7 @@ from rmkit.errors import InputError
 from rmkit.evaluation import report
 from rmkit.kit import claims, depth, machine, models, store, workers
 from rmkit.paths import REPOSITORY
-from rmkit.pipeline import plan
+from rmkit.pipeline import fit, plan
 from rmkit.profile import Profile
 
 VERSION = 1
@@ -68,7 +68,8 @@ def run(profile: Profile, anyway: bool = False) -> Path:
     Raises InputError where the run does not fit this machine (not with `anyway`) and with the sentence of a cell that raised
     one, NotebookError for any other failure.
     """
-    plan.require_fits(profile, anyway=anyway)
+    if not anyway:
+        fit.require(profile, plan.steps(profile))
     for role in models.ROLES:
         models.check(profile, role)  # before the first notebook, not in the second
     if profile.structure.depth == "depth_anything" and "depth" in profile.propagation.variants:

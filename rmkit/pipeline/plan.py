@@ -1,24 +1,20 @@
-"""What a run takes, before it starts: a row a stage, what is done of it, and what does not fit (ours).
+"""What a run takes, before it starts: a row a stage, and what is done of it (ours).
 
 Reads the profile, the models' configs (see `costs`), the sidecars under results/<profile>/ and what was calibrated here;
 writes nothing but the cache of counts. Files that were made with other settings count as done here, yet the run makes
 them anew. Hours are the run's own where it has begun, else as calibrated, else FLOP at a stated efficiency (`cards`).
 """
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import psutil
-
 from rmkit import baselines, metrics
 from rmkit.errors import InputError
-from rmkit.kit import store, weights
+from rmkit.kit import store
 from rmkit.method import anchoring
-from rmkit.metrics import gpt_rs
-from rmkit.pipeline import advice, calibration, cards, costs
+from rmkit.pipeline import calibration, cards, costs
 from rmkit.pipeline.cards import Card
 from rmkit.pipeline.costs import Work
 from rmkit.profile import Profile
@@ -26,11 +22,7 @@ from rmkit.profile import Profile
 ENOUGH = 3  # finished items from which an average is taken
 KEPT = 1216 / 3050  # pairs that the filter keeps, before it has run (paper, B.1)
 STORED = 0.6  # of raw frames, what lossless video takes (ours)
-GIB = 2**30
 NOTHING = Work()
-# A model of a kind that the counts do not know has no numbers in the plan; whether it runs is for its loader to say.
-UNCOUNTED = (InputError, KeyError, AttributeError, TypeError, ValueError, RuntimeError)
-UNLESS = "go on all the same with --anyway (make: ANYWAY=1)"
 
 
 @dataclass(frozen=True)
@@ -72,9 +64,8 @@ def _steps(profile: Profile, card: Card | None, own: bool) -> Iterator[Step]:
     row = _Rows(profile, card, own)
     yield row("data", "clips", train + held, (layout.clips, "*.mp4"), rates=("video",), each=video)
     frames = 2 * train + every * held
-    yield row(
-        "anchors", "anchors", frames, (layout.anchors, "*/*.png"), costs.anchors, each=video / clip.frames
-    )
+    pictures = (layout.anchors, "*/*.png")
+    yield row("anchors", "anchors", frames, pictures, costs.anchors, each=video / clip.frames)
     shown = train + kinds * held
     estimated = held if kinds == 2 else 0
     yield row(
@@ -82,18 +73,10 @@ def _steps(profile: Profile, card: Card | None, own: bool) -> Iterator[Step]:
         rates=("video", "edges"), each=video,
     )  # fmt: skip
     made = train + len(variants) * held
-    yield row(
-        "propagate",
-        "clips",
-        made,
-        (layout.propagated, "*/*.mp4"),
-        costs.propagate,
-        rates=("video",),
-        each=video,
-    )
-    yield row(
-        "encode", "pairs", pairs, (layout.pairs / "latents", "*.safetensors"), costs.encode, rates=("video",)
-    )
+    videos_made = (layout.propagated, "*/*.mp4")
+    yield row("propagate", "clips", made, videos_made, costs.propagate, rates=("video",), each=video)
+    latents = (layout.pairs / "latents", "*.safetensors")
+    yield row("encode", "pairs", pairs, latents, costs.encode, rates=("video",))
     yield _training(row)
     enhanced = layout.enhanced / "realmaster"
     yield row("enhance", "clips", held, (enhanced, "*.mp4"), costs.enhance, rates=("video",), each=video)
@@ -142,8 +125,8 @@ class _Rows:
         found, why = Work(), ""
         try:
             found = work(self.profile, count) if work and count else found
-        except UNCOUNTED as error:
-            why = str(error) if isinstance(error, InputError) else f"its models cannot be counted ({error!r})"
+        except InputError as error:  # a model whose config is not here, or of a class that is not counted
+            why = str(error)
         if self.is_own and len(spent) >= ENOUGH:
             seconds = median(spent)
         elif why or not count:
@@ -151,23 +134,29 @@ class _Rows:
         else:
             seconds = self.time(stage, found, count, rates)
         done = min(len(spent), count) if done is None else done
-        raw = self.profile.clips.raw_bytes * 8  # a clip in float32, as shown and as made
-        memory = self.measured.process + raw + found.weights
-        if self.card.memory is None:  # computed in CPU memory
-            memory = self.measured.process + raw + max(found.device_bytes, found.weights)
-        return Step(stage, items, count, done, seconds, found, count * each, memory, why)
+        return Step(
+            stage, items, count, done, seconds, found, count * each, self.memory(stage, found, count), why
+        )
 
     def time(self, stage: str, work: Work, count: int, rates: tuple[str, ...]) -> float | None:
         """Seconds an item: as calibrated, else the calls' FLOP and the CPU's share at what is assumed of each."""
         megapixels = self.profile.clips.raw_bytes / 3e6
-        like = "enhance" if stage[0] == "0" else stage  # the demonstrations run the trained model
-        seconds = self.measured.seconds(like, self.card, work.flops / count, megapixels)
+        seconds = self.measured.seconds(stage, self.card, work.flops / count, megapixels)
         if seconds is not None:
             return seconds
         times = [self.card.seconds(use.flops, use.dtype) for use in work.uses]
         if None in times:
             return None
         return sum(times) / count + sum(calibration.ASSUMED[rate] for rate in rates) * megapixels
+
+    def memory(self, stage: str, work: Work, count: int) -> float:
+        """Bytes of CPU memory: as calibrated, else a process, a clip as shown and as made, and models where they are held."""
+        if not count:
+            return 0.0
+        held = work.cpu_bytes(self.card.memory is None)
+        measured = self.measured.memory(stage, self.card, held)
+        raw = self.profile.clips.raw_bytes * 8  # in float32
+        return calibration.PROCESS + raw + held if measured is None else measured
 
 
 def _training(row: _Rows) -> Step:
@@ -197,17 +186,12 @@ def _evaluation(row: _Rows) -> Step:
 
 def _demonstrations(row: _Rows) -> Iterator[Step]:
     """06 to 09: of a notebook that has been run, all is done."""
-    try:
-        found = costs.demonstrations(row.profile)
-    except UNCOUNTED:
-        return
-    for name, (count, works) in found.items():
-        whole = Work(tuple(use for work in works for use in work.uses), works[0].offload, works[0].models)
-        done = count if (row.profile.layout.notebooks / f"{name}.ipynb").is_file() else 0
-        video = row.profile.clips.raw_bytes * STORED
+    video = row.profile.clips.raw_bytes * STORED
+    for name, clips, made, work in costs.demonstrations(row.profile):
+        done = made if (row.profile.layout.notebooks / f"{name}.ipynb").is_file() else 0
         yield row(
-            name, "clips", count, None, lambda p, _, whole=whole: whole, ("video", "evaluate"), video, done
-        )
+            name, f"clips, of {clips}", made, None, lambda *_, work=work: work(), ("video", "evaluate"), video, done
+        )  # fmt: skip
 
 
 def _pairs(profile: Profile) -> int:
@@ -225,125 +209,6 @@ def _seconds(folder: Path, pattern: str) -> list[float]:
     return [float(store.read_sidecar(path.with_suffix("")).get("seconds", 0.0)) for path in sidecars]
 
 
-def gigabytes(profile: Profile) -> float:
-    """About how much disk a run of the profile fills, without what it downloads."""
-    return sum(step.disk for step in steps(profile)) / 1e9 + 0.5  # and tables, notebooks, latents
-
-
-def downloads(profile: Profile) -> dict[str, float]:
-    """Bytes of each model of the hub's that a run needs and the cache lacks, at two bytes a weight."""
-    named = {profile.models.editor, profile.models.vace, profile.models.wan, *profile.metrics.values()}
-    named |= {name for step in steps(profile) for name in step.work.models}
-    found = {}
-    for name in sorted(filter(weights.is_hub_name, named)):
-        if not _is_cached(name):
-            try:
-                found[name] = costs.size(name, profile.models.dtype)
-            except UNCOUNTED:
-                found[name] = 0.0
-    return found
-
-
-def _is_cached(name: str) -> bool:
-    """Whether weights of a hub's model are here: an index alone is not a model."""
-    from huggingface_hub import constants
-
-    folder = Path(constants.HF_HUB_CACHE) / f"models--{weights.repository(name).replace('/', '--')}"
-    return any(folder.glob("snapshots/*/**/*.safetensors"))
-
-
-def require_fits(profile: Profile, stage: str | None = None, anyway: bool = False) -> None:
-    """Raise InputError when what is left of a run, or of one stage, does not fit this machine; loads nothing.
-
-    The sentence is the plan's: what is needed, what there is, and the setting that makes it fit.
-    """
-    if not anyway:
-        for sentence in misfits(profile, stage=stage):
-            raise InputError(f"{sentence}; {UNLESS}.")
-
-
-def misfits(profile: Profile, card: Card | None = None, stage: str | None = None) -> Iterator[str]:
-    """A sentence for each stage that has work left and does not fit the card, the CPU memory, or the disk."""
-    here, memory = card or cards.here(profile), psutil.virtual_memory().total
-    rows = [step for step in steps(profile, card) if stage in (None, step.stage) and step.count > step.done]
-    for step in rows:
-        if here.memory and step.device > here.memory:
-            how = advice.that_fits(profile, step.stage, step.device, here.memory)
-            yield (
-                f"{step.stage} takes {step.device / GIB:.0f} GiB of GPU memory and {here.name} has "
-                f"{here.memory / GIB:.0f}: {how}"
-            )
-        if card is None and step.memory > memory:
-            yield (
-                f"{step.stage} takes {step.memory / GIB:.0f} GiB of CPU memory and this machine has "
-                f"{memory / GIB:.0f}: use a machine with more, or smaller models"
-            )
-    if card is None and stage is None:
-        root = profile.layout.root
-        free = shutil.disk_usage(next(f for f in (root, *root.parents) if f.exists())).free
-        need = sum(step.disk * (1 - step.done / step.count) for step in rows) + sum(
-            downloads(profile).values()
-        )
-        if need > free:
-            yield (
-                f"the run takes {need / 1e9:.0f} GB of disk more and {free / 1e9:.0f} GB are free: make room, or "
-                "lower data.train_clips"
-            )
-
-
-def show(profile: Profile, gpu: str | None = None) -> None:
-    """Print the plan as a table with totals, and what does not fit. Raises InputError for an unknown card."""
-    card = cards.named(gpu) if gpu else None
-    rows, here = steps(profile, card), card or cards.here(profile)
-    print(f"profile {profile.name}: {profile.data.train_clips} training and ", end="")
-    print(f"{profile.data.validation_clips} validation clips, results in {profile.layout.root}")
-    print(f"on {here.name}: {calibration.basis(here, card is None)}")
-    heads = ("to do", "done", "calls", "PFLOP", "about", "GPU GiB", "CPU GiB", "GB disk")
-    print(f"{'stage':15}" + "".join(f"{head:>12}" for head in heads) + "  of")
-    for row in rows:
-        device = row.device if here.memory else 0.0
-        cells = (
-            *(f"{number:,}" for number in (row.count, row.done)),
-            f"{row.work.calls:,.0f}" if row.work.uses else "-",
-            f"{row.work.flops / 1e15:,.4g}" if row.work.uses else "-",
-            duration(row.left),
-            f"{device / GIB:,.1f}" if device else "-",
-            f"{row.memory / GIB:,.1f}",
-            f"{row.disk / 1e9:,.1f}",
-        )
-        print(f"{row.stage:15}" + "".join(f"{cell:>12}" for cell in cells) + f"  {row.items}")
-        if row.why:
-            print(f"{'':15}  n/a: {row.why}")
-    _show_totals(profile, rows, here)
-    for sentence in misfits(profile, card):
-        print(f"does not fit: {sentence}.")
-
-
-def _show_totals(profile: Profile, rows: list[Step], here: Card) -> None:
-    left = [row.left for row in rows]
-    known = sum(seconds for seconds in left if seconds)
-    flops, disk = sum(row.work.flops for row in rows), sum(row.disk for row in rows)
-    print(
-        f"all: {flops / 1e15:,.4g} PFLOP, {disk / 1e9:,.1f} GB of disk, about {duration(known)} to go", end=""
-    )
-    if here.usd:
-        print(f", {known / 3600 * here.usd:,.0f} USD at {here.usd:.2f} an hour (assumed)", end="")
-    print("; not all is known" if None in left else "")
-    for name, size in downloads(profile).items():
-        print(
-            f"download {name}: {size / GIB:.1f} GiB, more where it is kept in float32"
-            if size
-            else f"download {name}: n/a"
-        )
-    print(f"judge: {gpt_rs.judging(profile)}")
-    for name, usd in baselines.usd(profile, profile.data.validation_clips).items():
-        print(f"{name}: at most about {usd:.2f} USD")
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as a person says them."""
-    if seconds is None:
-        return "not known"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+def gigabytes(rows: Iterable[Step]) -> float:
+    """About how much disk a run fills, without what it downloads."""
+    return sum(step.disk for step in rows) / 1e9 + 0.5  # and tables, notebooks, latents

@@ -413,7 +413,7 @@ def test_plan_lists_what_is_asked_for(lucy, tiny_clips) -> None:
     (step,) = [step for step in plan.steps(lucy) if step.stage == "lucy_edit"]
     assert (step.count, step.done, step.items) == (2, 1, "clips")
     without = asking(lucy)
-    assert plan.gigabytes(lucy) > plan.gigabytes(without)
+    assert plan.gigabytes(plan.steps(lucy)) > plan.gigabytes(plan.steps(without))
 
 
 NEGATIVE = """

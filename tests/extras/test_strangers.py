@@ -17,7 +17,7 @@ from test_video_matrix import identity as identity
 from rmkit import cli, profile
 from rmkit.errors import InputError
 from rmkit.extras import outputs, own_video, pace, score
-from rmkit.kit import footage, store, video
+from rmkit.kit import footage, progress, store, video
 from rmkit.method import training
 
 
@@ -177,12 +177,8 @@ def test_working_smaller_returns_to_the_inputs_size(adapted, tmp_path: Path, cap
 def test_a_pace_is_a_parabola_of_the_pixels():
     speed = pace.Pace(linear=1e-6, square=1e-12, codec=2e-6)
     assert speed.seconds(1000, 1000, 3, 2) == pytest.approx(3 * (2 * (1 + 1) + 2))
-    assert [pace.said(seconds) for seconds in (0.2, 99, 600, 7200)] == [
-        "1 s",
-        "99 s",
-        "10 minutes",
-        "2.0 hours",
-    ]
+    said = [progress.duration(seconds) for seconds in (0, 0.2, 89, 600, 7200, None)]
+    assert said == ["0 s", "1 s", "89 s", "10 min", "2.0 h", "not known"]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rmkit import profile
 from rmkit.method.incontext import in_context
-from rmkit.pipeline import configs, count, meter
+from rmkit.pipeline import configs, count, meter, passes
 
 WAN, VACE = "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "Wan-AI/Wan2.1-VACE-14B-diffusers"
 SMALL, EDITOR = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Qwen/Qwen-Image-Edit"
@@ -41,8 +41,8 @@ def gib(cost: count.Cost) -> float:
 @pytest.mark.parametrize("mode", [None, "joint", "one-way"])
 def test_a_pass_is_what_torch_counts_of_the_whole_model(layers, latents, mode) -> None:
     config = {**configs.part(SMALL, "transformer"), "num_layers": layers}
-    model = count._build(config, "bfloat16")
-    inputs = count._inputs(model, latents, 512, torch.bfloat16, 1)
+    model = passes.build(config, "bfloat16")
+    inputs = passes.inputs_of(model, latents, 512, torch.bfloat16, 1)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:  # attention by its own formula, unfused
         if mode:
             with in_context(model, torch.empty_like(inputs["hidden_states"]), mode=mode):
@@ -100,7 +100,7 @@ def test_a_count_is_kept_and_a_changed_config_is_counted_anew(monkeypatch, tmp_p
     monkeypatch.setattr(count, "CACHE", tmp_path / "counts.json")
     config = {**configs.part(SMALL, "transformer"), "num_layers": 1}
     first = count.denoise(config, (1, 4, 4), 8, "bfloat16")
-    monkeypatch.setattr(count, "_denoise", None)
+    monkeypatch.setattr(passes, "denoise", None)
     assert count.denoise(config, (1, 4, 4), 8, "bfloat16") == first
     with pytest.raises(TypeError):
         count.denoise(config, (1, 4, 6), 8, "bfloat16")

@@ -8,7 +8,7 @@ import pytest
 
 from rmkit import cli, profile
 from rmkit.errors import InputError
-from rmkit.pipeline import calibration, cards, costs, plan
+from rmkit.pipeline import calibration, cards, configs, costs, fit, plan, plan_table
 from rmkit.pipeline.calibration import Calibration, Timed
 
 H100 = cards.named("h100")
@@ -26,6 +26,10 @@ def paper() -> profile.Profile:
 
 def changed(asked: profile.Profile, group: str, **values: Any) -> profile.Profile:
     return asked.model_copy(update={group: getattr(asked, group).model_copy(update=values)})
+
+
+def misfits(asked: profile.Profile, card: cards.Card) -> list[str]:
+    return list(fit.misfits(asked, plan.steps(asked, card), card))
 
 
 def test_the_rows_of_the_paper(paper: profile.Profile) -> None:
@@ -61,12 +65,10 @@ def test_steps_and_guidance_change_the_calls(paper: profile.Profile) -> None:
 
 
 def test_what_does_not_fit_comes_with_the_setting_that_does(paper: profile.Profile) -> None:
-    (said,) = [s for s in plan.misfits(paper, H100) if s.startswith("train")]
+    (said,) = [s for s in misfits(paper, H100) if s.startswith("train")]
     assert "GiB of GPU memory and h100 has 79: set train.base: fp8" in said
     whole = changed(paper, "models", offload="none")
-    assert any(
-        s.startswith("enhance") and "set models.offload: model" in s for s in plan.misfits(whole, H100)
-    )
+    assert any(s.startswith("enhance") and "set models.offload: model" in s for s in misfits(whole, H100))
     with pytest.raises(InputError, match="--gpu abacus is not known; known are"):
         cards.named("abacus")
 
@@ -74,14 +76,14 @@ def test_what_does_not_fit_comes_with_the_setting_that_does(paper: profile.Profi
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_loaded(paper, monkeypatch) -> None:
     monkeypatch.setattr(cards, "here", lambda _: H100)
     with pytest.raises(InputError, match=r"train takes 1\d\d GiB of GPU memory.*--anyway"):
-        plan.require_fits(paper, "train")
-    plan.require_fits(paper, "train", anyway=True)
+        fit.require(paper, plan.steps(paper), "train")
+    fit.require(paper, plan.steps(paper), "filter")
 
 
 def test_mini_always_fits_a_laptop(monkeypatch) -> None:
-    monkeypatch.setattr(plan.psutil, "virtual_memory", lambda: type("", (), {"total": 4 * 2**30}))
+    monkeypatch.setattr(fit.psutil, "virtual_memory", lambda: type("", (), {"total": 4 * 2**30}))
     monkeypatch.setattr(cards, "here", lambda _: cards.cpu())
-    plan.require_fits(profile.load("mini"))
+    fit.require(profile.load("mini"), plan.steps(profile.load("mini")))
     assert sum(row.seconds * row.count for row in plan.steps(profile.load("mini"), own=False)) < 60 * 60
 
 
@@ -91,10 +93,12 @@ def test_times_are_measured_then_assumed(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cards, "here", lambda _: cards.cpu())
     before = {row.stage: row for row in plan.steps(mini, own=False)}
     each = before["propagate"].work.flops / before["propagate"].count
-    timed = {"propagate": vars(Timed(2.0, each / 2, 1.0))}
-    (tmp_path / "calibration.json").write_text(json.dumps({"device": "cpu", "stages": timed, "process": 1e9}))
+    held = before["propagate"].work.cpu_bytes(True)
+    timed = {"propagate": vars(Timed(2.0, each / 2, 1.0, 5e9, held - 1e9))}
+    (tmp_path / "calibration.json").write_text(json.dumps({"device": "cpu", "stages": timed}))
     after = {row.stage: row for row in plan.steps(mini, own=False)}
     assert after["propagate"].seconds == pytest.approx(4.0)
+    assert after["propagate"].memory == pytest.approx(6e9)
     assert after["enhance"].seconds == before["enhance"].seconds
     (tmp_path / "calibration.json").write_text("{")
     assert calibration.load() == Calibration()
@@ -107,7 +111,7 @@ def test_an_unknown_hub_model_is_not_known_and_stops_nothing(monkeypatch, capsys
     odd = odd.model_copy(update={"name": "planned"})
     row = next(row for row in plan.steps(odd, H100) if row.stage == "propagate")
     assert row.seconds is None and "no-one/no-such-model" in row.why
-    plan.show(odd, "h100")
+    plan_table.show(odd, "h100")
     assert "n/a: no-one/no-such-model is not counted" in capsys.readouterr().out
 
 
