@@ -1,8 +1,8 @@
 """`make calibrate`: each stage timed on this machine, with the profile's own models and sizes (ours).
 
-Runs the stages on a few clips with few steps under results/<profile>-calibration/, which is removed; writes results/calibration.json, which
-`plan` reads. A stage that cannot run here, for want of weights for instance, is named and left out. Times are by the clock:
-what else runs on the machine meanwhile is in them.
+Runs the stages on a few clips with few steps under results/<profile>-calibration/, which is removed; writes
+results/calibration.json, which `plan` reads. A stage that cannot run here, for want of weights for instance, is named and left
+out. Times are by the clock: what else runs on the machine meanwhile is in them.
 """
 
 import shutil
