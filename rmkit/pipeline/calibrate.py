@@ -25,13 +25,10 @@ from rmkit.pipeline.calibration import Calibration, Timed
 from rmkit.pipeline.cards import GIB
 from rmkit.profile import Profile
 
-CLIPS, STEPS, TRAINED = (
-    3,
-    2,
-    4,
-)  # clips of each split, steps of each denoising, and of each expert's training (ours)
+CLIPS, STEPS = 3, 2  # of each split, and of each denoising (ours)
+TRAINED = 4  # steps of each expert (ours)
 EVERY = 0.02  # seconds between two looks at the memory
-VARIANT, METHODS = "edges", ("edges", "realmaster")  # what is propagated, and measured
+MEASURED = "realmaster"  # the method whose clips are
 STAGES = ("data", "anchors", "structure", "propagate", "filter", "encode", "train", "enhance", "evaluate")
 
 
@@ -80,26 +77,26 @@ def _measured(small: Profile, cuts: Path) -> dict[str, Timed]:
 
 
 def _evaluate(profile: Profile) -> None:
-    """The clips of two methods by every metric that runs."""
+    """One method's clips by every metric that runs."""
     from rmkit.evaluation import evaluate
     from rmkit.method import sampling
 
     subjects = evaluate.subjects(profile, sampling.load(profile, "validation"))
-    evaluate.measure(profile, [subject for subject in subjects if subject.method in METHODS])
+    evaluate.measure(profile, [subject for subject in subjects if subject.method == MEASURED])
 
 
 def _smaller(profile: Profile) -> Profile:
     """The profile with a few clips and steps, and results in a folder of its own."""
     few = {"steps": STEPS}
-    experts = {
-        name: getattr(profile.train, name).model_copy(update={"steps": TRAINED}) for name in ("low", "high")
-    }
+    low, high = (
+        expert.model_copy(update={"steps": TRAINED}) for expert in (profile.train.low, profile.train.high)
+    )
     changes: dict[str, dict[str, Any]] = {
         "data": {"train_clips": CLIPS, "validation_clips": CLIPS},
         "anchors": few,
-        "propagation": few | {"variants": (VARIANT,)},
+        "propagation": few | {"variants": ()},  # the training clips alone
         "identity": {"fewest_pairs": 1, "over": "mean", "threshold": -1.0},
-        "train": {"held_out": 0, "warmup": 1, **experts},
+        "train": {"held_out": 0, "warmup": 1, "low": low, "high": high},
         "enhance": few,
     }
     groups = {name: getattr(profile, name).model_copy(update=values) for name, values in changes.items()}

@@ -15,7 +15,7 @@ from rmkit.pipeline.plan import Step
 from rmkit.profile import Profile
 
 # The stages of a notebook, by its number; what is not named is measured in 05, or a demonstration with its own.
-STAGES = {
+NOTEBOOKS = {
     "01": ("data",),
     "02": ("anchors",),
     "03": ("structure", "propagate"),
@@ -73,10 +73,10 @@ def _memories(
     profile: Profile, foretold: dict[str, Step], known: dict[str, object]
 ) -> Iterator[tuple[str, float, float]]:
     """Of each notebook the largest of its stages, MiB, and its process at its highest."""
-    named = {stage for stages in STAGES.values() for stage in stages}
+    named = {stage for stages in NOTEBOOKS.values() for stage in stages}
     for name, facts in machine.notebook_times(profile).items():
         others = [stage for stage in foretold if stage not in named and stage[0] != "0"]
-        stages = STAGES.get(name[:2]) or (others if name[:2] == "05" else [name])
+        stages = NOTEBOOKS.get(name[:2]) or (others if name[:2] == "05" else [name])
         found = [
             foretold[stage].memory
             for stage in stages

@@ -8,7 +8,8 @@ import pytest
 
 from rmkit import cli, profile
 from rmkit.errors import InputError
-from rmkit.pipeline import calibration, cards, configs, costs, fit, plan, plan_table
+from rmkit.method import sampling
+from rmkit.pipeline import calibrate, calibration, cards, configs, costs, fit, plan, plan_table
 from rmkit.pipeline.calibration import Calibration, Timed
 
 H100 = cards.named("h100")
@@ -102,6 +103,66 @@ def test_times_are_measured_then_assumed(monkeypatch, tmp_path: Path) -> None:
     assert after["enhance"].seconds == before["enhance"].seconds
     (tmp_path / "calibration.json").write_text("{")
     assert calibration.load() == Calibration()
+
+
+def test_calibrating_times_every_stage_and_is_shown_beside_the_run(
+    tiny_profile: profile.Profile, monkeypatch, tmp_path: Path, capsys
+) -> None:
+    monkeypatch.setattr(calibration, "FILE", tmp_path / "calibration.json")
+    monkeypatch.setattr(calibrate, "CLIPS", 2)
+    monkeypatch.setattr(plan, "ENOUGH", 2)
+    calibrate.calibrate(tiny_profile)
+    stages = calibration.load().stages
+    made = {"data", "anchors", "structure", "propagate", "encode", "train", "enhance", "evaluate"}
+    assert made <= stages.keys()
+    assert all(timed.seconds > 0 and timed.memory > 1e8 for timed in stages.values())
+    assert not tiny_profile.layout.root.with_name("tiny-calibration").exists()
+    assert "measured" not in capsys.readouterr().out
+    sampling.sample(tiny_profile)
+    tiny_profile.layout.notebooks.mkdir(parents=True)
+    times = {"01_data_prep": {"seconds": 3.0, "peak_mib": 400, "device": "cpu"}}
+    (tiny_profile.layout.notebooks / "times.json").write_text(json.dumps(times))
+    plan_table.show(tiny_profile)
+    shown = capsys.readouterr().out.split("calibrated beside this run")[1]
+    assert "data, s an item" in shown and "01_data_prep, MiB" in shown and "propagate" not in shown
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        (
+            "transformer",
+            {"_class_name": "LTXVideoTransformer3DModel"},
+            "its transformer is a LTXVideoTransformer3DModel",
+        ),
+        ("vae", {"z_dim": None, "temperal_downsample": None}, "has no temperal_downsample"),
+    ],
+)
+def test_a_model_that_cannot_be_counted_is_named(
+    part, change, said, monkeypatch, paper: profile.Profile
+) -> None:
+    stock = configs._read
+
+    def read(file: Path) -> configs.Config:
+        content = dict(stock(file))
+        if file.name == f"{part}.json" and "Wan2.2" in str(file):
+            content = {key: value for key, value in (content | change).items() if value is not None}
+        return configs.Config(file, content)
+
+    monkeypatch.setattr(configs, "_read", read)
+    rows = {row.stage: row for row in plan.steps(paper, H100)}
+    assert said in rows["enhance"].why and rows["enhance"].seconds is None
+    assert said in rows["09_your_clip"].why and not rows["propagate"].why
+    monkeypatch.setattr(costs, "enhance", lambda *_: {}["a mistake"])
+    with pytest.raises(KeyError):
+        plan.steps(paper, H100)
+
+
+def test_the_demonstrations_take_eight_clips_at_most() -> None:
+    for name in ("paper", "paper-480", "paper-fast", "consumer"):
+        shown = {demo.name: demo.clips for demo in costs.demonstrations(profile.load(name))}
+        assert list(shown) == ["06_weather", "07_carla", "08_limits", "09_your_clip"]
+        assert max(shown.values()) == 8
 
 
 def test_an_unknown_hub_model_is_not_known_and_stops_nothing(monkeypatch, capsys) -> None:
