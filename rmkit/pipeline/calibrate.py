@@ -5,6 +5,8 @@ results/calibration.json, which `plan` reads. A stage that cannot run here, for 
 out. Times are by the clock: what else runs on the machine meanwhile is in them.
 """
 
+import ctypes
+import gc
 import shutil
 import threading
 import time
@@ -28,19 +30,18 @@ from rmkit.profile import Profile
 CLIPS, STEPS = 3, 2  # of each split, and of each denoising (ours)
 TRAINED = 4  # steps of each expert (ours)
 EVERY = 0.02  # seconds between two looks at the memory
-MEASURED = "realmaster"  # the method whose clips are
+MEASURED = 2  # clips (ours)
 STAGES = ("data", "anchors", "structure", "propagate", "filter", "encode", "train", "enhance", "evaluate")
 
 
 def calibrate(profile: Profile) -> Path:
     """Run every stage on a few clips with few steps, and keep what each took; returns the file."""
-    small = _smaller(profile)
+    small, device = _smaller(profile), machine.device_name(profile)  # loads torch, as every notebook does
     shutil.rmtree(small.layout.root, ignore_errors=True)
     try:
-        found = _measured(small, profile.layout.root / "cuts")
+        found = _measured(small, device == "cpu", profile.layout.root / "cuts")
     finally:
         shutil.rmtree(small.layout.root, ignore_errors=True)
-    device = machine.device_name(profile)
     known = calibration.load()
     kept = known.stages if known.device == device else {}
     store.write_json(calibration.FILE, asdict(Calibration(device, kept | found)))
@@ -48,7 +49,7 @@ def calibrate(profile: Profile) -> Path:
     return calibration.FILE
 
 
-def _measured(small: Profile, cuts: Path) -> dict[str, Timed]:
+def _measured(small: Profile, is_cpu: bool, cuts: Path) -> dict[str, Timed]:
     """The stages run one after the other; cuts: of the run itself, which are not looked for again."""
     if cuts.is_dir():
         small.layout.root.mkdir(parents=True)
@@ -66,7 +67,6 @@ def _measured(small: Profile, cuts: Path) -> dict[str, Timed]:
         peaks["faces" if stage == "filter" else stage] = peak[0]
         print(f"calibrate: {stage}, {duration(time.time() - started)}, {peak[0] / GIB:.2f} GiB", flush=True)
     found, megapixels = {}, small.clips.raw_bytes / 3e6
-    is_cpu = machine.device_name(small) == "cpu"
     for row in plan.steps(small):
         seconds = _training(small) if row.stage == "train" else row.seconds
         if seconds and row.done >= plan.ENOUGH:
@@ -77,12 +77,12 @@ def _measured(small: Profile, cuts: Path) -> dict[str, Timed]:
 
 
 def _evaluate(profile: Profile) -> None:
-    """One method's clips by every metric that runs."""
+    """A few clips by every method that is there, which share what is decoded, by every metric that runs."""
     from rmkit.evaluation import evaluate
     from rmkit.method import sampling
 
-    subjects = evaluate.subjects(profile, sampling.load(profile, "validation"))
-    evaluate.measure(profile, [subject for subject in subjects if subject.method == MEASURED])
+    clips = sampling.load(profile, "validation")[:MEASURED]
+    evaluate.measure(profile, evaluate.subjects(profile, clips))
 
 
 def _smaller(profile: Profile) -> Profile:
@@ -116,7 +116,10 @@ def _training(profile: Profile) -> float | None:
 
 @contextmanager
 def _highest() -> Iterator[list[float]]:
-    """Bytes of this process at its highest inside, in a list of one."""
+    """Bytes of this process at its highest inside, in a list of one; what earlier stages freed does not count."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps it otherwise
+        trim(0)
     process, ended = psutil.Process(), threading.Event()
     found = [float(process.memory_info().rss)]
 
