@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import psutil
@@ -68,11 +67,10 @@ def _measured(small: Profile, is_cpu: bool, cuts: Path) -> dict[str, Timed]:
         print(f"calibrate: {stage}, {duration(time.time() - started)}, {peak[0] / GIB:.2f} GiB", flush=True)
     found, megapixels = {}, small.clips.raw_bytes / 3e6
     for row in plan.steps(small):
-        seconds = _training(small) if row.stage == "train" else row.seconds
-        if seconds and row.done >= plan.ENOUGH:
+        if row.is_own and row.seconds:
             peak = peaks.get(row.stage) or peaks["evaluate"]  # of a metric
             flops, held = row.work.flops / row.count, row.work.cpu_bytes(is_cpu)
-            found[row.stage] = Timed(seconds, flops, megapixels, peak, held)
+            found[row.stage] = Timed(row.seconds, flops, megapixels, peak, held)
     return found
 
 
@@ -101,17 +99,6 @@ def _smaller(profile: Profile) -> Profile:
     }
     groups = {name: getattr(profile, name).model_copy(update=values) for name, values in changes.items()}
     return profile.model_copy(update={"name": f"{profile.name}-calibration", **groups})
-
-
-def _training(profile: Profile) -> float | None:
-    """Seconds a step, of the steps after the first: the curve's last column is the time since the start."""
-    import pandas as pd
-
-    found = []
-    for file in profile.layout.adapters.glob("realmaster/*/curve.csv"):
-        steps = pd.read_csv(file).groupby("step")["seconds"].max()
-        found += steps.diff().dropna().tolist()
-    return median(found) if found else None
 
 
 @contextmanager

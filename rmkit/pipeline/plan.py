@@ -5,8 +5,10 @@ writes nothing but the cache of counts. Files that were made with other settings
 them anew. Hours are the run's own where it has begun, else as calibrated, else FLOP at a stated efficiency (`cards`).
 """
 
+import csv
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -38,6 +40,7 @@ class Step:
     disk: float = 0.0  # bytes that all items take
     memory: float = 0.0  # bytes of CPU memory
     why: str = ""  # why something is not known
+    is_own: bool = False  # whether the seconds are the run's own
 
     @property
     def left(self) -> float | None:
@@ -127,16 +130,16 @@ class _Rows:
             found = work(self.profile, count) if work and count else found
         except InputError as error:  # a model whose config is not here, or of a class that is not counted
             why = str(error)
-        if self.is_own and len(spent) >= ENOUGH:
+        is_own = self.is_own and len(spent) >= ENOUGH
+        if is_own:
             seconds = median(spent)
         elif why or not count:
             seconds = None if why else 0.0
         else:
             seconds = self.time(stage, found, count, rates)
         done = min(len(spent), count) if done is None else done
-        return Step(
-            stage, items, count, done, seconds, found, count * each, self.memory(stage, found, count), why
-        )
+        disk, memory = count * each, self.memory(stage, found, count)
+        return Step(stage, items, count, done, seconds, found, disk, memory, why, is_own)
 
     def time(self, stage: str, work: Work, count: int, rates: tuple[str, ...]) -> float | None:
         """Seconds an item: as calibrated, else the calls' FLOP and the CPU's share at what is assumed of each."""
@@ -167,7 +170,22 @@ def _training(row: _Rows) -> Step:
     done = sum(n for name, n in wanted.items() if store.sidecar_of(adapters / name).is_file())
     if store.sidecar_of(adapters / "single").is_file():
         done = sum(wanted.values())
-    return row("train", "optimiser steps", sum(wanted.values()), None, lambda p, _: costs.train(p), done=done)
+    step = row("train", "optimiser steps", sum(wanted.values()), None, lambda p, _: costs.train(p), done=done)
+    spent = _differences(adapters)
+    if row.is_own and len(spent) >= ENOUGH:
+        return replace(step, seconds=median(spent), is_own=True)
+    return step
+
+
+def _differences(adapters: Path) -> list[float]:
+    """Seconds of each optimiser step after the first of an expert: the curve has the time since the start."""
+    found = []
+    for file in adapters.glob("*/curve.csv"):
+        with file.open(newline="") as lines:
+            # Several rows are of one step.
+            ends = {int(line["step"]): float(line["seconds"]) for line in csv.DictReader(lines)}
+        found += [after - before for before, after in pairwise(ends.values())]
+    return found
 
 
 def _evaluation(row: _Rows) -> Step:
@@ -178,9 +196,7 @@ def _evaluation(row: _Rows) -> Step:
     done = min(count, max(map(len, spent), default=0))
     step = row("evaluate", "clips x methods", count, None, rates=("evaluate",), done=done)
     if row.is_own and done >= ENOUGH:
-        return Step(
-            step.stage, step.items, count, done, sum(map(median, filter(None, spent))), memory=step.memory
-        )
+        return replace(step, seconds=sum(map(median, filter(None, spent))), is_own=True)
     return step
 
 

@@ -60,7 +60,7 @@ def compare(profile: Profile, rows: Sequence[Step]) -> None:
     lines = [
         (f"{row.stage}, s an item", foretold[row.stage].seconds, row.seconds)
         for row in rows
-        if row.done >= plan.ENOUGH and row.seconds and calibration.LIKE.get(row.stage, row.stage) in known
+        if row.is_own and row.seconds and calibration.LIKE.get(row.stage, row.stage) in known
     ]
     lines += _memories(profile, foretold, known) if known else []
     if lines:
