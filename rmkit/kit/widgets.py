@@ -14,6 +14,7 @@ from rmkit.profile import Profile
 
 if TYPE_CHECKING:
     from IPython.display import HTML
+    from ipywidgets import Box, Checkbox
 
 
 def explore(show: Callable[..., Any], **choices: Sequence[Any] | Mapping[str, Any]) -> None:
@@ -25,6 +26,21 @@ def explore(show: Callable[..., Any], **choices: Sequence[Any] | Mapping[str, An
     wide = {"width": "max-content"}  # ids of clips are long
     menus = {name: ipywidgets.Dropdown(options=options, layout=wide) for name, options in choices.items()}
     ipywidgets.interact(show, **menus)
+
+
+def checks(
+    title: str, options: Mapping[str, str], chosen: Sequence[str]
+) -> tuple["Box", dict[str, "Checkbox"]]:
+    """Check boxes under a title, by name, as many in a line as fit; `options`: label by name."""
+    import ipywidgets
+
+    slim = {"width": "auto", "margin": "0 12px 0 0"}
+    boxes = {
+        name: ipywidgets.Checkbox(name in chosen, description=label, indent=False, layout=slim)
+        for name, label in options.items()
+    }
+    row = ipywidgets.Box(tuple(boxes.values()), layout={"flex_flow": "row wrap"})
+    return ipywidgets.VBox([ipywidgets.HTML(f"<b>{escape(title)}</b>"), row]), boxes
 
 
 def live(draw: Callable[..., Any]) -> Callable[..., None] | None:
