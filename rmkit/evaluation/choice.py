@@ -1,35 +1,28 @@
-"""A table and a plot of what somebody chooses: metrics, methods, clips, statistic, a second run beside (ours).
+"""What somebody chooses to see of a run, and what it comes to: estimates by method, metric and run (ours).
 
-Pure functions of a `Choice`; `table_lab` puts menus on them. Reads metrics.csv of one or two runs (the shipped record's before
-there is one), without torch; `export` writes tables/chosen/<name>.{csv,md,tex,png,pdf}, whose captions say what was chosen.
+Metrics, methods, clips, statistic, interval, order, a second run beside; `chosen` makes a table and a plot of it. Reads
+metrics.csv of one or two runs (the shipped record's before there is one), without torch; writes nothing.
 """
 
 import math
-import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from rmkit import baselines, metrics
 from rmkit.baselines import Folder, Method
 from rmkit.errors import InputError
-from rmkit.evaluation import figures, having, plots, statistics, tables
+from rmkit.evaluation import having, statistics
 from rmkit.evaluation.statistics import Estimate
-from rmkit.evaluation.typeset import Table, as_columns, cell
 from rmkit.metrics import Column
 from rmkit.profile import Profile
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 STATISTICS = ("mean", "median", "difference", "win rate")
 LEVELS = (0.95, 0.9, 0.99, None)  # of the interval; None: none is shown
 EVEN = {"difference": 0.0, "win rate": 0.5}  # what says that two methods are alike
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
 
 
 @dataclass(frozen=True)
@@ -63,62 +56,11 @@ def subsets(frame: pd.DataFrame) -> dict[str, int]:
     return {name: int(count) for name, count in labels[labels != ""].value_counts().items()}
 
 
-def table(profile: Profile, choice: Choice) -> Table:
-    """The chosen table; its `data` has a row a method and run, so that a program reads the choice, too.
+class Found:
+    """What a choice comes to: its columns, its methods in order, and their estimates, one a run and their difference.
 
     Raises InputError for a choice that cannot be met: an unknown name, or nothing measured.
     """
-    shown = _Shown(profile, choice)
-    signed, several = choice.statistic == "difference", len(shown.names) > 1
-    header, rows, data = ["Method", "Clips"], [], []
-    for column in shown.columns:
-        title = (
-            f"{column.label} {tables.ARROWS[column.better] if choice.statistic != 'win rate' else ''}".strip()
-        )
-        header += [f"{title}, {name}" for name in shown.names] if several else [title]
-    for method, label in shown.methods.items():
-        row = [label, str(shown.clips(method))]
-        for column in shown.columns:
-            missing = having.missing(profile, shown.frame, method.name, column)
-            digits = _digits(choice, column)
-            for place, found in enumerate(shown.found[method.name, column.name]):
-                row.append(cell(found, digits, missing, signed or place == 2))
-        rows.append(row)
-        for place, name in enumerate(shown.names):
-            found = {c.name: shown.found[method.name, c.name][place] for c in shown.columns}
-            facts = {"run": name, "method": method.name, "subset": choice.subset or "all"}
-            against = choice.other if choice.statistic in EVEN else ""
-            data.append({**facts, "statistic": choice.statistic, "against": against, **as_columns(found)})
-    if shown.apart:
-        rows.insert(len(rows) - shown.apart, [tables.APART, *[""] * (len(header) - 1)])
-    return Table("chosen", shown.caption(), header, rows, pd.DataFrame(data), shown.notes())
-
-
-def figure(profile: Profile, choice: Choice) -> "Figure":
-    """The chosen table as a plot, a panel a metric; of two runs the second is hollow. Raises InputError as `table` does."""
-    shown = _Shown(profile, choice)
-    found = {key: estimates[:2] for key, estimates in shown.found.items()}
-    axis = "share of clips won" if choice.statistic == "win rate" else None
-    drawn = plots.panels(found, shown.columns, shown.methods, shown.apart, EVEN.get(choice.statistic), axis)
-    runs = f"; filled: {shown.here}, hollow: {choice.beside}" if choice.beside else ""
-    drawn.suptitle(textwrap.fill(shown.caption() + runs, 120), x=0.01, ha="left", fontsize=9)
-    return drawn
-
-
-def export(profile: Profile, choice: Choice, name: str = "chosen") -> list[Path]:
-    """Write table and plot as tables/chosen/<name>.{csv,md,tex,png,pdf}; returns the paths.
-
-    Raises InputError as `table` does, and for a name that is more than letters, digits, - and _.
-    """
-    if not NAME.fullmatch(name):
-        raise InputError(f"'{name}' cannot be a file's name here: use letters, digits, - and _.")
-    folder = profile.layout.tables / "chosen"
-    made = tables.write(profile, [replace(table(profile, choice), name=name)], folder)
-    return made + figures.save(profile, name, figure(profile, choice), folder)
-
-
-class _Shown:
-    """What a choice comes to: its columns, its methods in order, and their estimates, one a run and their difference."""
 
     def __init__(self, profile: Profile, choice: Choice):
         self.profile, self.choice = profile, choice
@@ -129,6 +71,9 @@ class _Shown:
         if choice.beside:
             folder = _known(choice.beside, runs(profile), "run")
             self.frames.append(_of_subset(statistics.read(statistics.file(folder)), choice.subset))
+        self.frames = [
+            frame[frame.metric.isin(choice.metrics)] if choice.metrics else frame for frame in self.frames
+        ]
         known, labelled = metrics.columns(), baselines.every(profile)
         for name in dict.fromkeys(name for frame in self.frames for name in frame.method):
             labelled.setdefault(name, Folder(name, name))  # of another run, whose profile is not here
@@ -137,7 +82,7 @@ class _Shown:
         wanted = choice.metrics or [column.name for column in metrics.papers_first(whole.metric)[0]]
         self.columns = [_known(name, known, "metric") for name in wanted]
         chosen = [_known(name, labelled, "method") for name in choice.methods or labelled]
-        self.found = {(m.name, c.name): self._estimates(m, c) for m in chosen for c in self.columns}
+        self.estimates = {(m.name, c.name): self._estimates(m, c) for m in chosen for c in self.columns}
         if choice.hide_not_run:
             self.columns = [c for c in self.columns if any(self._has(m, c) for m in chosen)]
             chosen = [m for m in chosen if any(self._has(m, c) for c in self.columns)]
@@ -160,7 +105,13 @@ class _Shown:
 
     def clips(self, method: Method) -> int:
         """On how many clips of this run the method has a value that is shown."""
-        return max(self.found[method.name, column.name][0].clips for column in self.columns)
+        return max(self.estimates[method.name, column.name][0].clips for column in self.columns)
+
+    def missing(self, method: Method, column: Column) -> str:
+        """What stands in a cell without a value."""
+        if method.name not in baselines.every(self.profile):
+            return "not run"  # here; the other run has it
+        return having.missing(self.profile, self.frame, method.name, column)
 
     def caption(self) -> str:
         """The choice in a sentence or two."""
@@ -196,7 +147,7 @@ class _Shown:
         return notes
 
     def _has(self, method: Method, column: Column) -> bool:
-        return any(found.known for found in self.found[method.name, column.name])
+        return any(found.known for found in self.estimates[method.name, column.name])
 
     def _sorted(self, methods: Sequence[Method]) -> list[Method]:
         """Best first by the chosen metric, those without a value last; else as in the tables."""
@@ -260,12 +211,6 @@ def _by_clip(frame: pd.DataFrame, choice: Choice, method: str, column: Column) -
 def _undecided(choice: Choice, column: Column) -> bool:
     """Whether nobody can win by this metric: neither more nor less of it is better."""
     return choice.statistic == "win rate" and not column.better
-
-
-def _digits(choice: Choice, column: Column) -> int:
-    if choice.decimals is not None:
-        return choice.decimals
-    return 2 if choice.statistic == "win rate" else column.digits
 
 
 def _of_subset(frame: pd.DataFrame, subset: str) -> pd.DataFrame:

@@ -1,6 +1,6 @@
-"""Menus on `choice`: table and plot follow what is chosen, and a button exports them (ours).
+"""Menus on a choice: table and plot follow what is chosen, and a button exports them (ours).
 
-A thin layer for a person at 05_evaluation; papermill shows the same functions with their defaults. Writes what `choice.export`
+A thin layer for a person at 05_evaluation; papermill shows the same functions with their defaults. Writes what `chosen.export`
 writes, when asked.
 """
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmkit import baselines, metrics
 from rmkit.errors import InputError
-from rmkit.evaluation import choice, having, statistics, typeset
+from rmkit.evaluation import choice, chosen, having, statistics, typeset
 from rmkit.evaluation.choice import Choice
 from rmkit.kit import widgets
 from rmkit.profile import Profile
@@ -59,12 +59,13 @@ class _Lab:
         self.name = ipywidgets.Text("chosen", description="File name")
         button = ipywidgets.Button(description="Export", icon="download", tooltip="csv, md, tex, png, pdf")
         self.said = ipywidgets.HTML()
-        self.table, self.plot = ipywidgets.HTML(), ipywidgets.Image(layout={"max_width": "100%"})
+        self.table = ipywidgets.HTML()
+        self.plot = ipywidgets.Image(layout={"max_width": "100%", "min_width": "720px"})  # to be read
         wrapped = {"flex_flow": "row wrap"}
         self.whole = ipywidgets.VBox(
             [
                 ipywidgets.Box([*self.menus.values(), self.hide], layout=wrapped),
-                *(shown, rows, self.table, self.plot),
+                *(shown, rows, self.table, ipywidgets.Box([self.plot], layout={"overflow": "auto"})),
                 ipywidgets.Box([self.name, button], layout=wrapped),
                 self.said,
             ]
@@ -96,23 +97,24 @@ class _Lab:
     def _draw(self, _: Any = None) -> None:
         self.menus["other"].disabled = self.menus["statistic"].value not in choice.EVEN
         try:
-            made, drawn = (
-                choice.table(self.profile, self._chosen()),
-                choice.figure(self.profile, self._chosen()),
-            )
+            found = choice.Found(self.profile, self._chosen())
         except InputError as error:
             self.table.value, self.plot.layout.display = escape(str(error)), "none"
             return
+        made, drawn = chosen.table(found), chosen.figure(found)
         picture = io.BytesIO()
         drawn.savefig(picture, dpi=DPI)
         self.plot.value, self.plot.layout.display = picture.getvalue(), ""
         text = typeset.styled(made).to_html()
         notes = "<br>".join(escape(note) for note in made.notes)
-        self.table.value = f'<div style="overflow-x: auto">{text}</div><small>{notes}</small>'
+        lines = "line-height: normal"  # a widget's own are for one line of text
+        self.table.value = (
+            f'<div style="overflow-x: auto; {lines}">{text}</div><div style="{lines}">{notes}</div>'
+        )
 
     def _export(self, _: Any) -> None:
         try:
-            paths = choice.export(self.profile, self._chosen(), self.name.value)
+            paths = chosen.export(self.profile, self._chosen(), self.name.value)
         except InputError as error:
             self.said.value = escape(str(error))
             return

@@ -1,6 +1,7 @@
 """A table and a plot of what is chosen: pandas alone, of a run or of the shipped record; and the menus on them."""
 
 import gzip
+import io
 import subprocess
 import sys
 
@@ -12,8 +13,9 @@ from test_tables import put_metrics
 
 from rmkit import profile
 from rmkit.errors import InputError
-from rmkit.evaluation import choice, statistics, table_lab, tables
+from rmkit.evaluation import choice, chosen, statistics, table_lab, tables
 from rmkit.evaluation.choice import Choice
+from rmkit.evaluation.typeset import Table
 from rmkit.kit import widgets
 from rmkit.paths import REPOSITORY
 
@@ -35,20 +37,24 @@ def made(tiny_profile: profile.Profile) -> profile.Profile:
     return tiny_profile
 
 
-def cells(made: profile.Profile, **chosen: object) -> dict[str, list[str]]:
-    table = choice.table(made, Choice(**{"metrics": METRICS, **chosen}))
-    return {row[0]: list(row[1:]) for row in table.cells}
+def table(made: profile.Profile, asked: Choice) -> Table:
+    return chosen.table(choice.Found(made, asked))
+
+
+def cells(made: profile.Profile, **asked: object) -> dict[str, list[str]]:
+    shown = table(made, Choice(**{"metrics": METRICS, **asked}))
+    return {row[0]: list(row[1:]) for row in shown.cells}
 
 
 def test_it_agrees_with_the_tables_of_the_report(made: profile.Profile) -> None:
     report = {table.name: table for table in tables.build(made)}
     for statistic, name in (
-        ("mean", "table1_further"),
+        ("mean", "table2_further"),
         ("difference", "differences_further"),
         ("win rate", "wins_further"),
     ):
         theirs = report[name].data.set_index("method")
-        ours = choice.table(made, Choice(METRICS, statistic=statistic)).data.set_index("method")
+        ours = table(made, Choice(METRICS, statistic=statistic)).data.set_index("method")
         for metric in METRICS[:2]:
             for column in (metric, f"{metric}_low", f"{metric}_high"):
                 pd.testing.assert_series_equal(
@@ -74,12 +80,12 @@ def test_each_part_of_a_choice(made: profile.Profile) -> None:
     assert by_psnr == sorted(by_psnr, reverse=True)
     assert "Blur" not in plain and cells(made, hide_not_run=False)["Blur"][1:] == ["not run"] * 3
     wider, narrower = (
-        choice.table(made, Choice(METRICS, confidence=level)).data.eval("psnr_truth_high - psnr_truth_low")
+        table(made, Choice(METRICS, confidence=level)).data.eval("psnr_truth_high - psnr_truth_low")
         for level in (0.99, 0.9)
     )
     assert (wider.dropna() > narrower.dropna()).all()
     # Neither more nor less sharpness is better, so nobody wins by it, and nothing is said of a method against itself.
-    assert "Sharpness" not in choice.table(made, Choice(METRICS, statistic="win rate")).header
+    assert "Sharpness" not in table(made, Choice(METRICS, statistic="win rate")).header
     assert "Edges" not in cells(made, statistic="difference", other="edges")
 
 
@@ -92,35 +98,35 @@ def test_what_has_fewer_clips_stands_apart(made: profile.Profile) -> None:
 @pytest.mark.parametrize("statistic", choice.STATISTICS)
 def test_two_runs_side_by_side(made: profile.Profile, statistic: str) -> None:
     assert choice.runs(made).keys() == {"other"}
-    table = choice.table(made, Choice(METRICS, statistic=statistic, beside="other"))
-    rows = table.data.set_index(["method", "run"])
+    shown = table(made, Choice(METRICS, statistic=statistic, beside="other"))
+    rows = shown.data.set_index(["method", "run"])
     expected = -1 if statistic in ("mean", "median") else 0
     assert rows.loc[("edges", "difference"), "psnr_truth"] == pytest.approx(expected)
     assert ("theirs" in rows.index) and np.isnan(rows.loc[("theirs", "tiny"), "psnr_truth"])
-    assert table.header[2:5] == [
-        f"{table.header[2].rpartition(', ')[0]}, {run}" for run in ("tiny", "other", "difference")
+    assert shown.header[2:5] == [
+        f"{shown.header[2].rpartition(', ')[0]}, {run}" for run in ("tiny", "other", "difference")
     ]
-    assert "tiny and other" in table.title
+    assert "tiny and other" in shown.title
 
 
 def test_the_plot_follows(made: profile.Profile) -> None:
     pictures = set()
-    for chosen in (
+    for asked in (
         Choice(METRICS),
         Choice(METRICS[:1]),
         Choice(METRICS, statistic="difference"),
         Choice(METRICS, beside="other"),
         Choice(METRICS, subset="fast"),
     ):
-        figure = choice.figure(made, chosen)
-        figure.canvas.draw()
-        pictures.add(bytes(figure.canvas.buffer_rgba()))
-        assert choice.table(made, chosen).title.split(";")[0] in figure.get_suptitle().replace("\n", " ")
+        figure = chosen.figure(choice.Found(made, asked))
+        figure.savefig(picture := io.BytesIO())
+        pictures.add(picture.getvalue())
+        assert table(made, asked).title.split(";")[0] in figure.get_suptitle().replace("\n", " ")
     assert len(pictures) == 5
 
 
 def test_export_writes_the_choice_and_says_what_it_is(made: profile.Profile) -> None:
-    paths = choice.export(made, Choice(METRICS, subset="small", statistic="difference"), "mine")
+    paths = chosen.export(made, Choice(METRICS, subset="small", statistic="difference"), "mine")
     folder = made.layout.tables / "chosen"
     assert sorted(paths) == sorted(folder / f"mine.{end}" for end in ("csv", "md", "tex", "png", "pdf"))
     said = "Mean difference to RealMaster, clip by clip, clips labelled small; profile tiny; 95 % intervals"
@@ -130,7 +136,7 @@ def test_export_writes_the_choice_and_says_what_it_is(made: profile.Profile) -> 
     assert set(frame["subset"]) == {"small"} and set(frame.against) == {"realmaster"}
     assert Image.open(folder / "mine.png").height > 100
     before = [path.read_bytes() for path in paths]
-    choice.export(made, Choice(METRICS, subset="small", statistic="difference"), "mine")
+    chosen.export(made, Choice(METRICS, subset="small", statistic="difference"), "mine")
     assert [path.read_bytes() for path in paths] == before
 
 
@@ -149,13 +155,13 @@ def test_export_writes_the_choice_and_says_what_it_is(made: profile.Profile) -> 
 )
 def test_what_cannot_be_met_is_a_sentence(made: profile.Profile, wrong: dict) -> None:
     with pytest.raises(InputError, match=r"there are|labelled|measured"):
-        choice.table(made, Choice(**wrong))
+        table(made, Choice(**wrong))
 
 
 @pytest.mark.parametrize("name", ["", "../table1", "a b", "a/b", "x" * 80])
 def test_an_export_stays_in_its_folder(made: profile.Profile, name: str) -> None:
     with pytest.raises(InputError, match="letters, digits"):
-        choice.export(made, Choice(), name)
+        chosen.export(made, Choice(), name)
 
 
 def test_the_record_is_shown_before_any_run_and_without_torch(tiny_profile: profile.Profile) -> None:
@@ -163,15 +169,20 @@ def test_the_record_is_shown_before_any_run_and_without_torch(tiny_profile: prof
     reference.mkdir(parents=True)
     (reference / "metrics.csv.gz").write_bytes(RECORD.read_bytes())
     assert choice.runs(tiny_profile) == {}
-    assert "tiny as shipped" in choice.table(tiny_profile, Choice()).title
+    assert "tiny as shipped" in table(tiny_profile, Choice()).title
     tiny_profile.layout.root.mkdir(exist_ok=True)
     tiny_profile.layout.metrics.write_bytes(gzip.decompress(RECORD.read_bytes()))
     assert choice.runs(tiny_profile).keys() == {"tiny as shipped"}
     program = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from rmkit import profile; from rmkit.evaluation import choice; from rmkit.kit import machine\n"
+        "import sys\n"
+        "class Without:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'torch': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Without)\n"
+        "from rmkit import profile; from rmkit.evaluation import choice, chosen; from rmkit.kit import machine\n"
         "mini = profile.load('mini'); machine.show(mini)\n"
-        "choice.figure(mini, choice.Choice()); print(len(choice.table(mini, choice.Choice()).cells))"
+        "found = choice.Found(mini, choice.Choice())\n"
+        "chosen.figure(found); print(len(chosen.table(found).cells))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
