@@ -21,7 +21,10 @@ from rmkit.paths import REPOSITORY
 RECORD = REPOSITORY / "results" / "reference" / "mini"
 README, PAGE = REPOSITORY / "README.md", REPOSITORY / "docs" / "claims.md"
 BEGIN, END = "<!-- costs: begin (written by `make docs`, never by hand) -->", "<!-- costs: end -->"
-SECTIONS_BEGIN, SECTIONS_END = "<!-- sections: begin (by `make docs`, from the modules' docstrings) -->", "<!-- sections: end -->"
+SECTIONS_BEGIN, SECTIONS_END = (
+    "<!-- sections: begin (by `make docs`, from the modules' docstrings) -->",
+    "<!-- sections: end -->",
+)
 SECTIONS = {
     "3.1": "data generation: key frames, propagation",
     "3.2": "model training, and what it frees from",
@@ -199,7 +202,11 @@ def sections() -> str:
             name = path.relative_to(REPOSITORY).as_posix()
             shown = path.parent.name if path.stem == "__init__" else f"{path.parent.name}/{path.stem}"
             found.setdefault(section, []).append(f"[{shown}]({name})")
-    rows = [(section, SECTIONS.get(section, ""), ", ".join(names)) for section, names in sorted(found.items()) if names]
+    rows = [
+        (section, SECTIONS.get(section, ""), ", ".join(names))
+        for section, names in sorted(found.items())
+        if names
+    ]
     return typeset.grid(["Section", "of the paper", "Modules in `rmkit/`"], rows)
 
 

@@ -32,7 +32,9 @@ def draw(settings: profile.Profile, clip: sampling.Clip) -> None:
     frames = islice(sheets.beside(settings, clip, ROWS), 0, None, times)
     first, *others = (Image.fromarray(frame) for frame in frames)
     still = round(1000 * times / size.fps)
-    first.save(PICTURE, save_all=True, append_images=others, duration=still, loop=0, quality=QUALITY, method=6)
+    first.save(
+        PICTURE, save_all=True, append_images=others, duration=still, loop=0, quality=QUALITY, method=6
+    )
 
 
 if __name__ == "__main__":
