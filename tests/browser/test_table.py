@@ -66,7 +66,7 @@ def test_every_control_changes_table_and_plot(
 
     def changes(act, *what: int) -> None:
         """`act` changes caption (0), cells (1) and plot (2), or those that are named."""
-        before, end = seen(), time.monotonic() + 20
+        before, end = seen(), time.monotonic() + 40
         act()
         while any(seen()[i] == before[i] for i in what or (0, 1, 2)):
             assert time.monotonic() < end, act
