@@ -104,8 +104,8 @@ lint: setup ## ruff check and format check, and what imports what; 3 s; writes n
 format: setup ## ruff's formatter and safe fixes; 1 s; writes the sources
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
 
-docs: setup ## claims, costs and cards anew from the record; 5 s; writes README.md, docs/claims.md, cards under data/diorama/
-	@$(PY) docs/generate.py && $(PY) data/diorama/hub_cards.py
+docs: setup ## claims, costs and cards anew from the record, the moving picture from results/mini; 10 s; writes README.md, docs/, cards under data/diorama/
+	@$(PY) docs/generate.py && $(PY) docs/moving_picture.py && $(PY) data/diorama/hub_cards.py
 	@if $(PY) -c 'import mlcroissant' 2>/dev/null; then $(PY) data/diorama/croissant.py; \
 	else echo "docs: croissant.json left as it is: mlcroissant is not here (pip install -e '.[artifact]')"; fi
 

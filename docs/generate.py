@@ -1,10 +1,13 @@
-"""The tables of claims and costs in README.md and docs/claims.md: what is typed, how long it takes, what comes out (ours).
+"""The tables of claims, costs and paper sections in README.md and docs/claims.md (ours).
 
-Reads data/paper/claims.yaml and, of the shipped record, tables/claims.csv and cost.json (benchmarks/cost.py); writes
-docs/claims.md, and README.md between the markers `costs`. `make docs` calls it after the record has changed.
+What is typed, how long it takes, what comes out, and which module is which section. Reads data/paper/claims.yaml, the modules'
+docstrings and, of the shipped record, tables/claims.csv and cost.json (benchmarks/cost.py); writes docs/claims.md, and README.md
+between the markers `costs` and `sections`. `make docs` calls it after the record or a docstring has changed.
 """
 
+import ast
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +21,24 @@ from rmkit.paths import REPOSITORY
 RECORD = REPOSITORY / "results" / "reference" / "mini"
 README, PAGE = REPOSITORY / "README.md", REPOSITORY / "docs" / "claims.md"
 BEGIN, END = "<!-- costs: begin (written by `make docs`, never by hand) -->", "<!-- costs: end -->"
+SECTIONS_BEGIN, SECTIONS_END = (
+    "<!-- sections: begin (by `make docs`, from the modules' docstrings) -->",
+    "<!-- sections: end -->",
+)
+SECTIONS = {
+    "3.1": "data generation: key frames, propagation",
+    "3.2": "model training, and what it frees from",
+    "3.3": "implementation: clips, identity filter, IC-LoRA",
+    "4.1": "metrics and baselines",
+    "4.4": "user study",
+    "4.5": "ablation, Tables 1 and 2",
+    "5": "weather, another simulator",
+    "A": "failure cases",
+    "B.1": "details of the data generation",
+    "B.2": "details of the training",
+    "B.3": "settings of the baselines",
+    "C.1": "GPT-RS",
+}
 RUN = ("00_", "01_", "02_", "03_", "04_", "05_")  # notebooks whose work every claim about the run stands on
 GOES_ON = "`make reproduce`, which goes on"
 NOT_HERE = "n/a"
@@ -167,8 +188,34 @@ def hardware(cost: dict) -> list[tuple[str, str]]:
 
 def readme(text: str) -> str:
     """README.md with the tables between its markers made anew."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{summary()}{END}{rest.split(END, 1)[1]}"
+    for begin, end, table in ((BEGIN, END, summary()), (SECTIONS_BEGIN, SECTIONS_END, sections())):
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{table}{end}{rest.split(end, 1)[1]}"
+    return text
+
+
+def sections() -> str:
+    """A row a section of the paper: the modules whose docstring's first line names it."""
+    found: dict[str, list[str]] = {section: [] for section in SECTIONS}
+    for path in sorted((REPOSITORY / "rmkit").glob("*/*.py")):
+        for section in named(ast.get_docstring(ast.parse(path.read_text())) or ""):
+            name = path.relative_to(REPOSITORY).as_posix()
+            shown = path.parent.name if path.stem == "__init__" else f"{path.parent.name}/{path.stem}"
+            found.setdefault(section, []).append(f"[{shown}]({name})")
+    rows = [
+        (section, SECTIONS.get(section, ""), ", ".join(names))
+        for section, names in sorted(found.items())
+        if names
+    ]
+    return typeset.grid(["Section", "of the paper", "Modules in `rmkit/`"], rows)
+
+
+def named(docstring: str) -> list[str]:
+    """The sections of the paper in the brackets of a docstring's first line, without chapters, figures and years."""
+    first = docstring.partition("\n")[0]
+    within = [text for text in re.findall(r"\(([^)]*)\)", first) if re.match(r"paper,|\d|[A-C]\b", text)]
+    plain = re.sub(r"(Fig\.|Figure) \d+( and \d+|, \d+)*|\d{3,}", "", " ".join(within))
+    return [name for name in re.findall(r"\b(?:[34]\.\d|5|[ABC](?:\.\d)?)\b", plain)]
 
 
 def _machine(cost: dict) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from PIL import Image
 
 import rmkit
 from rmkit import profile
@@ -45,6 +46,25 @@ def tool(name: str) -> str:
 def test_the_tables_are_the_records(tables):
     assert tables.PAGE.read_text() == tables.page(), MAKE_DOCS
     assert tables.README.read_text() == tables.readme(tables.README.read_text()), MAKE_DOCS
+
+
+def test_a_docstring_names_its_sections(tables):
+    assert tables.named("Limits: small objects (paper, 3.2, Fig. 7 and 14, A).\n\nMore (4.5).") == [
+        "3.2",
+        "A",
+    ]
+    assert tables.named("Faces (3.3, 4.1, B.1), by a model (Wang et al. 2004; ours, 5).") == [
+        "3.3",
+        "4.1",
+        "B.1",
+    ]
+    assert tables.named("Blur (ours; not in the paper).") == []
+
+
+def test_the_moving_picture_is_small_and_moves():
+    with Image.open(REPOSITORY / "docs" / "render_realmaster_truth.webp") as picture:
+        assert picture.n_frames > 10 and Path(picture.filename).stat().st_size < 150_000
+    assert "rendered with Blender" in (REPOSITORY / "README.md").read_text()
 
 
 def test_every_claim_has_a_row_and_a_way(tables):

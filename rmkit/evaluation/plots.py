@@ -4,6 +4,7 @@ Reads and writes nothing; what stands in a figure is for figures.py to say.
 """
 
 from collections.abc import Mapping, Sequence
+from string import ascii_lowercase as LETTERS
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 
 from rmkit.baselines import Method
 from rmkit.evaluation import statistics
+from rmkit.evaluation.statistics import Estimate
 from rmkit.metrics import Column
 
 if TYPE_CHECKING:
@@ -32,17 +34,41 @@ def intervals(
     at the same height in all panels, whichever methods a metric has. Where the truth is what to be near (`better` 0), its
     mean is marked and the axis is logarithmic.
     """
+    names = {method.name for method in methods} | {"truth"}
+    found = {(n, c.name): [statistics.mean(frame, n, c.name)] for n in names for c in columns}
+    return panels(found, columns, methods, apart)
+
+
+def panels(
+    found: Mapping[tuple[str, str], Sequence[Estimate]],
+    columns: Sequence[Column],
+    methods: Mapping[Method, str],
+    apart: int = 0,
+    line: float | None = None,
+    axis: str | None = None,
+) -> "Figure":
+    """The same of estimates by method and metric: one of each, or one a run, of which the second is hollow and below.
+
+    line: the value that stands for no difference, drawn in every panel; None: the values are levels. axis: what is counted,
+    where it is not the metric's own unit.
+    """
     figure, axes = subplots(len(columns), columns=2, height=0.6 + 0.25 * len(methods))
     rows = range(len(methods) - 1, -1, -1)
-    for i, (ax, column) in enumerate(zip(axes, columns, strict=True)):
+    for i, (ax, column) in enumerate(zip(np.atleast_1d(axes), columns, strict=True)):
         for y, method in zip(rows, methods, strict=True):
-            found = statistics.mean(frame, method.name, column.name)
-            if found.known:
-                spread = np.nan_to_num([[found.value - found.low], [found.high - found.value]])
-                # A ratio's bounds can round to a hair on the wrong side of its value.
-                ax.errorbar(found.value, y, xerr=spread.clip(min=0), capsize=3, **style(method))
-        truth = statistics.mean(frame, "truth", column.name)
-        if column.better == 0:
+            runs = found.get((method.name, column.name), ())
+            for place, of_run in enumerate(runs):
+                if of_run.known:
+                    spread = np.nan_to_num([[of_run.value - of_run.low], [of_run.high - of_run.value]])
+                    hollow = {"markerfacecolor": "white"} if place else {}
+                    offset = 0.2 * (1 - 2 * place) * (len(runs) > 1)
+                    # A ratio's bounds can round to a hair on the wrong side of its value.
+                    how = style(method) | hollow
+                    ax.errorbar(of_run.value, y + offset, xerr=spread.clip(min=0), capsize=3, **how)
+        truth = next(iter(found.get(("truth", column.name), ())), statistics.NOTHING)
+        if line is not None:
+            ax.axvline(line, color="#555555", linewidth=1)
+        elif column.better == 0:
             ax.set_xscale("log")
             if truth.known:
                 ax.axvline(truth.value, color="#555555", linestyle=":", linewidth=1)
@@ -50,8 +76,8 @@ def intervals(
             ax.axhline(apart - 0.5, color="#999999", linewidth=0.8)
         ax.set_ylim(-0.6, len(methods) - 0.4)
         ax.set_yticks(rows, ["" if i % 2 else label for label in methods.values()])
-        ax.set_title(f"({'abcdefgh'[i]}) {column.label}", fontsize=9, loc="left")
-        ax.set_xlabel(", ".join(filter(None, [column.unit, BETTER[column.better]])), fontsize=8)
+        ax.set_title(f"({LETTERS[i % len(LETTERS)]}) {column.label}", fontsize=9, loc="left")
+        ax.set_xlabel(axis or ", ".join(filter(None, [column.unit, BETTER[column.better]])), fontsize=8)
         ax.tick_params(labelsize=8)
         ax.grid(axis="x", color="#dddddd", linewidth=0.6)
     return figure

@@ -75,9 +75,9 @@ def available(profile: Profile, clip: Clip, row: str) -> bool:
     return _path(profile, clip, row).exists()
 
 
-def beside(profile: Profile, clip: Clip) -> Iterator[np.ndarray]:
-    """Those of BESIDE that there are, side by side under their labels, frame by frame, uint8 [H, W, 3]."""
-    parts = [row for row in BESIDE if available(profile, clip, row)]
+def beside(profile: Profile, clip: Clip, rows: Sequence[str] = BESIDE) -> Iterator[np.ndarray]:
+    """Those of `rows` that there are, side by side under their labels, frame by frame, uint8 [H, W, 3]."""
+    parts = [row for row in rows if available(profile, clip, row)]
     given, methods = profile.clips, baselines.every(profile)
     # Small clips are enlarged without smoothing: a copy must not look better than the clip.
     scale, kernel = (2, Image.NEAREST) if 2 * given.width <= WIDEST else (1, Image.BICUBIC)

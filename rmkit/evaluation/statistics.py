@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -104,16 +105,36 @@ def read(path: Path) -> pd.DataFrame:
         raise InputError(f"{path} is not a whole table of metrics ({error}): make it again.") from None
 
 
-def mean(frame: pd.DataFrame, method: str, metric: str) -> Estimate:
+def mean(frame: pd.DataFrame, method: str, metric: str, confidence: float = CONFIDENCE) -> Estimate:
     """Mean of a method's values over clips."""
     _, values, sequences = _values(frame, method, metric)
-    return ratio_of_sums(values, np.ones(len(values)), sequences)
+    return ratio_of_sums(values, np.ones(len(values)), sequences, confidence)
 
 
-def difference(frame: pd.DataFrame, metric: str, method: str, other: str = REFERENCE) -> Estimate:
+def difference(
+    frame: pd.DataFrame, metric: str, method: str, other: str = REFERENCE, confidence: float = CONFIDENCE
+) -> Estimate:
     """Mean over clips of (method - other), on the clips that both have."""
     a, b, sequences = _paired(frame, metric, method, other)
-    return ratio_of_sums(a - b, np.ones(len(a)), sequences)
+    return ratio_of_sums(a - b, np.ones(len(a)), sequences, confidence)
+
+
+def median(
+    frame: pd.DataFrame, metric: str, method: str, less: str | None = None, confidence: float = CONFIDENCE
+) -> Estimate:
+    """Median of a method's values over clips (less another's, clip by clip); sequences are resampled, as for a mean."""
+    values, sequences = _of_sample(frame, metric, method, less)
+    if not len(values):
+        return NOTHING
+    names, which = np.unique(sequences, return_inverse=True)
+    value, clips, count = float(np.median(values)), len(values), len(names)
+    if count < 2:
+        return Estimate(value, math.nan, math.nan, clips, count, "one sequence")
+    if np.ptp(values) <= 1e-12:
+        return Estimate(value, value, value, clips, count, "no spread")
+    by_sequence = tuple(tuple(values[which == i].tolist()) for i in range(count))
+    low, high, name = _of_median(by_sequence, confidence)
+    return Estimate(value, low, high, clips, count, name)
 
 
 def two_sample(
@@ -154,7 +175,14 @@ def ratio(frame: pd.DataFrame, metric: str, method: str, other: str) -> Estimate
     return ratio_of_sums(a, b, sequences)
 
 
-def win_rate(frame: pd.DataFrame, metric: str, method: str, better: int, other: str = REFERENCE) -> Estimate:
+def win_rate(
+    frame: pd.DataFrame,
+    metric: str,
+    method: str,
+    better: int,
+    other: str = REFERENCE,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
     """Share of clips on which a method beats the other (ties count half), with Wilson's interval.
 
     better: 1 where more is better, -1 where less is. The interval's width is that of as many trials as there are
@@ -166,7 +194,7 @@ def win_rate(frame: pd.DataFrame, metric: str, method: str, better: int, other: 
     gains = better * (a - b)
     rate = float(((gains > 0) + 0.5 * (gains == 0)).mean())
     trials = len(np.unique(sequences))
-    z = 1.959964  # of 95 % (Wilson 1927, eq. 4)
+    z = round(NormalDist().inv_cdf((1 + confidence) / 2), 6)  # 1.959964 of 95 % (Wilson 1927, eq. 4)
     centre = rate + z**2 / (2 * trials)
     spread = z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
     low, high = ((centre + side * spread) / (1 + z**2 / trials) for side in (-1, 1))
@@ -207,7 +235,9 @@ def _wilcoxon(differences: np.ndarray) -> float:
     return float(found.pvalue)
 
 
-def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, sequences: np.ndarray) -> Estimate:
+def ratio_of_sums(
+    numerator: np.ndarray, denominator: np.ndarray, sequences: np.ndarray, confidence: float = CONFIDENCE
+) -> Estimate:
     """sum(numerator) / sum(denominator) with its interval from resampling whole sequences.
 
     With a denominator of ones this is a mean. BCa by scipy.stats.bootstrap; where its correction is undefined
@@ -222,14 +252,29 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, sequences: np.
         return Estimate(value, math.nan, math.nan, clips, count, "one sequence")
     if np.allclose(a / b, value, rtol=0, atol=1e-12):
         return Estimate(value, value, value, clips, count, "no spread")
-    low, high, name = _interval(tuple(a.tolist()), tuple(b.tolist()))
+    low, high, name = _interval(tuple(a.tolist()), tuple(b.tolist()), confidence)
     return Estimate(value, low, high, clips, count, name)
 
 
 @functools.lru_cache(maxsize=2048)  # tables, figures and report ask for the same ones
-def _interval(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, float, str]:
+def _interval(
+    a: tuple[float, ...], b: tuple[float, ...], confidence: float = CONFIDENCE
+) -> tuple[float, float, str]:
     """Bounds of a ratio of sums over sequences, and the name of the method."""
-    return _bounds((a, b), lambda x, y, axis: x.sum(axis=axis) / y.sum(axis=axis), paired=True)
+    return _bounds((a, b), lambda x, y, axis: x.sum(axis=axis) / y.sum(axis=axis), True, confidence)
+
+
+@functools.lru_cache(maxsize=2048)
+def _of_median(values: tuple[tuple[float, ...], ...], confidence: float) -> tuple[float, float, str]:
+    """The same of a median; values: those of each sequence."""
+    padded = np.full((len(values), max(map(len, values))), np.nan)
+    for row, of_sequence in zip(padded, values, strict=True):
+        row[: len(of_sequence)] = of_sequence
+
+    def of_drawn(drawn: np.ndarray, axis: int) -> np.ndarray:
+        return np.nanmedian(padded[drawn], axis=(-2, -1))
+
+    return _bounds((np.arange(len(values)),), of_drawn, False, confidence)
 
 
 @functools.lru_cache(maxsize=2048)
@@ -245,10 +290,12 @@ def _unpaired(a: tuple[tuple[float, ...], ...], b: tuple[tuple[float, ...], ...]
         return sums[0][0] / sums[0][1] - sums[1][0] / sums[1][1]
 
     # Which sequences are drawn: of each its sum and its count must stay together.
-    return _bounds(tuple(np.arange(sample.shape[1]) for sample in samples), difference, paired=False)
+    return _bounds(tuple(np.arange(sample.shape[1]) for sample in samples), difference, False)
 
 
-def _bounds(data: tuple, statistic: Callable[..., np.ndarray], paired: bool) -> tuple[float, float, str]:
+def _bounds(
+    data: tuple, statistic: Callable[..., np.ndarray], paired: bool, confidence: float = CONFIDENCE
+) -> tuple[float, float, str]:
     """Bounds and the name of the method; a fixed seed, so that a table can be made twice."""
     from scipy.stats import bootstrap
 
@@ -261,7 +308,7 @@ def _bounds(data: tuple, statistic: Callable[..., np.ndarray], paired: bool) -> 
                 paired=paired,
                 vectorized=True,
                 n_resamples=RESAMPLES,
-                confidence_level=CONFIDENCE,
+                confidence_level=confidence,
                 method=name,
                 rng=np.random.default_rng(0),
             ).confidence_interval

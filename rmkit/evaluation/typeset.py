@@ -31,6 +31,7 @@ STAYS = [
         "props": "position: sticky; left: 0; text-align: left; background: inherit",
     },
     {"selector": "tr", "props": "background: var(--jp-layout-color0, white)"},
+    {"selector": "th, td", "props": "padding: 3px 8px"},
     {"selector": "td", "props": "white-space: nowrap"},
 ]
 
@@ -96,7 +97,12 @@ def latex(table: Table) -> str:
 
 def styled(table: Table) -> "Styler":
     """The table as a notebook shows it, title above and the notes left to `notes`; the first column stays in view."""
-    style = _styler(table).set_caption(table.title).set_table_styles(STAYS)
+    # Two lines of a heading at most, in bold letters, which are wider than a digit.
+    wide = [
+        {"selector": f"th.col{i}", "props": f"min-width: {1.15 * min_width(text) + 1:.0f}ch"}
+        for i, text in enumerate(table.header)
+    ]
+    style = _styler(table).set_caption(table.title).set_table_styles(STAYS + wide)
     return style.format(html_cell).format_index(escape="html", axis="columns")
 
 

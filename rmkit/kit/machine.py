@@ -62,8 +62,11 @@ def recorded_device(profile: Profile) -> str:
 
 
 def device_name(profile: Profile) -> str:
-    """The GPU's name, or cpu."""
-    import torch
+    """The GPU's name, or cpu; without torch, with which everything but tables and figures is made, that there is none."""
+    try:
+        import torch
+    except ImportError:
+        return "no torch: tables and figures only"
 
     device = models.device(profile)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

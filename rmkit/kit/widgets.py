@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
-    from IPython.display import HTML
+    from IPython.display import HTML, Markdown
+    from ipywidgets import Box, Checkbox
 
 
 def explore(show: Callable[..., Any], **choices: Sequence[Any] | Mapping[str, Any]) -> None:
@@ -25,6 +26,21 @@ def explore(show: Callable[..., Any], **choices: Sequence[Any] | Mapping[str, An
     wide = {"width": "max-content"}  # ids of clips are long
     menus = {name: ipywidgets.Dropdown(options=options, layout=wide) for name, options in choices.items()}
     ipywidgets.interact(show, **menus)
+
+
+def checks(
+    title: str, options: Mapping[str, str], chosen: Sequence[str]
+) -> tuple["Box", dict[str, "Checkbox"]]:
+    """Check boxes under a title, by name, as many in a line as fit; `options`: label by name."""
+    import ipywidgets
+
+    slim = {"width": "auto", "margin": "0 12px 0 0"}
+    boxes = {
+        name: ipywidgets.Checkbox(name in chosen, description=label, indent=False, layout=slim)
+        for name, label in options.items()
+    }
+    row = ipywidgets.Box(tuple(boxes.values()), layout={"flex_flow": "row wrap"})
+    return ipywidgets.VBox([ipywidgets.HTML(f"<b>{escape(title)}</b>"), row]), boxes
 
 
 def live(draw: Callable[..., Any]) -> Callable[..., None] | None:
@@ -44,16 +60,25 @@ def player(profile: Profile, *paths: Path) -> "HTML":
     """
     from IPython.display import HTML
 
-    here = (
-        Path.cwd() if person_is_here() else profile.layout.run / "notebooks"
-    )  # where the executed copy will lie
-    links = [escape(Path(os.path.relpath(path, here)).as_posix()) for path in paths]
     return HTML(
         "\n".join(
-            f'<video controls loop muted playsinline preload="metadata" style="max-width: 100%" src="{link}"></video>'
-            for link in links
+            f'<video controls loop muted playsinline preload="metadata" style="max-width: 100%" src="{_from_here(profile, path)}"></video>'
+            for path in paths
         )
     )
+
+
+def links(profile: Profile, *paths: Path) -> "Markdown":
+    """Links to files by their names, which open from a notebook where it lies and from its executed copy alike."""
+    from IPython.display import Markdown
+
+    return Markdown(", ".join(f"[{path.name}]({_from_here(profile, path)})" for path in paths))
+
+
+def _from_here(profile: Profile, path: Path) -> str:
+    """The address of a file, relative to where the notebook lies, or where its executed copy will."""
+    here = Path.cwd() if person_is_here() else profile.layout.run / "notebooks"
+    return escape(Path(os.path.relpath(path, here)).as_posix())
 
 
 def person_is_here() -> bool:

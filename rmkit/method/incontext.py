@@ -1,4 +1,4 @@
-"""In-context conditioning of a Wan transformer: clean reference tokens beside the noisy ones (paper, 3.3).
+"""In-context conditioning of a Wan transformer: clean reference tokens beside the noisy ones (paper, 3.2, 3.3).
 
 The reference goes in as further rows of the batch, at t = 0 and at the noisy rows' positions. Everywhere in the model they
 are rows like others; in self-attention alone a reference and its noisy clip are one sequence, which the model's own

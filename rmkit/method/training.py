@@ -1,4 +1,4 @@
-"""Training of the in-context LoRA on pairs of render and propagated clip (paper, 3.3 and B.2); `objective` says on what.
+"""Training of the in-context LoRA on pairs of render and propagated clip (paper, 3.2, 3.3, B.2); `objective` says on what.
 
 Reads `pairs/`, encoded before (see `dataset`); writes `adapters/<name>/`: for each expert a folder with its adapter and learning curves,
 `samples/` and a model card. A killed run goes on from its checkpoint and ends bit-identical: a step's random numbers
