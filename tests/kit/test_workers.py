@@ -16,7 +16,7 @@ import pytest
 
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate
-from rmkit.kit import claims, stage, store, workers
+from rmkit.kit import claims, progress, stage, store, workers
 from rmkit.method import anchoring, dataset, enhance, propagation, sampling, structure, training
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
@@ -113,7 +113,10 @@ def test_without_ray_workers_are_a_sentence(tmp_path: Path):
 
 
 @needs_ray
-def test_three_share_the_items(three: None, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_three_share_the_items(
+    three: None, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(progress, "QUIET", 0)  # however fast the machine is
     paths = stage.run("stage", items(tmp_path), making(together), spread=True)
     assert [path.read_text() for path in paths] == list("012345")
     sidecars = [store.read_sidecar(path) for path in paths]
