@@ -347,7 +347,7 @@ def _set_attention(pipeline: Any, backend: str) -> None:
         if name.startswith("transformer") and part is not None:
             try:
                 # It also sets the backend of every model to come, other profiles' too; the context puts that back.
-                with attention_backend(backend):
+                with attention_backend():
                     part.set_attention_backend(backend)
             except (RuntimeError, ImportError, ValueError) as error:
                 raise InputError(

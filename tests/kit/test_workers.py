@@ -254,7 +254,7 @@ def test_a_killed_driver_leaves_nobody_behind(three: None, tmp_path: Path, of_it
     if of_its_own:  # the cluster is the driver's own, and ends with it
         del env[workers.ADDRESS]
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], env=env)
-    until = time.monotonic() + 150  # a cluster of its own takes 12 s on an idle machine
+    until = time.monotonic() + 300  # a cluster of its own takes 12 s on an idle machine
     while len(list(tmp_path.glob(".*.tmp.txt"))) < 3 and time.monotonic() < until:
         time.sleep(0.2)
     time.sleep(0.2)
@@ -262,6 +262,7 @@ def test_a_killed_driver_leaves_nobody_behind(three: None, tmp_path: Path, of_it
     assert len(processes) == 3
     driver.kill()
     driver.wait()
+    until = time.monotonic() + 60
     while any(claims._since(process) for process in processes) and time.monotonic() < until:
         time.sleep(0.1)
     assert not any(claims._since(process) for process in processes)
@@ -304,7 +305,8 @@ def test_workers_give_the_bytes_of_one_process(
             anchoring.edit(run, tiny_clips)
         found.append(artefacts(run))
     shared = [name for name in found[0] if name.startswith(("clips", "structure", "anchors"))]
-    assert len(shared) == 2 * (4 + 4 + 8) + 1 and found[0] == found[1]
+    assert len(shared) == 2 * (4 + 4 + 8) + 1 and found[0].keys() == found[1].keys()
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
 
 
 @needs_ray
