@@ -3,6 +3,7 @@
 The checkpoints are of the real classes, from data/diorama/architectures.py, and smaller still.
 """
 
+import gc
 import json
 import os
 import sys
@@ -36,6 +37,13 @@ WORDS = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_collections() -> None:
+    """What libraries and collected tests hold is there to stay: every stage collects cycles, and need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with wan/, vace/ (transformer and scheduler only) and editor/, random weights in bf16."""
@@ -65,6 +73,8 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
         qwen_tokenizer,
         architectures.qwen_transformer(num_layers=1),
     )
+    gc.collect()
+    gc.freeze()  # the models' own modules came with them
     return root
 
 

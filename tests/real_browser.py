@@ -28,6 +28,7 @@ def browser() -> Iterator:
 def visit(browser, request: pytest.FixtureRequest) -> Iterator[Callable]:
     """Opens an address in a page of one of WIDTHS; what the page says of errors, or fetches, fails the test."""
     context = browser.new_context(viewport={"width": request.param, "height": 900})
+    context.set_default_timeout(120_000)  # of a machine with other tests on every core
     page, wrong = context.new_page(), []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)

@@ -340,12 +340,15 @@ def _place(profile: Profile, pipeline: Any, on_cpu: bool = False) -> Any:
 def _set_attention(pipeline: Any, backend: str) -> None:
     """Have every transformer of a pipeline attend by a backend of diffusers; InputError where it cannot be had here."""
     import diffusers
+    from diffusers.models.attention_dispatch import attention_backend
 
     diffusers.utils.logging.get_logger("diffusers.models.modeling_utils").setLevel("ERROR")  # "experimental"
     for name, part in pipeline.components.items():
         if name.startswith("transformer") and part is not None:
             try:
-                part.set_attention_backend(backend)
+                # It also sets the backend of every model to come, other profiles' too; the context puts that back.
+                with attention_backend():
+                    part.set_attention_backend(backend)
             except (RuntimeError, ImportError, ValueError) as error:
                 raise InputError(
                     f"models.attention is '{backend}', which cannot be had here: {error}"

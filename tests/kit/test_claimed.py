@@ -61,7 +61,7 @@ def test_what_another_process_writes_is_not_deleted_but_waited_for(
     with half_written(path) as other:
         with pytest.raises(claims.Taken), claims.held(path):
             raise AssertionError("two must not write it")
-        Timer(0.3, other.communicate, ["go on\n"]).start()
+        Timer(1.0, other.communicate, ["go on\n"]).start()
         with store.writing(path, RECIPE) as temporary:
             assert path.read_text() == "half and whole" and store.is_done(path, RECIPE)
             temporary.write_text("mine")

@@ -287,8 +287,10 @@ def test_the_attention_asked_for_is_used_in_context_too(tiny_profile, monkeypatc
     from rmkit.method.incontext import in_context
 
     profile = pointed_at(tiny_profile, attention="_native_math")
-    pipeline = models.load_wan(profile)
     backends, registry = [], attention_dispatch._AttentionBackendRegistry
+    before = registry.get_active_backend()
+    pipeline = models.load_wan(profile)
+    assert registry.get_active_backend() == before  # of other profiles' models in this process
     stock = registry._backends[attention_dispatch.AttentionBackendName._NATIVE_MATH]
 
     def watched(*arguments, **options):

@@ -16,7 +16,7 @@ import pytest
 
 from rmkit.errors import InputError
 from rmkit.evaluation import evaluate
-from rmkit.kit import claims, stage, store, workers
+from rmkit.kit import claims, progress, stage, store, workers
 from rmkit.method import anchoring, dataset, enhance, propagation, sampling, structure, training
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile
@@ -113,7 +113,10 @@ def test_without_ray_workers_are_a_sentence(tmp_path: Path):
 
 
 @needs_ray
-def test_three_share_the_items(three: None, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_three_share_the_items(
+    three: None, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(progress, "QUIET", 0)  # however fast the machine is
     paths = stage.run("stage", items(tmp_path), making(together), spread=True)
     assert [path.read_text() for path in paths] == list("012345")
     sidecars = [store.read_sidecar(path) for path in paths]
@@ -251,7 +254,7 @@ def test_a_killed_driver_leaves_nobody_behind(three: None, tmp_path: Path, of_it
     if of_its_own:  # the cluster is the driver's own, and ends with it
         del env[workers.ADDRESS]
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], env=env)
-    until = time.monotonic() + 150  # a cluster of its own takes 12 s on an idle machine
+    until = time.monotonic() + 300  # a cluster of its own takes 12 s on an idle machine
     while len(list(tmp_path.glob(".*.tmp.txt"))) < 3 and time.monotonic() < until:
         time.sleep(0.2)
     time.sleep(0.2)
@@ -259,6 +262,7 @@ def test_a_killed_driver_leaves_nobody_behind(three: None, tmp_path: Path, of_it
     assert len(processes) == 3
     driver.kill()
     driver.wait()
+    until = time.monotonic() + 60
     while any(claims._since(process) for process in processes) and time.monotonic() < until:
         time.sleep(0.1)
     assert not any(claims._since(process) for process in processes)
@@ -301,7 +305,8 @@ def test_workers_give_the_bytes_of_one_process(
             anchoring.edit(run, tiny_clips)
         found.append(artefacts(run))
     shared = [name for name in found[0] if name.startswith(("clips", "structure", "anchors"))]
-    assert len(shared) == 2 * (4 + 4 + 8) + 1 and found[0] == found[1]
+    assert len(shared) == 2 * (4 + 4 + 8) + 1 and found[0].keys() == found[1].keys()
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
 
 
 @needs_ray

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig, WanTransformer3DModel
+from diffusers.models.attention_dispatch import attention_backend
 from small_wan import adapted, expert, inputs, reference
 from torch._dynamo.testing import CompileCounter
 
@@ -43,8 +44,8 @@ def test_every_adapter_learns_with_and_without_checkpointing(mode):
 def test_attention_backend_can_be_chosen(mode):
     model = expert(0)
     native = predict(model, mode)
-    with torch.no_grad(), in_context(model, reference(), mode):
-        model.set_attention_backend("_native_math")
+    with torch.no_grad(), in_context(model, reference(), mode), attention_backend("_native_math"):
+        model.set_attention_backend("_native_math")  # and every model's to come, until the context ends
         chosen = {layer.attn1.processor._attention_backend for layer in model.blocks}
         other = model(**inputs()).sample
     assert {str(backend.value) for backend in chosen} == {"_native_math"}
