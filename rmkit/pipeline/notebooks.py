@@ -119,9 +119,9 @@ def executed(profile: Profile, notebook: Notebook) -> Path:
 def _parameter(profile: Profile) -> str:
     """What the notebooks are told: the shipped profile's name, or a file that holds the profile."""
     shipped = profiles.PROFILES / f"{profile.name}.yaml"
-    if shipped.is_file() and profiles.load(profile.name) == profile:
+    if shipped.is_file() and profiles.load(profile.name).model_dump() == profile.model_dump():
         return profile.name
-    path = profile.layout.root / "profile.yaml"
+    path = profile.layout.settings
     text = yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False)
     if not (path.is_file() and path.read_text() == text):
         path.parent.mkdir(parents=True, exist_ok=True)
