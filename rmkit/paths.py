@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+RECORD = "run.json"  # in a run's folder: whose it is, what it extends, with which settings it was begun
 
 
 def resolve(path: str | Path) -> Path:

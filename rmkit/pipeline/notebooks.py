@@ -27,7 +27,7 @@ from rmkit.errors import InputError
 from rmkit.evaluation import report
 from rmkit.kit import claims, depth, machine, models, store, workers
 from rmkit.paths import REPOSITORY
-from rmkit.pipeline import plan
+from rmkit.pipeline import changes, plan
 from rmkit.profile import Profile
 
 VERSION = 1
@@ -75,6 +75,7 @@ def run(profile: Profile, anyway: bool = False) -> Path:
         depth.source(profile)
     for metric in metrics.with_models(profile):
         metric.check(profile, profile.clips.height, profile.clips.width)
+    changes.begin(profile)
     parameter, books, ran = _parameter(profile), series(), False
     for i, notebook in enumerate(books):
         copy = executed(profile, notebook)
