@@ -3,10 +3,12 @@
 Design rule 1: a stage reads what earlier stages wrote here and nothing else. Reads and writes nothing.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+RECORD = "run.json"  # in a run's folder: whose it is, what it extends, with which settings it was begun
 
 
 def resolve(path: str | Path) -> Path:
@@ -53,6 +55,18 @@ class Layout:
     notebooks = _under("notebooks")
     metrics = _under("metrics.csv")
     report = _under("report.md")
+    record = property(
+        lambda layout: layout.run / "run.json"
+    )  # whose the run is, and with which settings it was begun
+    settings = property(lambda layout: layout.run / "profile.yaml")  # all of them, as notebooks are told
+
+    @property
+    def owner(self) -> Path | None:
+        """The profile file whose run this is; None where that is not known."""
+        try:
+            return REPOSITORY / json.loads(self.record.read_text())["profile"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     @property
     def reference(self) -> Path:

@@ -146,3 +146,116 @@ def test_a_file_that_is_no_profile(tmp_path: Path, content: bytes):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(InputError, match=r"unknown profile 'maxi'.*mini"):
         profile.load("maxi")
+
+
+def extending(folder: Path, name: str = "own", extends: str = "mini", **changes: object) -> Path:
+    """A profile of the user's that extends another."""
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"extends": extends, "name": name, **changes}))
+    return path
+
+
+def test_a_profile_that_extends_another_holds_its_changes_only(tmp_path: Path):
+    mini, made = profile.load("mini"), profile.load(extending(tmp_path, enhance={"steps": 3}, carla=None))
+    assert (made.name, made.extends, made.extended, made.enhance.steps, made.carla) == (
+        *("own", "mini", ("mini",), 3),
+        None,
+    )
+    assert made.enhance.model_copy(update={"steps": 2}) == mini.enhance
+    different = {"name", "extends", "enhance", "carla"}
+    assert made.model_dump(exclude=different) == mini.model_dump(exclude=different)
+
+
+def test_profiles_extend_one_another_by_name_and_by_path(tmp_path: Path):
+    extending(tmp_path, "first", train={"low": {"steps": 7}}, metrics={"dino": None})
+    (tmp_path / "deeper").mkdir()
+    last = extending(tmp_path / "deeper", "last", "../first.yaml", train={"low": {"learning_rate": 0.5}})
+    made = profile.load(last)
+    assert (made.train.low.steps, made.train.low.learning_rate) == (7, 0.5)
+    assert made.extended == ("first", "mini") and "dino" not in made.metrics and "weather" in made.metrics
+    # What notebooks are told says all settings, and extends the same.
+    last.write_text(yaml.safe_dump(made.model_dump(mode="json")))
+    assert profile.load(last) == made
+
+
+@pytest.mark.parametrize(
+    ("name", "extends", "said"),
+    [
+        ("own", "own.yaml", "'extends' goes in a circle: own.yaml -> own.yaml"),
+        ("own", "other.yaml", "'extends' goes in a circle: own.yaml -> other.yaml -> own.yaml"),
+        ("own", "maxi", "own.yaml: 'extends': unknown profile 'maxi': there is no file"),
+        ("own", "gone.yaml", "gone.yaml; known are"),
+        ("own", ["mini"], "'extends' must be the name of a profile"),
+        (None, "mini", "own.yaml: 'name': a profile that extends another has a name of its own"),
+        ("mini", "mini", "own.yaml: 'name': a profile that extends another has a name of its own"),
+        ("Own", "mini", "own.yaml: 'name'"),
+    ],
+)
+def test_a_profile_that_cannot_extend(tmp_path: Path, name: str | None, extends: str, said: str):
+    extending(tmp_path, "other", "own.yaml")
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({"extends": extends, "name": name}))
+    with pytest.raises(InputError, match=re.escape(said)):
+        profile.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        ("seed: 1\nname: own\nextends: mini\nseed: 2\n", "seed", "1 and 4"),
+        ("extends: mini\nname: own\nenhance:\n  steps: 1\n  shift: 2\n  steps: 3\n", "steps", "4 and 6"),
+        ("extends: mini\nname: own\nenhance: {steps: 1, steps: 3}\n", "steps", "3 and 3"),
+        ("extends: mini\nname: own\nmetrics: {dino: a, 'dino': b}\n", "dino", "3 and 3"),
+    ],
+)
+def test_a_key_twice_is_refused_with_both_lines(tmp_path: Path, text: str, key: str, lines: str):
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"own.yaml: '{key}' stands twice, in lines {lines}: keep one."):
+        profile.load(path)
+
+
+def test_an_anchor_of_yaml_may_be_merged_under_a_key_of_its_own(tmp_path: Path):
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "extends: mini\nname: own\ntrain: {low: &low {steps: 5, learning_rate: 1.0e-4}, high: {<<: *low, steps: 6}}\n"
+    )
+    assert profile.load(path).train.high.steps == 6
+
+
+def test_an_unknown_profile_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as error:
+        profile.load("own")
+    assert f"there is no file {profile.PROFILES / 'own.yaml'}" in str(error.value)
+    with pytest.raises(InputError, match=re.escape(f"there is no file {tmp_path / 'own.yaml'}")):
+        profile.load("own.yaml")
+    extending(tmp_path)
+    with pytest.raises(InputError, match=re.escape(f"given by its path, {tmp_path / 'own.yaml'}")):
+        profile.load("own")
+
+
+def test_the_name_of_a_shipped_profile_is_its_own(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text((profile.PROFILES / "mini.yaml").read_text())
+    with pytest.raises(
+        InputError, match=r"mine\.yaml: the name 'mini' is a shipped profile's.*extends: mini"
+    ):
+        profile.load(path)
+
+
+def test_a_run_folder_is_one_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(profile, "REPOSITORY", tmp_path)
+    path = extending(tmp_path, seed=1)
+    layout = profile.load(path).layout
+    layout.run.mkdir(parents=True)
+    layout.record.write_text(f'{{"profile": "{path}"}}')
+    assert profile.load(extending(tmp_path, seed=2)).seed == 2
+    (tmp_path / "another").mkdir()
+    other = extending(tmp_path / "another", seed=2)
+    with pytest.raises(
+        InputError, match=re.escape(f"another profile of that name, {path}: give yours another")
+    ):
+        profile.load(other)
+    path.unlink()  # it was moved
+    assert profile.load(other).seed == 2

@@ -29,7 +29,14 @@ MEAN = "the mean"
 OWN_FLOOR = 0.05
 COLUMNS = ["method", "metric", "tolerance", "clip_tolerance", "seeds"]
 # Settings that may differ between runs that are compared: where and how fast, not what.
-FREE = {"seed": True, "judge": True, "data": {"root"}, "carla": {"root"}, "models": {"device", "offload"}}
+FREE = {
+    "extends": True,
+    "seed": True,
+    "judge": True,
+    "data": {"root"},
+    "carla": {"root"},
+    "models": {"device", "offload"},
+}
 WRITE_IT = "write it with `rmkit verify --spread RUN_FOLDER ...`"
 
 

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from uuid import uuid4
 from pydantic import BaseModel
 
 from rmkit.errors import InputError
-from rmkit.kit import claims
+from rmkit.kit import claims, reuse
 from rmkit.paths import REPOSITORY
 
 WHOLE_FILE = 64 * 2**20  # bytes; larger model files are told apart by size and both ends
@@ -69,8 +69,22 @@ def fingerprint(path: Path) -> str:
 
 
 def is_done(path: Path, recipe: Recipe) -> bool:
-    """Whether the artefact is there and was made by exactly this recipe."""
-    return path.exists() and read_sidecar(path).get("key") == recipe.key
+    """Whether the artefact is there and was made by exactly this recipe; one that an extended run has is taken from there.
+
+    A taken one keeps its sidecar, which says `taken_from` too.
+    """
+    if _is_made(path, recipe):
+        return True
+    taken = next(((run, other) for run, other in reuse.counterparts(path) if _is_made(other, recipe)), None)
+    if taken is None:
+        return False
+    run, other = taken
+    facts = read_sidecar(other) | {"taken_from": run}
+    # Another process may be at it, or the other run be deleted meanwhile.
+    with suppress(claims.Taken, FileNotFoundError), claims.held(path):
+        with writing(path, recipe, facts=facts) as temporary:
+            reuse.link(other, temporary)
+    return _is_made(path, recipe)
 
 
 @contextmanager
@@ -205,6 +219,10 @@ def _clear(path: Path) -> None:
     for entry in os.listdir(path.parent):
         if entry.startswith(hidden) and left.fullmatch(entry):
             _remove(path.with_name(entry))
+
+
+def _is_made(path: Path, recipe: Recipe) -> bool:
+    return path.exists() and read_sidecar(path).get("key") == recipe.key
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmkit.errors import InputError
-from rmkit.kit import devices, encode, models, progress, store, video
+from rmkit.kit import devices, encode, models, progress, reuse, store, video
 from rmkit.method import checkpoint, dataset, lora, wan
 from rmkit.method.dataset import Encoded, Pair
 from rmkit.method.incontext import Reference, in_context
@@ -58,6 +58,8 @@ def train(profile: Profile, name: str = NAME, watch: Watch | None = None) -> Pat
     recipes = {expert: _recipe(profile, expert, pairs, held_out) for expert in wan.experts(profile)}
     todo = [e for e in recipes if not store.is_done(folder / e.name, recipes[e])]
     if not todo:
+        for name in ("samples", "README.md"):  # which have no recipe, and were not taken with the adapters
+            reuse.beside(folder / name)
         return folder
     encoded = dataset.encoded(profile, pairs + held_out)
     accelerator = devices.accelerator(profile, folder)

@@ -27,7 +27,7 @@ from rmkit.errors import InputError
 from rmkit.evaluation import report
 from rmkit.kit import claims, depth, machine, models, store, workers
 from rmkit.paths import REPOSITORY
-from rmkit.pipeline import fit, plan
+from rmkit.pipeline import changes, fit, plan
 from rmkit.profile import Profile
 
 VERSION = 1
@@ -76,6 +76,7 @@ def run(profile: Profile, anyway: bool = False) -> Path:
         depth.source(profile)
     for metric in metrics.with_models(profile):
         metric.check(profile, profile.clips.height, profile.clips.width)
+    changes.begin(profile)
     parameter, books, ran = _parameter(profile), series(), False
     for i, notebook in enumerate(books):
         copy = executed(profile, notebook)
@@ -120,9 +121,9 @@ def executed(profile: Profile, notebook: Notebook) -> Path:
 def _parameter(profile: Profile) -> str:
     """What the notebooks are told: the shipped profile's name, or a file that holds the profile."""
     shipped = profiles.PROFILES / f"{profile.name}.yaml"
-    if shipped.is_file() and profiles.load(profile.name) == profile:
+    if shipped.is_file() and profiles.load(profile.name).model_dump() == profile.model_dump():
         return profile.name
-    path = profile.layout.root / "profile.yaml"
+    path = profile.layout.settings
     text = yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False)
     if not (path.is_file() and path.read_text() == text):
         path.parent.mkdir(parents=True, exist_ok=True)

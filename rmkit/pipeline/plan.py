@@ -1,8 +1,8 @@
 """What a run takes, before it starts: a row a stage, and what is done of it (ours).
 
 Reads the profile, the models' configs (see `costs`), the sidecars under results/<profile>/ and what was calibrated here;
-writes nothing but the cache of counts. Files that were made with other settings count as done here, yet the run makes
-them anew. Hours are the run's own where it has begun, else as calibrated, else FLOP at a stated efficiency (`cards`).
+writes nothing but the cache of counts. What an edited profile makes anew, and what one that extends another takes from there,
+is foretold by `changes`. Hours are the run's own where it has begun, else as calibrated, else FLOP at a stated efficiency (`cards`).
 """
 
 import csv
@@ -16,7 +16,7 @@ from rmkit import baselines, metrics
 from rmkit.errors import InputError
 from rmkit.kit import store
 from rmkit.method import anchoring
-from rmkit.pipeline import calibration, cards, costs
+from rmkit.pipeline import calibration, cards, changes, costs
 from rmkit.pipeline.cards import Card
 from rmkit.pipeline.costs import Work
 from rmkit.profile import Profile
@@ -41,6 +41,7 @@ class Step:
     memory: float = 0.0  # bytes of CPU memory
     why: str = ""  # why something is not known
     is_own: bool = False  # whether the seconds are the run's own
+    reused: int = 0  # of those done: they lie in a run that this one extends
 
     @property
     def left(self) -> float | None:
@@ -55,7 +56,23 @@ class Step:
 
 def steps(profile: Profile, card: Card | None = None, own: bool = True) -> list[Step]:
     """The stages in order, with what is left of each; card: on another machine; own: by the run's own times where it has begun."""
-    return list(_steps(profile, card, own))
+    return [_with_changes(profile, step) for step in _steps(profile, card, own)]
+
+
+def _with_changes(profile: Profile, step: Step) -> Step:
+    """A step of a run that was edited since, or extends another: what is stale is not done, what can be taken is."""
+    if not (profile.extended or profile.layout.record.is_file()):
+        return step
+    wanted = {"low": profile.train.low.steps, "high": profile.train.high.steps}
+    wanted["single"] = sum(wanted.values())
+    wanted[step.stage] = step.count  # of a demonstration, whose notebook says that all is done
+    whole = step.stage == "train" or step.stage in changes.DEMONSTRATIONS
+    found = changes.counted(profile, step.stage, wanted if whole else None)
+    if found is None:
+        return step
+    done = min(found[0], step.count)
+    reused = min(found[1], step.count - done)
+    return replace(step, done=done + reused, reused=reused)
 
 
 def _steps(profile: Profile, card: Card | None, own: bool) -> Iterator[Step]:

@@ -9,7 +9,7 @@ from rmkit import baselines
 from rmkit.kit import machine
 from rmkit.kit.progress import duration
 from rmkit.metrics import gpt_rs
-from rmkit.pipeline import calibration, cards, fit, plan
+from rmkit.pipeline import calibration, cards, changes, fit, plan
 from rmkit.pipeline.cards import GIB, Card
 from rmkit.pipeline.plan import Step
 from rmkit.profile import Profile
@@ -47,6 +47,10 @@ def show(profile: Profile, gpu: str | None = None) -> None:
         if row.why:
             print(f"{'':15}  n/a: {row.why}")
     _totals(profile, rows, here)
+    for line in changes.lines(profile):
+        print(line)
+    for row in rows if profile.extended else ():
+        print(f"  {row.stage:15} {row.count - row.done:,} {row.items} to make, {row.reused:,} reused")
     for sentence in fit.misfits(profile, rows, card):
         print(f"does not fit: {sentence}.")
     if card is None:

@@ -19,7 +19,9 @@ def data(profile: Profile) -> list["Clip"]:
     """Unpack the diorama (or read your dataset) and sample the clips."""
     from rmkit import sources
     from rmkit.method import sampling
+    from rmkit.pipeline import changes
 
+    changes.begin(profile)
     sources.prepare(profile)
     return sampling.sample(profile)
 

@@ -27,7 +27,7 @@ from rmkit.errors import InputError
 from rmkit.evaluation import evaluate, having
 from rmkit.kit import store, video
 from rmkit.method import sampling
-from rmkit.pipeline import doctor, plan
+from rmkit.pipeline import doctor, plan_table
 
 SECRET = "key_test_9d1f7c3ab20e4465"
 ROUTES = ("begin", "upload", "submit", "poll", "fetch")  # an upload has two steps
@@ -389,7 +389,7 @@ def test_the_cost_is_said_before_and_refused_beyond_the_budget(server, settings,
     make(asking(settings, budget_usd=0.5), held)  # one is left to pay for
     assert having.why_no_row(settings, "runway_aleph").startswith("not run: metrics.csv has no row of it")
     assert baselines.usd(settings, 2) == {"runway_aleph": 1.0}
-    plan.show(settings)
+    plan_table.show(settings)
     assert "runway_aleph: at most about 1.00 USD" in capsys.readouterr().out
     paper = asking(profile.load("paper"), usd_per_second=0.28)
     assert baselines.usd(paper, 100)["runway_aleph"] == pytest.approx(168)  # six seconds begun
