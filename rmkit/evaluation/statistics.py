@@ -166,11 +166,16 @@ def win_rate(frame: pd.DataFrame, metric: str, method: str, better: int, other: 
     gains = better * (a - b)
     rate = float(((gains > 0) + 0.5 * (gains == 0)).mean())
     trials = len(np.unique(sequences))
-    z = 1.959964  # of 95 % (Wilson 1927, eq. 4)
+    low, high = wilson(rate, trials)
+    return Estimate(rate, low, high, len(a), trials, "Wilson")
+
+
+def wilson(rate: float, trials: float, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval (1927, eq. 4) of a share of so many trials; z: the quantile, by default that of 95 %."""
     centre = rate + z**2 / (2 * trials)
     spread = z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
     low, high = ((centre + side * spread) / (1 + z**2 / trials) for side in (-1, 1))
-    return Estimate(rate, low, high, len(a), trials, "Wilson")
+    return low, high
 
 
 def p_values(

@@ -37,9 +37,9 @@ WINS = (
 )
 
 
-def write(profile: Profile, made: Sequence[Table]) -> list[Path]:
-    """Write tables in their three forms; returns the paths."""
-    folder, paths = profile.layout.tables, []
+def write(profile: Profile, made: Sequence[Table], folder: Path | None = None) -> list[Path]:
+    """Write tables in their three forms, by default into tables/; returns the paths."""
+    folder, paths = folder or profile.layout.tables, []
     folder.mkdir(parents=True, exist_ok=True)
     for table in made:
         texts = {"csv": table.data.to_csv(index=False), "md": markdown(table), "tex": latex(table)}
