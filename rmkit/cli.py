@@ -209,14 +209,16 @@ def study(
     against: Annotated[
         list[str],
         typer.Option(
-            metavar="METHOD ...", help="methods beside RealMaster (the paper's baselines that have clips)"
+            metavar="METHOD ...",
+            help="methods beside RealMaster (the paper's baselines that have clips, else some of the run)",
         ),
     ] = (),
     trials: Annotated[int, typer.Option(help="comparisons a participant (paper: 15)")] = 15,
     answers: Annotated[
         list[Path],
         typer.Option(
-            metavar="FILE ...", help="participants' files: count them, to tables/study.* and figures/study.*"
+            metavar="FILE ...",
+            help="participants' files: count them, to tables/study.* and study/preferences.*",
         ),
     ] = (),
 ) -> None:
@@ -227,6 +229,8 @@ def study(
         print(typeset.markdown(study.count(asked, answers)))
     else:
         page = study.make(asked, against, trials)
+        beside = dict.fromkeys(trial["against"] for trial in study.answer_key(asked).values())
+        print(f"RealMaster beside {', '.join(beside)}.")
         print(f"{page}: give participants this folder, and not {asked.layout.study / 'key.json'}.")
 
 

@@ -33,6 +33,7 @@ CONTENTS = {
     "weather": "the demonstration of 06_weather",
     "carla": "the demonstration of 07_carla",
     "limits": "the demonstration of 08_limits",
+    "study": "the user study: a page for participants, its key, and a panel that was simulated",
     "your_clip": "videos of 09_your_clip",
 }
 

@@ -186,11 +186,11 @@ def observed_order(frame: pd.DataFrame, metric: str = "psnr_truth") -> list[tupl
 
 
 def _preferred(study: pd.DataFrame | None, against: str, question: str) -> Estimate:
-    """The study's share of trials with its interval by participant; nothing where it has not asked that."""
+    """The study's share of trials with its interval by person and clip; nothing where it has not asked that."""
     if study is None:
         return statistics.NOTHING
     for row in study[(study.against == against) & (study.question == question)].itertuples():
-        return Estimate(row.preferred, row.low, row.high, row.trials, row.participants, "by participant")
+        return Estimate(row.preferred, row.low, row.high, row.trials, row.participants, "Wilson")
     return statistics.NOTHING
 
 

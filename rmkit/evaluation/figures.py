@@ -14,7 +14,7 @@ import pandas as pd
 from rmkit import baselines, metrics
 from rmkit.errors import InputError
 from rmkit.evaluation import having, plots, statistics
-from rmkit.evaluation.plots import BLUE, GREEN, LEGEND, ORANGE, SKY, VERMILION, nothing, style, subplots
+from rmkit.evaluation.plots import BLUE, LEGEND, ORANGE, SKY, VERMILION, nothing, style, subplots
 from rmkit.kit import face_pack, store, video
 from rmkit.method import identity, objective, record, sampling, training, wan
 from rmkit.profile import Profile
@@ -165,23 +165,6 @@ def similarities(profile: Profile) -> "Figure":
     frames = "five frames" if settings.frames == "sampled" else "all frames"
     ax.set(xlabel=f"cosine of faces, {settings.over} over {frames} of a clip", ylabel="pairs")
     ax.legend(**LEGEND)
-    return figure
-
-
-def study(profile: Profile, preferences: pd.DataFrame) -> "Figure":
-    """How often people preferred RealMaster, by method and question, with intervals (the paper's Figure 5)."""
-    figure, ax = subplots(1, width=6.5, height=3.2)
-    methods = baselines.every(profile)
-    questions, against = preferences.question.unique(), preferences.against.unique()
-    for i, (question, colour) in enumerate(zip(questions, (VERMILION, BLUE, GREEN), strict=False)):
-        rows = preferences[preferences.question == question].set_index("against").reindex(against)
-        spread = np.nan_to_num([rows.preferred - rows.low, rows.high - rows.preferred]).clip(min=0)
-        place = np.arange(len(against)) + (i - (len(questions) - 1) / 2) * 0.25
-        ax.bar(place, 100 * rows.preferred, 0.23, yerr=100 * spread, capsize=3, color=colour, label=question)
-    ax.axhline(50, color="black", linewidth=0.8, linestyle=":")
-    ax.set_xticks(range(len(against)), [methods[name].label if name in methods else name for name in against])
-    ax.set(ylabel="RealMaster preferred (% of trials)", ylim=(0, 100))
-    ax.legend(**LEGEND, ncols=len(questions))
     return figure
 
 

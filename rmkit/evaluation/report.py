@@ -179,10 +179,10 @@ def _demonstration(profile: Profile, name: str) -> str:
 
 def _study(profile: Profile) -> str:
     """The paper's Figure 5, where people have taken part."""
-    table, figure = profile.layout.tables / "study.md", profile.layout.figures / "study.png"
+    table, figure = profile.layout.tables / "study.md", profile.layout.study / "preferences.png"
     if not table.is_file():
         return "Not run: nobody has taken part (`rmkit study` makes the page and counts the answers).\n"
-    shown = f"\n![study](figures/{figure.name})\n" if figure.is_file() else ""
+    shown = f"\n![study](study/{figure.name})\n" if figure.is_file() else ""
     return table.read_text() + shown
 
 

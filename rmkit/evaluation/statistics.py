@@ -194,11 +194,21 @@ def win_rate(
     gains = better * (a - b)
     rate = float(((gains > 0) + 0.5 * (gains == 0)).mean())
     trials = len(np.unique(sequences))
-    z = round(NormalDist().inv_cdf((1 + confidence) / 2), 6)  # 1.959964 of 95 % (Wilson 1927, eq. 4)
+    low, high = wilson(rate, trials, normal_quantile(confidence))
+    return Estimate(rate, low, high, len(a), trials, "Wilson")
+
+
+def normal_quantile(confidence: float = CONFIDENCE) -> float:
+    """What an interval of this confidence reaches to on either side, in standard deviations: 1.959964 for 95 %."""
+    return round(NormalDist().inv_cdf((1 + confidence) / 2), 6)
+
+
+def wilson(rate: float, trials: float, z: float) -> tuple[float, float]:
+    """Wilson's interval (1927, eq. 4) of a share of so many trials; z: the quantile."""
     centre = rate + z**2 / (2 * trials)
     spread = z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
     low, high = ((centre + side * spread) / (1 + z**2 / trials) for side in (-1, 1))
-    return Estimate(rate, low, high, len(a), trials, "Wilson")
+    return low, high
 
 
 def p_values(
