@@ -25,8 +25,8 @@ from rmkit import profile as profiles
 from rmkit.baselines import real
 from rmkit.errors import InputError
 from rmkit.evaluation import report
-from rmkit.kit import claims, depth, machine, models, store, workers
-from rmkit.paths import REPOSITORY
+from rmkit.kit import claims, depth, machine, models, revision, store, workers
+from rmkit.paths import REPOSITORY, visible
 from rmkit.pipeline import changes, plan
 from rmkit.profile import Profile
 
@@ -75,8 +75,8 @@ def run(profile: Profile, anyway: bool = False) -> Path:
         depth.source(profile)
     for metric in metrics.with_models(profile):
         metric.check(profile, profile.clips.height, profile.clips.width)
-    changes.begin(profile)
     parameter, books, ran = _parameter(profile), series(), False
+    changes.begin(profile)
     for i, notebook in enumerate(books):
         copy = executed(profile, notebook)
         # Another run on the same folder may be at it: then it is found done.
@@ -136,8 +136,8 @@ def _recipe(profile: Profile, notebook: Notebook, earlier: Sequence[Notebook]) -
     Errs on the side of running again: a stage that finds its artefacts done takes no time.
     """
     inputs = {
-        "notebook": store.fingerprint(notebook.path),
-        "code": _digest((REPOSITORY / "rmkit").rglob("*.py"), REPOSITORY),
+        "notebook": revision.of_notebook(notebook.path),
+        "code": _digest(visible(REPOSITORY / "rmkit", "*.py"), REPOSITORY),
         "models": "+".join(models.fingerprint(profile, role) for role in models.ROLES),
     }
     places = {"data": profile.data, "carla": profile.carla}
@@ -166,7 +166,7 @@ def _digest(paths: Iterable[Path], root: Path | None = None) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted(paths):
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        for file in visible(path) if path.is_dir() else [path]:
             is_sidecar = file.suffix == ".json" and file.with_suffix("").exists()
             if not file.is_file() or file.name.startswith(".") or is_sidecar:
                 continue
