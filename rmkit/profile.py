@@ -55,7 +55,7 @@ class Profile(Settings):
         None,
         description="profile that holds all other settings, and whose run is reused where nothing changed",
     )
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     data: Data
     clips: Clips
     models: Models
