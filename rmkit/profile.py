@@ -157,6 +157,14 @@ def load(name: str | Path) -> Profile:
     return found
 
 
+def text(profile: Profile) -> str:
+    """All settings as YAML, which `load` reads as the same profile, also where it lacks a metric's model that it extends."""
+    content = profile.model_dump(mode="json")
+    if profile.extends:
+        content["metrics"] = dict.fromkeys(load(profile.extends).metrics) | content["metrics"]
+    return yaml.safe_dump(content, sort_keys=False)
+
+
 def _file(name: str | Path, base: Path = Path()) -> Path:
     """The file of a name, or of a path, which counts from `base`."""
     if str(name).lower().endswith((".yaml", ".yml")):

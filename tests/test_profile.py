@@ -176,8 +176,10 @@ def test_profiles_extend_one_another_by_name_and_by_path(tmp_path: Path):
     assert (made.train.low.steps, made.train.low.learning_rate) == (7, 0.5)
     assert made.extended == ("first", "mini") and "dino" not in made.metrics and "weather" in made.metrics
     # What notebooks are told says all settings, and extends the same.
-    last.write_text(yaml.safe_dump(made.model_dump(mode="json")))
-    assert profile.load(last) == made
+    for path in (last, tmp_path / "first.yaml"):
+        made = profile.load(path)
+        path.write_text(profile.text(made))
+        assert profile.load(path) == made
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import yaml
-
 from rmkit import baselines, metrics, sources
 from rmkit import profile as profiles
 from rmkit.baselines import real
@@ -123,7 +121,7 @@ def _parameter(profile: Profile) -> str:
     if shipped.is_file() and profiles.load(profile.name).model_dump() == profile.model_dump():
         return profile.name
     path = profile.layout.settings
-    text = yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False)
+    text = profiles.text(profile)
     if not (path.is_file() and path.read_text() == text):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
