@@ -10,7 +10,7 @@ SHELL := /bin/bash
 
 # The environment: an activated venv or conda environment if there is one (conda's `base` does not count), else
 # .venv, made here. The stamp in it says which lock was installed, and for which clone.
-ifneq ($(wildcard $(VIRTUAL_ENV)/bin/python),)
+ifneq ($(shell test -x "$(VIRTUAL_ENV)/bin/python" && echo yes),) # `wildcard` would break a path with spaces in two
 ENV := $(VIRTUAL_ENV)
 else ifneq ($(and $(CONDA_PREFIX),$(filter-out base,$(CONDA_DEFAULT_ENV))),)
 ENV := $(CONDA_PREFIX)

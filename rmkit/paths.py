@@ -17,6 +17,12 @@ def resolve(path: str | Path) -> Path:
     return path if path.is_absolute() else REPOSITORY / path
 
 
+def visible(folder: Path, pattern: str = "*") -> list[Path]:
+    """Files anywhere under a folder, sorted, without the hidden files and folders that viewers and systems leave there."""
+    found = (path for path in folder.rglob(pattern) if path.is_file())
+    return sorted(p for p in found if not any(part[0] == "." for part in p.relative_to(folder).parts))
+
+
 def _under(name: str) -> property:
     return property(lambda layout: layout.root / name)
 

@@ -55,7 +55,7 @@ class Profile(Settings):
         None,
         description="profile that holds all other settings, and whose run is reused where nothing changed",
     )
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     data: Data
     clips: Clips
     models: Models
@@ -155,6 +155,14 @@ def load(name: str | Path) -> Profile:
     found._file, found._extended = file, extended
     _require_own(found)
     return found
+
+
+def text(profile: Profile) -> str:
+    """All settings as YAML, which `load` reads as the same profile, also where it lacks a metric's model that it extends."""
+    content = profile.model_dump(mode="json")
+    if profile.extends:
+        content["metrics"] = dict.fromkeys(load(profile.extends).metrics) | content["metrics"]
+    return yaml.safe_dump(content, sort_keys=False)
 
 
 def _file(name: str | Path, base: Path = Path()) -> Path:

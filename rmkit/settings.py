@@ -22,7 +22,21 @@ WEATHERS = ("clear", "rain", "snow", "fog", "dusk")  # the first is what the ada
 class Settings(BaseModel):
     """Base of all groups: frozen, and a misspelt key is an error rather than a silent default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# Numbers of the same kind have the same bounds: those beyond which none can be meant.
+AtLeastOne = Annotated[int, Field(ge=1, le=10_000_000)]
+Count = Annotated[int, Field(ge=0, le=10_000_000)]
+Rate = Annotated[int, Field(ge=1, le=240)]  # frames a second
+Side = Annotated[int, Field(ge=16, le=8192)]  # pixels
+Length = Annotated[int, Field(ge=5, le=10_001)]  # frames, 4k+1
+Steps = Annotated[int, Field(ge=1, le=1000)]  # of denoising
+Guidance = Annotated[float, Field(ge=0, le=100)]
+Shift = Annotated[float, Field(gt=0, le=100)]
+Grey = Annotated[int, Field(ge=0, le=255)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Dollars = Annotated[float, Field(ge=0, le=1e6)]
 
 
 def _require_file(room: str, name: str) -> str:
@@ -36,10 +50,10 @@ def _require_file(room: str, name: str) -> str:
 class Stride(Settings):
     """Frames of the source from one clip's start to the next one's within a shot; fewer than a clip's: they overlap."""
 
-    train: int | None = Field(
-        None, ge=1, description="null: the largest, up to a clip, that gives the clips asked for (ours)"
+    train: AtLeastOne | None = Field(
+        None, description="null: the largest, up to a clip, that gives the clips asked for (ours)"
     )
-    validation: int | None = Field(None, ge=1, description="at least a clip; null: a clip (ours)")
+    validation: AtLeastOne | None = Field(None, description="at least a clip; null: a clip (ours)")
 
 
 class Data(Settings):
@@ -49,23 +63,23 @@ class Data(Settings):
     root: str | None = Field(None, description="folder of the data set; null: the source needs none")
     bundle: str | None = Field(None, description="the diorama's bundle, which 01_data_prep unpacks")
     weather: str = Field("ClearNoon", description="which of CARLA-LOC's three is read")
-    fps: int | None = Field(
-        None, ge=1, description="frames a second of carla_loc's pictures; null: its own 20"
-    )
-    train_clips: int = Field(ge=0, description="clips sampled for training (paper: 3,050)")
-    validation_clips: int = Field(ge=1, description="benchmark clips (paper: 100)")
+    fps: Rate | None = Field(None, description="frames a second of carla_loc's pictures; null: its own 20")
+    train_clips: Count = Field(description="clips sampled for training (paper: 3,050)")
+    validation_clips: AtLeastOne = Field(description="benchmark clips (paper: 100)")
     stride: Stride = Stride()
     cuts: str | None = Field(
         None, description="JSON file of each sequence's first frames after a cut; null: they are found (ours)"
     )
-    cut_ratio: float = Field(2.0, gt=1, description="change at a cut, in that of the frames around it (ours)")
+    cut_ratio: float = Field(
+        2.0, gt=1, le=1000, description="change at a cut, in that of the frames around it (ours)"
+    )
 
 
 class Clips(Settings):
-    fps: int = Field(16, description="frame rate after repetition (paper: 16)")
-    frames: int = Field(81, description="frames a clip, 4k+1 (paper: 81)")
-    height: int = Field(800, description="pixels, a multiple of 16 (paper: 800)")
-    width: int = Field(1200, description="pixels, a multiple of 16 (paper: 1200)")
+    fps: Rate = Field(16, description="frame rate after repetition (paper: 16)")
+    frames: Length = Field(81, description="frames a clip, 4k+1 (paper: 81)")
+    height: Side = Field(800, description="pixels, a multiple of 16 (paper: 800)")
+    width: Side = Field(1200, description="pixels, a multiple of 16 (paper: 1200)")
 
     @model_validator(mode="after")
     def _sizes(self) -> "Clips":
@@ -89,10 +103,10 @@ class Accelerator(Settings):
     model: str = Field(description="folder or hub name that holds it")
     file: str = Field(description="the LoRA in it; of a model with two experts the high-noise one's (ours)")
     file_2: str | None = Field(None, description="of the low-noise expert, where there are two")
-    sigmas: tuple[float, ...] = Field(
+    sigmas: tuple[Share, ...] = Field(
         (1.0, 0.75, 0.5, 0.25), description="noise levels of its steps before the shift, 1 to 0 (ours)"
     )
-    shift: float = Field(gt=0, description="flow shift that it was distilled at (ours)")
+    shift: Shift = Field(description="flow shift that it was distilled at (ours)")
 
 
 class Accelerators(Settings):
@@ -130,20 +144,25 @@ class Models(Settings):
 class Anchors(Settings):
     prompt: str = Field("make it look photorealistic", description="paper, B.1")
     # One step is a division by zero in the scheduler that Qwen-Image-Edit ships.
-    steps: int = Field(40, ge=2, description="denoising steps (ours)")
-    true_cfg_scale: float = Field(4.0, description="1 switches guidance off (ours)")
-    edit_area: int = Field(1024 * 1024, description="pixels at which the editor works")
-    max_shift: float = Field(0.02, description="largest drift undone, of the image's diagonal (ours)")
-    attempts: int = Field(3, ge=1, description="seeds tried before an anchor is refused (ours)")
+    steps: int = Field(40, ge=2, le=1000, description="denoising steps (ours)")
+    true_cfg_scale: Guidance = Field(4.0, description="1 switches guidance off (ours)")
+    edit_area: int = Field(
+        1024 * 1024, ge=32 * 32, le=4096 * 4096, description="pixels at which the editor works"
+    )
+    max_shift: Share = Field(0.02, description="largest drift undone, of the image's diagonal (ours)")
+    attempts: int = Field(3, ge=1, le=100, description="seeds tried before an anchor is refused (ours)")
 
 
 class Structure(Settings):
     edges: Literal["canny", "gradient"] = Field(
         "canny", description="edge detector; gradient: soft lines, as strong as the step (ours)"
     )
-    canny: tuple[int, int] = Field((100, 200), description="Canny thresholds, 0-255 (ours)")
+    canny: tuple[Grey, Grey] = Field((100, 200), description="Canny thresholds, 0-255 (ours)")
     thickness: int | None = Field(
-        None, ge=2, description="pixels that lines are thickened to; null: as the detector draws them (ours)"
+        None,
+        ge=2,
+        le=64,
+        description="pixels that lines are thickened to; null: as the detector draws them (ours)",
     )
     depth: Literal["engine", "depth_anything"] = Field("engine", description="depth source (ours)")
     depth_model: str | None = Field(None, description="checkpoint of the depth estimator")
@@ -154,10 +173,10 @@ Variant = Literal["edges", "depth", "multi_anchor"]
 
 class Propagation(Settings):
     variants: tuple[Variant, ...] = Field(("edges", "depth", "multi_anchor"), description="4.5")
-    anchor_seconds: float = Field(0.5, gt=0, description="spacing of multi-anchor (paper: 0.5)")
-    steps: int = Field(50, ge=1, description="denoising steps (VACE's authors: 50; ours)")
-    guidance: float = Field(5.0, description="1: off (VACE's authors: 5; ours)")
-    shift: float = Field(16.0, description="flow shift (VACE's authors: 16; ours)")
+    anchor_seconds: float = Field(0.5, gt=0, le=3600, description="spacing of multi-anchor (paper: 0.5)")
+    steps: Steps = Field(50, description="denoising steps (VACE's authors: 50; ours)")
+    guidance: Guidance = Field(5.0, description="1: off (VACE's authors: 5; ours)")
+    shift: Shift = Field(16.0, description="flow shift (VACE's authors: 16; ours)")
     prompt: str = Field("a photorealistic video", description="of clips without a caption (ours)")
     negative_prompt: str = Field(
         WAN_NEGATIVE_PROMPT, description="used with guidance only (Wan's authors'; ours)"
@@ -170,7 +189,7 @@ class Identity(Settings):
     )
     # The detector's stride is 32.
     det_size: int = Field(
-        640, ge=32, multiple_of=32, description="pixels a side at which faces are looked for (ours)"
+        640, ge=32, le=8192, multiple_of=32, description="pixels a side at which faces are looked for (ours)"
     )
     det_thresh: float = Field(0.5, gt=0, lt=1, description="score from which something is a face (ours)")
     iou_gate: float = Field(0.3, gt=0, le=1, description="least overlap of matched faces (ours)")
@@ -180,13 +199,19 @@ class Identity(Settings):
         "sampled", description="sampled: five, as ArcFace is measured (ours)"
     )
     faceless: Literal["keep", "drop"] = Field("keep", description="clips in which no face is found (ours)")
-    fewest_pairs: int = Field(16, ge=1, description="training stops when the filter leaves fewer (ours)")
+    fewest_pairs: AtLeastOne = Field(16, description="training stops when the filter leaves fewer (ours)")
 
 
 class Expert(Settings):
-    steps: int = Field(ge=1, description="optimiser steps (ours)")
-    learning_rate: float = Field(1e-4, gt=0, description="peak of the optimiser's (ours)")
-    sigma: tuple[float, float] = Field(description="range of noise levels it is trained on")
+    steps: AtLeastOne = Field(description="optimiser steps (ours)")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="peak of the optimiser's (ours)")
+    sigma: tuple[Share, Share] = Field(description="range of noise levels it is trained on")
+
+    @model_validator(mode="after")
+    def _range(self) -> "Expert":
+        if self.sigma[0] >= self.sigma[1]:
+            raise ValueError(f"sigma is a range from low to high, not {list(self.sigma)}")
+        return self
 
 
 class Train(Settings):
@@ -196,29 +221,29 @@ class Train(Settings):
     takes minutes there (`make plan`), so that a few hours are some fifty steps, or a smaller size: an estimate of ours.
     """
 
-    height: int | None = Field(
-        None, multiple_of=16, ge=16, description="pixels that pairs are resized to; null: as clips (ours)"
+    height: Side | None = Field(
+        None, multiple_of=16, description="pixels that pairs are resized to; null: as clips (ours)"
     )
-    width: int | None = Field(None, multiple_of=16, ge=16, description="null: as clips (ours)")
-    frames: int | None = Field(
-        None, ge=5, description="first frames of a pair trained on, 4k+1; null: as clips (ours)"
+    width: Side | None = Field(None, multiple_of=16, description="null: as clips (ours)")
+    frames: Length | None = Field(
+        None, description="first frames of a pair trained on, 4k+1; null: as clips (ours)"
     )
     mode: Literal["joint", "one-way"] = Field("joint", description="who attends to whom (paper: joint)")
-    rank: int = Field(32, description="LoRA rank (paper: 32)")
-    alpha: int = Field(32, description="LoRA alpha (ours)")
-    weight_decay: float = Field(0.0, ge=0, description="(ours)")
-    gradient_clip: float = Field(1.0, gt=0, description="(ours)")
-    batch: int = Field(1, ge=1, description="pairs a step, over all processes (ours)")
-    warmup: int = Field(20, ge=0, description="steps of linear warm-up (ours)")
+    rank: int = Field(32, ge=1, le=4096, description="LoRA rank (paper: 32)")
+    alpha: int = Field(32, ge=1, le=65536, description="LoRA alpha (ours)")
+    weight_decay: Share = Field(0.0, description="(ours)")
+    gradient_clip: float = Field(1.0, gt=0, le=1e6, description="(ours)")
+    batch: int = Field(1, ge=1, le=65536, description="pairs a step, over all processes (ours)")
+    warmup: Count = Field(20, description="steps of linear warm-up (ours)")
     sampler: Literal["shifted", "uniform", "logit-normal"] = Field(
         "shifted", description="distribution of noise levels (ours)"
     )
-    shift: float = Field(3.0, gt=0, description="of the sampler `shifted` (ours)")
-    logit_mean: float = Field(0.0, description="of the sampler `logit-normal` (ours)")
-    logit_std: float = Field(1.0, gt=0, description="of the sampler `logit-normal` (ours)")
-    held_out: int = Field(0, ge=0, description="pairs not trained on, whose loss is measured (ours)")
-    evaluate_every: int = Field(50, ge=1, description="steps between measurements on held-out pairs")
-    checkpoint_every: int = Field(50, ge=1, description="steps between resumable checkpoints")
+    shift: Shift = Field(3.0, description="of the sampler `shifted` (ours)")
+    logit_mean: float = Field(0.0, ge=-20, le=20, description="of the sampler `logit-normal` (ours)")
+    logit_std: float = Field(1.0, gt=0, le=20, description="of the sampler `logit-normal` (ours)")
+    held_out: Count = Field(0, description="pairs not trained on, whose loss is measured (ours)")
+    evaluate_every: AtLeastOne = Field(50, description="steps between measurements on held-out pairs")
+    checkpoint_every: AtLeastOne = Field(50, description="steps between resumable checkpoints")
     optimizer: Literal["adamw", "adamw8bit"] = Field(
         "adamw", description="adamw8bit: bitsandbytes', less memory, a GPU only (ours)"
     )
@@ -251,13 +276,14 @@ class Enhance(Settings):
     cache: Literal["auto", "device", "cpu", "8-bit"] = Field(
         "auto", description="where one-way cached keeps keys and values; 8-bit: less room, rounded (ours)"
     )
-    steps: int = Field(40, ge=1, description="denoising steps (Wan2.2: 40)")
-    guidance_low: float = Field(3.0, description="low-noise expert (Wan2.2: 3)")
-    guidance_high: float = Field(4.0, description="high-noise expert (Wan2.2: 4)")
-    shift: float = Field(12.0, description="flow shift (Wan2.2: 12)")
+    steps: Steps = Field(40, description="denoising steps (Wan2.2: 40)")
+    guidance_low: Guidance = Field(3.0, description="low-noise expert (Wan2.2: 3)")
+    guidance_high: Guidance = Field(4.0, description="high-noise expert (Wan2.2: 4)")
+    shift: Shift = Field(12.0, description="flow shift (Wan2.2: 12)")
     overlap: int = Field(
         16,
         ge=4,
+        le=10_000,
         multiple_of=4,
         description="frames that windows of a video longer than clips.frames share (ours)",
     )
@@ -272,11 +298,11 @@ class Weather(Settings):
     outdoor: str = Field(
         "", description="part of the names of outdoor sequences; empty: all are outdoors (ours)"
     )
-    clips: int = Field(6, ge=1, description="clips, one a sequence, of each place (ours)")
-    steps: int | None = Field(None, ge=1, description="denoising steps; null: as in enhance (ours)")
-    guidance_low: float | None = Field(None, description="low-noise expert; null: as in enhance (ours)")
-    guidance_high: float | None = Field(None, description="high-noise expert; null: as in enhance (ours)")
-    dose: tuple[float, ...] = Field(
+    clips: AtLeastOne = Field(6, description="clips, one a sequence, of each place (ours)")
+    steps: Steps | None = Field(None, description="denoising steps; null: as in enhance (ours)")
+    guidance_low: Guidance | None = Field(None, description="low-noise expert; null: as in enhance (ours)")
+    guidance_high: Guidance | None = Field(None, description="high-noise expert; null: as in enhance (ours)")
+    dose: tuple[Guidance, ...] = Field(
         (), description="guidance of both experts in the dose-response; empty: not run (ours)"
     )
     dose_weathers: tuple[str, ...] = Field(WEATHERS[1:], description="the weathers asked for in it (ours)")
@@ -313,16 +339,16 @@ class Judge(Settings):
     enabled: bool = Field(True, description="rate by GPT-RS where OPENAI_API_KEY is set")
     base_url: str = Field("https://api.openai.com/v1", description="any OpenAI-compatible endpoint (ours)")
     model: str = Field("gpt-4o", description="paper: GPT-4o")
-    frames: int = Field(5, ge=1, description="frames rated in a clip (paper: 5)")
+    frames: int = Field(5, ge=1, le=1000, description="frames rated in a clip (paper: 5)")
     sampling: Literal["linspace", "midpoints"] = Field(
         "linspace", description="linspace: ends included (ours)"
     )
-    repeats: int = Field(3, ge=1, description="ratings of a frame (ours)")
-    concurrency: int = Field(8, ge=1, description="requests at a time")
-    timeout: float = Field(60.0, gt=0, description="seconds that an answer may keep silent")
-    usd_per_million_input: float | None = Field(None, ge=0, description="price of tokens read; null: n/a")
-    usd_per_million_output: float | None = Field(None, ge=0, description="price of tokens written; null: n/a")
-    budget_usd: float = Field(20.0, ge=0, description="a dearer judge does not run")
+    repeats: int = Field(3, ge=1, le=100, description="ratings of a frame (ours)")
+    concurrency: int = Field(8, ge=1, le=256, description="requests at a time")
+    timeout: float = Field(60.0, gt=0, le=3600, description="seconds that an answer may keep silent")
+    usd_per_million_input: Dollars | None = Field(None, description="price of tokens read; null: n/a")
+    usd_per_million_output: Dollars | None = Field(None, description="price of tokens written; null: n/a")
+    budget_usd: Dollars = Field(20.0, description="a dearer judge does not run")
     real: str | None = Field(
         None, description="folder of real footage, mp4s, rated once as the method `real`; null: none"
     )

@@ -1,13 +1,15 @@
 """Profiles: all that ship are valid, a mistake is one sentence that names file, key and what was expected."""
 
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from rmkit import profile
+from rmkit import baselines, profile
 from rmkit.errors import InputError
 
 SHIPPED = sorted(path.stem for path in profile.PROFILES.glob("*.yaml"))
@@ -174,8 +176,10 @@ def test_profiles_extend_one_another_by_name_and_by_path(tmp_path: Path):
     assert (made.train.low.steps, made.train.low.learning_rate) == (7, 0.5)
     assert made.extended == ("first", "mini") and "dino" not in made.metrics and "weather" in made.metrics
     # What notebooks are told says all settings, and extends the same.
-    last.write_text(yaml.safe_dump(made.model_dump(mode="json")))
-    assert profile.load(last) == made
+    for path in (last, tmp_path / "first.yaml"):
+        made = profile.load(path)
+        path.write_text(profile.text(made))
+        assert profile.load(path) == made
 
 
 @pytest.mark.parametrize(
@@ -259,3 +263,92 @@ def test_a_run_folder_is_one_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         profile.load(other)
     path.unlink()  # it was moved
     assert profile.load(other).seed == 2
+
+
+def numbers(schema: dict, group: dict, key: str = "") -> Iterator[tuple[str, list[dict]]]:
+    """Every numeric setting by dotted key: what its schema says of the number, or of each of several."""
+    for name, field in group.get("properties", {}).items():
+        for kind in field.get("anyOf", [field]):
+            kind = schema["$defs"][kind["$ref"].rpartition("/")[2]] if "$ref" in kind else kind
+            items = kind.get("prefixItems") or [kind.get("items") or kind]
+            if "properties" in kind:
+                yield from numbers(schema, kind, f"{key}{name}.")
+            elif all(item.get("type") in ("integer", "number") for item in items):
+                yield f"{key}{name}", items
+
+
+def every_number() -> dict[str, list[dict]]:
+    schema = profile.Profile.model_json_schema()
+    found = dict(numbers(schema, schema))
+    for name, method in baselines.every(profile.load("mini")).items():
+        if getattr(method, "group", None):
+            own = method.group.model_json_schema()
+            found |= dict(numbers(own, own, f"baselines.{name}."))
+    return found
+
+
+NUMBERS = every_number()
+MINI = profile.load("mini").model_dump(mode="json")
+# What a group needs beside the number that is tried.
+BESIDE = {
+    "models": {"accelerators": profile.load("paper-fast").models.accelerators.model_dump(mode="json")},
+    "carla": {"source": "carla_loc", "train_clips": 0, "validation_clips": 1},
+    "baselines": {
+        "lucy_edit": {"model": "a/b"},
+        "editto": {"model": "a/b"},
+        "runway_aleph": {"usd_per_second": 0.1},
+    },
+}
+
+
+def test_numbers_are_found_in_all_groups():
+    keys = {
+        "seed",
+        "clips.width",
+        "train.low.sigma",
+        "models.accelerators.vace.sigmas",
+        "data.stride.train",
+        "carla.fps",
+    }
+    assert keys | {"weather.dose", "baselines.lucy_edit.height", "judge.budget_usd"} <= set(NUMBERS)
+    assert len(NUMBERS) > 80
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_every_number_has_bounds(key: str):
+    for item in NUMBERS[key]:
+        assert {"minimum", "exclusiveMinimum"} & set(item) and {"maximum", "exclusiveMaximum"} & set(item)
+    item, *others = NUMBERS[key]
+    low, high = (
+        item.get(f"{side}imum", item.get(f"exclusive{side.capitalize()}imum")) for side in ("min", "max")
+    )
+    *groups, last = key.split(".")
+    several = len(NUMBERS[key]) > 1 or last in ("dose", "sigmas")
+    for wrong in (low - 16, high + 16, -(10**12), 10**12, math.nan, math.inf):
+        change: dict = {last: [wrong, *(0.5 for _ in others)] if several else wrong}
+        for group in reversed(groups):
+            change = {group: change}
+        beside = {group: BESIDE[group] for group in groups[:1] if group in BESIDE}
+        content = profile._merged(profile._merged(MINI, beside), change)
+        with pytest.raises((ValidationError, InputError)) as error:
+            baselines.validate(profile.Profile.model_validate(content))
+        said = error.value if isinstance(error.value, InputError) else profile.first_mistake(error.value)
+        assert re.search(
+            rf"'{re.escape(key)}(\.0)?': .*(greater|less|finite|valid integer|multiple)", str(said)
+        )
+
+
+@pytest.mark.parametrize(
+    ("group", "values"),
+    [("clips", {"fps": 0}), ("train", {"rank": 0}), ("clips", {"width": -144}), ("clips", {"frames": -3})],
+)
+def test_what_ended_in_a_traceback_is_one_sentence(tmp_path: Path, group: str, values: dict):
+    with pytest.raises(InputError, match=rf"own\.yaml: '{group}.{next(iter(values))}': .* greater than"):
+        profile.load(extending(tmp_path, **{group: values}))
+
+
+def test_a_range_of_noise_levels_rises(tmp_path: Path):
+    with pytest.raises(
+        InputError, match=r"'train\.low': sigma is a range from low to high, not \[0\.9, 0\.1\]"
+    ):
+        profile.load(extending(tmp_path, train={"low": {"sigma": [0.9, 0.1]}}))

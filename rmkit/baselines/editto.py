@@ -21,6 +21,7 @@ from rmkit.errors import InputError
 from rmkit.kit import models, prompts, store, video, weights
 from rmkit.paths import resolve
 from rmkit.profile import WAN_NEGATIVE_PROMPT, Profile
+from rmkit.settings import Shift
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +51,8 @@ class EdittoSettings(PassSettings):
     prompt: str = Field(
         PROMPT, description='paper, B.3; its authors say "Turn it into the real domain" for sim2real'
     )
-    frames: int = Field(73, ge=1, description="most frames a pass (authors': 73)")
-    shift: float = Field(5.0, description="flow shift (authors': 5)")
+    frames: int = Field(73, ge=1, le=10_001, description="most frames a pass (authors': 73)")
+    shift: Shift = Field(5.0, description="flow shift (authors': 5)")
 
 
 class Editto(Made):

@@ -17,6 +17,7 @@ from rmkit.kit import video
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile, Settings
+from rmkit.settings import Guidance, Side, Steps
 
 Box = tuple[slice, slice]  # where in a larger picture the clip lies: rows and columns
 
@@ -25,11 +26,11 @@ class PassSettings(Settings):
     """Of a model that edits so many frames of one size a pass; the defaults are the authors' of LucyEdit and Editto."""
 
     prompt: str = Field(PROMPT, description="paper, B.3")
-    height: int = Field(480, ge=16, description="pixels it works at (authors': 480)")
-    width: int = Field(832, ge=16, description="pixels it works at (authors': 832)")
-    frames: int = Field(81, ge=1, description="most frames a pass (authors': 81)")
-    steps: int = Field(50, ge=1, description="denoising steps (authors': 50)")
-    guidance: float = Field(5.0, description="1 switches guidance off (authors': 5)")
+    height: Side = Field(480, description="pixels it works at (authors': 480)")
+    width: Side = Field(832, description="pixels it works at (authors': 832)")
+    frames: int = Field(81, ge=1, le=10_001, description="most frames a pass (authors': 81)")
+    steps: Steps = Field(50, description="denoising steps (authors': 50)")
+    guidance: Guidance = Field(5.0, description="1 switches guidance off (authors': 5)")
 
     @field_validator("frames")
     @classmethod

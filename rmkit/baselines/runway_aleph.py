@@ -28,6 +28,7 @@ from rmkit.kit.stage import LeftOut
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile, Settings, require_plain
+from rmkit.settings import Dollars
 
 if TYPE_CHECKING:
     import httpx
@@ -46,10 +47,10 @@ class RunwayAlephSettings(Settings):
     model: str = Field("aleph2", description="paper: gen4_aleph, which the service no longer takes")
     prompt: str = Field(PROMPT, description="paper, B.3")
     base_url: str = Field("https://api.dev.runwayml.com", description="address of the service")
-    usd_per_second: float = Field(gt=0, description="price of a second of video: see Runway's list")
-    budget_usd: float = Field(20.0, ge=0, description="a dearer run is refused")
-    timeout: float = Field(60.0, gt=0, description="seconds that an answer may keep silent")
-    patience: float = Field(1800.0, gt=0, description="seconds that a task may take")
+    usd_per_second: float = Field(gt=0, le=1e6, description="price of a second of video: see Runway's list")
+    budget_usd: Dollars = Field(20.0, description="a dearer run is refused")
+    timeout: float = Field(60.0, gt=0, le=3600, description="seconds that an answer may keep silent")
+    patience: float = Field(1800.0, gt=0, le=864_000, description="seconds that a task may take")
 
     @model_validator(mode="after")
     def _address(self) -> "RunwayAlephSettings":

@@ -69,7 +69,7 @@ def evaluate(profile: Profile) -> Path:
     real.check(profile)
     baselines.validate(profile)
     methods = baselines.every(profile)
-    found = {clip.parent.name for clip in profile.layout.enhanced.glob("*/*.mp4")}
+    found = {clip.parent.name for clip in profile.layout.enhanced.glob("[!.]*/[!.]*.mp4")}
     for name in sorted(found - methods.keys() - set(MODES)):  # `make compare-modes` has folders of its own
         print(f"enhanced/{name} holds clips of no known method: list it under baselines.folders.", flush=True)
     validation = sampling.load(profile, "validation")

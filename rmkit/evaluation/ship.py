@@ -35,7 +35,7 @@ def ship(profile: Profile) -> Path:
 def _copy(layout: Layout, folder: Path) -> None:
     """Values and tables of a run, or of a demonstration in it."""
     (folder / "tables").mkdir(parents=True, exist_ok=True)
-    for table in layout.tables.glob("*.*"):
+    for table in layout.tables.glob("[!.]*.*"):
         shutil.copyfile(table, folder / "tables" / table.name)
     for values in layout.root.glob("*.csv"):
         if values != layout.metrics:

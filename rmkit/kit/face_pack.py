@@ -14,7 +14,7 @@ import numpy as np
 
 from rmkit.errors import InputError
 from rmkit.kit import models, store
-from rmkit.paths import resolve
+from rmkit.paths import resolve, visible
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _folder(profile: Profile) -> Path:
         raise InputError(f"{NO_PACK}; name a pack in the profile.")
     for folder in (resolve(name), Path(INSTALLED).expanduser() / name):
         if folder.is_dir():
-            return folder
+            return _with_models(folder)
     if Path(name).name != name:
         raise InputError(
             f"identity.model_pack is {name}, and {resolve(name)} does not exist: correct the profile."
@@ -155,3 +155,19 @@ def _folder(profile: Profile) -> Path:
         f"identity.model_pack is {name}, and neither {resolve(name)} nor {INSTALLED}/{name} exists: get it with "
         f"`insightface-cli model.download {name}` ({LICENCE}), or name the folder of a pack."
     )
+
+
+def _with_models(folder: Path) -> Path:
+    """The folder itself, or the one in it that holds the models: some packs unpack into a second folder of their name."""
+    if any(folder.glob("*.onnx")):
+        return folder
+    deeper = sorted({file.parent for file in visible(folder, "*.onnx")})
+    if len(deeper) > 1:
+        raise InputError(
+            f"identity.model_pack: {folder} holds {len(deeper)} packs, and none by itself: name one of them, as {deeper[0]}."
+        )
+    if not deeper:
+        raise InputError(
+            f"identity.model_pack: {folder} has no *.onnx files: unpack the pack there, or name the folder that has them."
+        )
+    return deeper[0]

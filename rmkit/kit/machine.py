@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from rmkit.kit import models, store
+from rmkit.kit import models, revision
 from rmkit.profile import Profile
 
 PACKAGES = (
@@ -31,7 +31,7 @@ PACKAGES = (
 
 def describe(profile: Profile, device: str) -> dict[str, str]:
     """Facts by name, in the order they are shown."""
-    facts = {"profile": profile.name, "commit": store.commit(), "device": device}
+    facts = {"profile": profile.name, "commit": revision.commit(), "device": device}
     facts |= {"compute type": profile.models.dtype, "machine": machine(), "python": platform.python_version()}
     return facts | {package: _version(package) for package in PACKAGES}
 

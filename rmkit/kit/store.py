@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +23,8 @@ from pydantic import BaseModel
 
 from rmkit.errors import InputError
 from rmkit.kit import claims, reuse
-from rmkit.paths import REPOSITORY
+from rmkit.kit.revision import commit
+from rmkit.paths import visible
 
 WHOLE_FILE = 64 * 2**20  # bytes; larger model files are told apart by size and both ends
 
@@ -55,14 +55,14 @@ def seed_for(profile_seed: int, stage: str, clip_id: str) -> int:
 
 
 def fingerprint(path: Path) -> str:
-    """Content hash of a file, or of a folder's files; raises InputError when it is missing."""
+    """Content hash of a file, or of a folder's files but hidden ones; raises InputError when it is missing."""
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; run the stage that writes it first.")
     if path.is_file():
         return _file_hash(path, path.stat().st_size, path.stat().st_mtime_ns)
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+    for file in visible(path):
         digest.update(file.relative_to(path).as_posix().encode())
         digest.update(fingerprint(file).encode())
     return digest.hexdigest()[:32]
@@ -180,17 +180,6 @@ def require_space(folder: Path, gigabytes: float) -> None:
             f"{folder} has {free:.1f} GB free and this run needs about {gigabytes:.1f} GB; "
             "free some space or move results/ to another disk."
         )
-
-
-@functools.cache
-def commit() -> str:
-    """Short commit of the kit, with '+' when the tree has changes, or 'unknown' outside git."""
-    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
-    try:
-        run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=10)
-        return run.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 @functools.lru_cache(maxsize=4096)

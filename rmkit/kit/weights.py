@@ -183,7 +183,8 @@ def single_fingerprint(key: str, name: str) -> str:
 
 def content(folder: Path) -> str:
     """Content hash of a model or a pipeline, 32 characters, whatever card or sheet lies beside it."""
-    read = [p for p in sorted(folder.iterdir()) if p.is_dir() or p.suffix in (".json", ".safetensors")]
+    seen = (p for p in sorted(folder.iterdir()) if p.name[0] != ".")
+    read = [p for p in seen if p.is_dir() or p.suffix in (".json", ".safetensors")]
     prints = [f"{p.name}={store.fingerprint(p)}" for p in read if p.name != "card.json"]
     return hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rmkit.errors import InputError
+from rmkit.paths import visible
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -223,6 +224,6 @@ class _Worker:
 def code() -> str:
     """Fingerprint of the package's source."""
     digest, root = hashlib.sha256(), Path(__file__).parents[1]
-    for file in sorted(root.rglob("*.py")):
+    for file in visible(root, "*.py"):
         digest.update(file.relative_to(root).as_posix().encode() + b"\n" + file.read_bytes())
     return digest.hexdigest()[:32]

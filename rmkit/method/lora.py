@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmkit.errors import InputError
-from rmkit.kit import accelerators, models, store
+from rmkit.kit import accelerators, models, revision, store
 from rmkit.method import wan
 from rmkit.method.wan import Expert
 from rmkit.profile import Profile
@@ -93,7 +93,7 @@ def facts(profile: Profile, expert: Expert, recipe: store.Recipe, pairs: int) ->
         "profile": profile.name,
         "pairs": pairs,
         "dataset": dataset[:32],
-        "commit": store.commit(),
+        "commit": revision.commit(),
     }
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,6 +53,10 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "gpt_rs", "strict": Tru
 # For the estimate only: letters a token, tokens of the schema, tokens of an answer.
 LETTERS, SCHEMA_TOKENS, ANSWER_TOKENS = 4, 60, 10
 ATTEMPTS = 6  # requests for one rating, those that the SDK repeats included
+UNREADABLE = 3  # answers without a rating to one question, or before the first that has one, that end a run
+SHOWN = 120  # letters of such an answer that are shown
+# Where an answer is no JSON: fenced, commented, or with words around it.
+WRITTEN = re.compile(r"""["']rating["']\s*:\s*(?:["']?(-?\d+(?:\.\d+)?)["']?\s*(?=[,}\n#]|//|/\*))?""")
 PAUSE = 1.0  # seconds before an unusable answer is asked for again; doubled each time
 _RATING = {"unit": "1-10", "better": 1, "digits": 2, "floor": 0.01, "shown": "always", "paper": True}
 _SPREAD = {"unit": "", "better": 0, "floor": 0.01, "shown": "never"}
@@ -246,6 +251,14 @@ def _unanswered(profile: Profile, subjects: Sequence[Subject]) -> dict[Path, Que
     return {asked.path: asked for asked in every if not store.is_done(asked.path, asked.recipe)}
 
 
+class Unreadable(InputError):
+    """Answers came, and were paid for, and none holds a rating: they are kept as they are."""
+
+    def __init__(self, said: str, bodies: list[dict]) -> None:
+        super().__init__(said)
+        self.bodies = bodies
+
+
 class Stopped(Exception):
     """A request that was not sent, because another one was refused."""
 
@@ -258,6 +271,7 @@ class Endpoint:
 
         self.host, self.model, self.key = urlsplit(judge.base_url).netloc, judge.model, keys.read(KEY)
         self.stopped = threading.Event()
+        self.unread, self.has_read = 0, False
         self._client = openai.OpenAI(
             api_key=self.key.get_secret_value(),
             base_url=judge.base_url,
@@ -271,14 +285,15 @@ class Endpoint:
     def ask(self, request: Mapping[str, Any]) -> tuple[int | None, list[dict]]:
         """The rating in the answer (None: declined), and every body received, with the key blotted out.
 
-        Raises InputError when the endpoint refuses the request, asks for too long a wait, or has given no rating after
-        all attempts; Stopped once `stopped` is set. The SDK repeats a request without an answer, and 408, 409, 429 and
+        Raises InputError when the endpoint refuses the request, asks for too long a wait, or does not answer after all
+        attempts; Unreadable when it answers without a rating; Stopped once `stopped` is set.
+        The SDK repeats a request without an answer, and 408, 409, 429 and
         5xx, after the wait that Retry-After asks for; it gives up where that is longer than two minutes.
         """
         import openai
 
         bodies: list[dict] = []
-        made = 0
+        made = unread = 0
         while True:
             client = self._client.with_options(max_retries=ATTEMPTS - made - 1)
             try:
@@ -296,9 +311,19 @@ class Endpoint:
             body = keys.blotted(keys.parsed(answer.text), self.key)
             bodies += [body] if isinstance(body, dict) else []
             try:
-                return _rating(body), bodies
+                rating = _rating(body)
+                self.has_read = True
+                return rating, bodies
             except ValueError as error:
-                why = str(error)
+                why = f"{error}: {_beginning(body)}"
+            if isinstance(body, dict):  # else a gateway's page
+                unread, self.unread = unread + 1, self.unread + 1
+            if unread >= UNREADABLE or (self.unread >= UNREADABLE and not self.has_read):
+                raise Unreadable(
+                    f"{self.host} answers, and no rating can be read (the last: {why}): '{self.model}' must answer by a JSON "
+                    "schema. What came is kept in judge/; choose another model, and run again.",
+                    bodies,
+                )
             if made >= ATTEMPTS:
                 break
             if self.stopped.wait(PAUSE * 2 ** (made - 1)):
@@ -357,17 +382,23 @@ def _keep(endpoint: Endpoint, question: Question, shown: Mapping[tuple[str, int]
     shown: the frames of each side as data addresses, by (side, index).
     """
     facts: dict[str, Any] = {}
+    unread = question.path.with_suffix(".unread.json")
+    before = json.loads(unread.read_text()) if unread.is_file() else []
     try:
         with store.writing(question.path, question.recipe, facts=facts) as temporary:
             rating, answers = endpoint.ask(_request(endpoint.model, question, shown))
+            answers = [*before, *answers]
             told = [answer.get("usage") for answer in answers]
             usages = [usage if isinstance(usage, dict) else {} for usage in told]
             facts |= {"answered_by": answers[-1].get("model"), "answers": len(answers)}
             facts["read"] = _total(usage.get("prompt_tokens") for usage in usages)
             facts["written"] = _total(usage.get("completion_tokens") for usage in usages)
             store.write_json(temporary, {"rating": rating, "answers": answers})
-    except InputError:
+            unread.unlink(missing_ok=True)  # they are among the answers now
+    except InputError as error:
         endpoint.stopped.set()
+        if isinstance(error, Unreadable):
+            store.write_json(unread, [*before, *error.bodies])
         raise
 
 
@@ -387,17 +418,42 @@ def _request(model: str, question: Question, shown: Mapping[tuple[str, int], str
 
 
 def _rating(body: Any) -> int | None:
-    """The integer 1..10 in an answer, None when the model declines to rate; raises ValueError for anything else."""
+    """The integer 1..10 in an answer, None when the model declines to rate; raises ValueError for anything else.
+
+    Where the answer is not the JSON that was asked for, but fenced, commented or among words, its one rating counts.
+    """
     try:
         choice = body["choices"][0]
         if choice["message"].get("refusal") or choice.get("finish_reason") == "content_filter":
             return None
-        rating = keys.parsed(choice["message"]["content"])["rating"]
+        text = choice["message"]["content"]
+        if isinstance(text, list):  # parts, as some servers answer
+            text = "".join(part.get("text", "") for part in text)
+        given = keys.parsed(text)
+        written = set(WRITTEN.findall(text)) if given is None else {given["rating"]}
     except (KeyError, IndexError, TypeError, AttributeError):
         raise ValueError("an answer without a rating") from None
-    if type(rating) is not int or not 1 <= rating <= 10:  # JSON's true would pass as an int
+    if not written:
+        raise ValueError("an answer without a rating")
+    if len(written) > 1:
+        raise ValueError("an answer with several ratings")
+    rating = written.pop()
+    if isinstance(rating, str) and re.fullmatch(r"\d+(\.0+)?", rating):
+        rating = float(rating)
+    # JSON's true would pass as a number.
+    if type(rating) not in (int, float) or not 1 <= rating <= 10 or rating != int(rating):
         raise ValueError("a rating that is no integer from 1 to 10")
-    return rating
+    return int(rating)
+
+
+def _beginning(body: Any) -> str:
+    """The first letters of what an answer says, or of the whole of it."""
+    try:
+        said = str(body["choices"][0]["message"]["content"])
+    except (KeyError, IndexError, TypeError, AttributeError):
+        said = json.dumps(body)
+    said = " ".join(said.split())
+    return repr(said if len(said) <= SHOWN else said[:SHOWN] + "...")
 
 
 def _ratings(questions: Sequence[Question]) -> dict[str, float]:

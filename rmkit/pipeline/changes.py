@@ -98,7 +98,8 @@ class Run:
 def begin(profile: Profile) -> None:
     """Note whose the run is; say what a profile that was edited since, or extends another, computes anew."""
     layout = profile.layout
-    if layout.demo:
+    # A run that is refused before it makes anything leaves no folder; what is extended must be known from the start.
+    if layout.demo or not (profile.extended or layout.run.is_dir()):
         return
     known, settings = _record(layout), profile.model_dump(mode="json")
     was, is_copy = known.get("settings", settings), profile.file == layout.settings.resolve()

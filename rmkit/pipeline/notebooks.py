@@ -18,15 +18,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import yaml
-
 from rmkit import baselines, metrics, sources
 from rmkit import profile as profiles
 from rmkit.baselines import real
 from rmkit.errors import InputError
 from rmkit.evaluation import report
-from rmkit.kit import claims, depth, machine, models, store, workers
-from rmkit.paths import REPOSITORY
+from rmkit.kit import claims, depth, machine, models, revision, store, workers
+from rmkit.paths import REPOSITORY, visible
 from rmkit.pipeline import changes, fit, plan
 from rmkit.profile import Profile
 
@@ -76,8 +74,8 @@ def run(profile: Profile, anyway: bool = False) -> Path:
         depth.source(profile)
     for metric in metrics.with_models(profile):
         metric.check(profile, profile.clips.height, profile.clips.width)
-    changes.begin(profile)
     parameter, books, ran = _parameter(profile), series(), False
+    changes.begin(profile)
     for i, notebook in enumerate(books):
         copy = executed(profile, notebook)
         # Another run on the same folder may be at it: then it is found done.
@@ -124,7 +122,7 @@ def _parameter(profile: Profile) -> str:
     if shipped.is_file() and profiles.load(profile.name).model_dump() == profile.model_dump():
         return profile.name
     path = profile.layout.settings
-    text = yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False)
+    text = profiles.text(profile)
     if not (path.is_file() and path.read_text() == text):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -137,8 +135,8 @@ def _recipe(profile: Profile, notebook: Notebook, earlier: Sequence[Notebook]) -
     Errs on the side of running again: a stage that finds its artefacts done takes no time.
     """
     inputs = {
-        "notebook": store.fingerprint(notebook.path),
-        "code": _digest((REPOSITORY / "rmkit").rglob("*.py"), REPOSITORY),
+        "notebook": revision.of_notebook(notebook.path),
+        "code": _digest(visible(REPOSITORY / "rmkit", "*.py"), REPOSITORY),
         "models": "+".join(models.fingerprint(profile, role) for role in models.ROLES),
     }
     places = {"data": profile.data, "carla": profile.carla}
@@ -167,7 +165,7 @@ def _digest(paths: Iterable[Path], root: Path | None = None) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted(paths):
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        for file in visible(path) if path.is_dir() else [path]:
             is_sidecar = file.suffix == ".json" and file.with_suffix("").exists()
             if not file.is_file() or file.name.startswith(".") or is_sidecar:
                 continue

@@ -23,7 +23,9 @@ def data(profile: Profile) -> list["Clip"]:
 
     changes.begin(profile)
     sources.prepare(profile)
-    return sampling.sample(profile)
+    clips = sampling.sample(profile)
+    changes.begin(profile)  # there is a folder now
+    return clips
 
 
 def anchors(profile: Profile) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from rmkit.errors import InputError
 from rmkit.kit import pictures, store, video
-from rmkit.paths import resolve
+from rmkit.paths import resolve, visible
 from rmkit.profile import Data, Profile
 
 NO_DEPTH = "has no depth maps: set structure.depth to an estimator."
@@ -132,7 +132,7 @@ def digest(data: Data) -> str:
         return source.digest(data)
     if not data.root:
         return ""
-    return _short("\n".join(sorted(_stat(path) for path in resolve(data.root).rglob("*") if path.is_file())))
+    return _short("\n".join(sorted(map(_stat, visible(resolve(data.root))))))
 
 
 def _source(data: Data) -> ModuleType:

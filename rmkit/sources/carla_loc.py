@@ -59,7 +59,7 @@ def digest(data: Data) -> str:
     """From the names of all pictures and the text of all captions."""
     found = hashlib.sha256()
     for kind in sorted(resolve(data.root).glob("Town*/*/*")) if data.root else ():
-        names = sorted(path.name for path in (kind / CAMERA).glob("*"))
+        names = sorted(path.name for path in (kind / CAMERA).glob("[!.]*"))
         captions = kind / "captions.json"
         told = captions.read_text() if captions.is_file() else ""
         found.update("\n".join([*kind.parts[-3:], *names, told, ""]).encode())

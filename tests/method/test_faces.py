@@ -1,5 +1,6 @@
 """Faces: found once by a pack in insightface's format, matched by place and never by likeness."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -210,7 +211,7 @@ def test_a_missing_pack_is_one_sentence_and_exit_code_2(tiny_profile, tmp_path, 
 
 def test_a_pack_that_lacks_a_model_or_is_damaged(tiny_profile, face_pack: Path, tmp_path: Path):
     settings = set_identity(tiny_profile, model_pack=str(tmp_path))
-    with pytest.raises(InputError, match="no detector"):
+    with pytest.raises(InputError, match=r"has no \*\.onnx files"):
         packs.check(settings)
     whole = (face_pack / face_models.DETECTOR).read_bytes()
     (tmp_path / face_models.DETECTOR).write_bytes(whole)
@@ -272,6 +273,25 @@ def test_a_model_of_another_task_beside_them_is_left_alone(tiny_profile, face_pa
         (tmp_path / name).write_bytes((face_pack / name).read_bytes())
     foreign(tmp_path / "another.onnx", 1, 1, 3, 64, 64)
     packs.check(set_identity(tiny_profile, model_pack=str(tmp_path)))
+
+
+def test_a_pack_one_folder_too_deep_is_found(tiny_profile, face_pack: Path, tmp_path: Path):
+    outer = tmp_path / "pack"
+    shutil.copytree(face_pack, outer / "pack")
+    (outer / "__MACOSX").mkdir()
+    settings = set_identity(tiny_profile, model_pack=str(outer), det_size=96)
+    packs.check(settings)
+    assert packs.fingerprint(settings) == packs.fingerprint(set_identity(settings, model_pack=str(face_pack)))
+    # The folder of several is told, with one of them, and so is one without any.
+    shutil.copytree(face_pack, outer / "other")
+    with pytest.raises(
+        InputError, match=rf"holds 2 packs, and none by itself: name one of them, as {outer / 'other'}"
+    ):
+        packs.check(settings)
+    shutil.rmtree(outer / "other")
+    shutil.rmtree(outer / "pack")
+    with pytest.raises(InputError, match=r"pack has no \*\.onnx files: unpack the pack there"):
+        packs.check(settings)
 
 
 def test_the_licence_is_said_of_insightfaces_own_packs(tiny_profile, face_pack, tmp_path, tiny_clips, capsys):

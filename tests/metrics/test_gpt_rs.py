@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -286,8 +287,14 @@ PASSING = (
         rates(0),
         rates(11),
         rates(7.5),
-        rates("7"),
+        rates("seven"),
+        rates(math.inf),
         rates(True),
+        says(200, answer('{"rating": 7 or "rating": 8}')),
+        says(200, answer('{"rating": 5} no, {"rating": 7}')),
+        says(200, answer('{"rating": 7/10}')),
+        says(200, answer('```json\n{"rating": 1')),  # cut short, perhaps of 10
+        says(200, answer('{"rating": 70} // of 100')),
         rates(None),
     ],
 )
@@ -300,7 +307,54 @@ def test_what_may_pass_is_asked_again(server: Server, settings: profile.Profile,
     assert len(server.requests) == 4
 
 
-@pytest.mark.parametrize("bad", [says(429), says(500), rates(11), breaks_off, says(200, answer("no"))])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '```json\n{"rating": 7}\n```',
+        'Here is my rating:\n\n{"rating": 7}\n\nThe image is a photograph in most respects, 9 of 10 would say.',
+        '{"rating": 7} // convincing, though not a 9',
+        '{\n  "rating": 7, // convincing\n}',
+        "{'rating': 7}",
+        '{"rating": "7"}',
+        '{"rating": 7.0, "why": "soft"}',
+        '{"rating": 7 /* of 10 */}',
+        [{"type": "text", "text": '{"rating": 7}'}],
+    ],
+)
+def test_a_rating_beyond_doubt_is_read(server: Server, settings: profile.Profile, text: Any) -> None:
+    made = answer("")
+    made["choices"][0]["message"]["content"] = text
+    server.otherwise = says(200, made)
+    (found,) = rate(asking(settings, frames=1, repeats=1, concurrency=1), [subject()])
+    assert found == {"gpt_rs": 7.0, "gpt_rs_ref": 7.0} and len(server.requests) == 2
+
+
+def test_what_cannot_be_read_is_shown_after_few_requests_and_kept(
+    server: Server, settings: profile.Profile
+) -> None:
+    server.otherwise = says(200, answer("I am sorry, but as a language model " + "x" * 200))
+    said = r"no rating can be read \(the last: an answer without a rating: 'I am sorry, but as a language model x+\.\.\.'\)"
+    with pytest.raises(InputError, match=said):
+        rate(asking(settings, concurrency=1), [subject()])
+    assert len(server.requests) == gpt_rs.UNREADABLE
+    (kept,) = settings.layout.judge.rglob("*.json")
+    assert kept.name.endswith(".unread.json") and kept.read_text().count("I am sorry") == gpt_rs.UNREADABLE
+    # Eight at once, four questions each: no more than the first of each is paid for, and nothing is lost.
+    server.requests.clear()
+    with pytest.raises(InputError, match="no rating can be read"):
+        rate(asking(settings, concurrency=8), [subject("other")])
+    assert len(server.requests) <= 8 + gpt_rs.UNREADABLE
+    # What was paid for stands with the answers of the run that goes on.
+    server.otherwise = rates(7)
+    assert rate(settings, [subject()])[0]["gpt_rs"] == 7.0
+    assert not list(kept.parent.glob("*.unread.json"))
+    assert (
+        sum(path.read_text().count("I am sorry") for path in kept.parent.glob("*.json")) >= gpt_rs.UNREADABLE
+    )
+    assert gpt_rs.spent(settings).answers >= 8 + gpt_rs.UNREADABLE
+
+
+@pytest.mark.parametrize("bad", [says(429), says(500), breaks_off, says(200, b"<html>busy</html>")])
 def test_what_does_not_pass_is_one_sentence(
     server: Server, settings: profile.Profile, bad: Behaviour
 ) -> None:
