@@ -78,9 +78,9 @@ verify: setup ## this run's metrics.csv beside the shipped one, within the sprea
 tables: setup ## tables, figures and report from metrics.csv, or before a run from the shipped one; 10 s; writes results/PROFILE/{tables,figures,index.html,report.md}
 	@$(RMKIT) report --profile "$(PROFILE)"
 
-# A process a core, of one thread and up to 1.5 GB each; a file's tests stay together, with what they share.
-test: setup ## every stage on tiny clips, bad inputs, notebooks at smoke size; 10 to 20 min; ARGS="-k video" for some
-	@OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+# A process a core, of one thread and up to 1.3 GB; a file's tests stay together, with what they share.
+test: setup ## every stage on tiny clips, bad inputs, notebooks at smoke size; 8 min on two cores; ARGS="-k video" for some
+	@OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 browser: setup ## playwright, for the tests that open pages in the system's chromium; 1 min; writes the environment
 	@$(PIP_INSTALL) "playwright>=1.55"

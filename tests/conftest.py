@@ -36,6 +36,14 @@ WORDS = (
     "medium close up"
 )
 
+# Minutes each: first, so that at the end no core waits for another (`make test` gives a file to a core).
+LONGEST = ("test_one_file.py", "test_notebooks.py", "test_workers.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of the files, with the longest before all others."""
+    items.sort(key=lambda item: LONGEST.index(name) if (name := item.path.name) in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def short_collections() -> None:
