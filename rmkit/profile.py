@@ -170,9 +170,15 @@ Variant = Literal["edges", "depth", "multi_anchor"]
 class Propagation(Settings):
     variants: tuple[Variant, ...] = Field(("edges", "depth", "multi_anchor"), description="4.5")
     anchor_seconds: float = Field(0.5, gt=0, description="spacing of multi-anchor (paper: 0.5)")
+    anchor_frames: tuple[int, ...] | None = Field(
+        None, min_length=1, description="multi-anchor's frames themselves; null: by the spacing (ours)"
+    )
     steps: int = Field(50, ge=1, description="denoising steps (VACE's authors: 50; ours)")
     guidance: float = Field(5.0, description="1: off (VACE's authors: 5; ours)")
     shift: float = Field(16.0, description="flow shift (VACE's authors: 16; ours)")
+    conditioning: float = Field(
+        1.0, ge=0, description="strength of anchors and structure (VACE's authors: 1; ours)"
+    )
     prompt: str = Field("a photorealistic video", description="of clips without a caption (ours)")
     negative_prompt: str = Field(
         WAN_NEGATIVE_PROMPT, description="used with guidance only (Wan's authors'; ours)"
@@ -407,6 +413,15 @@ class Profile(Settings):
             raise ValueError(
                 f"train.height and train.width, {size.height}x{size.width}, must have the shape of the clips, "
                 f"{clips.height}x{clips.width}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _anchor_frames(self) -> "Profile":
+        frames = self.propagation.anchor_frames or (0,)
+        if list(frames) != sorted(set(frames)) or not 0 <= frames[0] <= frames[-1] < self.clips.frames:
+            raise ValueError(
+                f"propagation.anchor_frames must be frames of a clip, 0 to {self.clips.frames - 1}, in order"
             )
         return self
 
