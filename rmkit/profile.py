@@ -91,6 +91,15 @@ class Profile(Settings):
         return self
 
     @model_validator(mode="after")
+    def _anchor_frames(self) -> "Profile":
+        frames = self.propagation.anchor_frames or (0,)
+        if list(frames) != sorted(set(frames)) or not 0 <= frames[0] <= frames[-1] < self.clips.frames:
+            raise ValueError(
+                f"propagation.anchor_frames must be frames of a clip, 0 to {self.clips.frames - 1}, in order"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _accelerated(self) -> "Profile":
         stages = {"editor": self.anchors, "vace": self.propagation, "wan": self.enhance}
         for role, stage in stages.items():

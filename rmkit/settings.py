@@ -174,9 +174,15 @@ Variant = Literal["edges", "depth", "multi_anchor"]
 class Propagation(Settings):
     variants: tuple[Variant, ...] = Field(("edges", "depth", "multi_anchor"), description="4.5")
     anchor_seconds: float = Field(0.5, gt=0, le=3600, description="spacing of multi-anchor (paper: 0.5)")
+    anchor_frames: tuple[int, ...] | None = Field(
+        None, min_length=1, description="multi-anchor's frames themselves; null: by the spacing (ours)"
+    )
     steps: Steps = Field(50, description="denoising steps (VACE's authors: 50; ours)")
     guidance: Guidance = Field(5.0, description="1: off (VACE's authors: 5; ours)")
     shift: Shift = Field(16.0, description="flow shift (VACE's authors: 16; ours)")
+    conditioning: float = Field(
+        1.0, ge=0, le=10, description="strength of anchors and structure (VACE's authors: 1; ours)"
+    )
     prompt: str = Field("a photorealistic video", description="of clips without a caption (ours)")
     negative_prompt: str = Field(
         WAN_NEGATIVE_PROMPT, description="used with guidance only (Wan's authors'; ours)"

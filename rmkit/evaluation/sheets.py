@@ -7,6 +7,7 @@ browser plays them; these are for people.
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from rmkit.method import anchoring, structure
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
 
-VERSION = 1
+VERSION = 2
 ROWS = ("render", "anchors", "multi_anchor", "depth", "edges", "realmaster", "truth")
 BESIDE = ("render", "realmaster", "edges", "truth")
 LABELS = {"anchors": "Anchors", "edge_map": "Edge map", "depth_map": "Depth map"}  # rows that are no method
@@ -39,13 +40,31 @@ def save(profile: Profile, clips: Sequence[Clip], columns: int = 4, width: int =
 
 
 def of_clip(
-    profile: Profile, clip: Clip, rows: Sequence[str] = ROWS, columns: int = 5, width: int = 144
+    profile: Profile,
+    clip: Clip,
+    rows: Sequence[str] = ROWS,
+    columns: int = 5,
+    width: int = 144,
+    moments: Sequence[int] | None = None,
 ) -> Image.Image:
-    """One clip: a row a method (and 'anchors', 'edge_map', 'depth_map'), a column a moment, ends included."""
-    moments = video.evenly(columns, profile.clips.frames)
+    """One clip: a row a method (and 'anchors', 'edge_map', 'depth_map'), a column a moment, ends included.
+
+    moments: the frames shown, each headed by its number, in place of `columns` even ones.
+    """
+    headings = [f"frame {moment}" for moment in moments or ()]
+    moments = moments or video.evenly(columns, profile.clips.frames)
     rows = [row for row in rows if available(profile, clip, row)]
     labels = LABELS | {name: method.label for name, method in baselines.every(profile).items()}
-    return video.contact_sheet([(labels[row], frames(profile, clip, row, moments)) for row in rows], width)
+    shown = [(labels[row], frames(profile, clip, row, moments)) for row in rows]
+    return video.contact_sheet(shown, width, headings=headings)
+
+
+def between(profile: Profile, most: int = 5) -> list[int]:
+    """The first frame, `most` at most that are half-way between two of multi-anchor's anchors, and the last frame."""
+    anchors = anchoring.indices(profile, "multi_anchor")
+    middles = [(one + other) // 2 for one, other in pairwise(anchors) if other - one > 1]
+    some = [middles[i] for i in video.evenly(min(most, len(middles)), len(middles))] if middles else []
+    return sorted({0, *some, profile.clips.frames - 1})
 
 
 def of_clips(

@@ -17,6 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from rmkit.errors import InputError
 from rmkit.kit import colour, footage
 
+OUTLINE = "#999999"  # of a picture in a sheet
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -112,28 +114,36 @@ def require_finite(values: np.ndarray) -> None:
 
 
 def contact_sheet(
-    rows: Sequence[tuple[str, Sequence[np.ndarray]]], width: int = 240, gap: int = 4
+    rows: Sequence[tuple[str, Sequence[np.ndarray]]],
+    width: int = 240,
+    gap: int = 4,
+    headings: Sequence[str] = (),
 ) -> Image.Image:
     """Pictures in labelled rows: each row is (label, frames uint8 [H, W, 3]), scaled to `width` pixels.
 
-    A label may have several lines.
+    A label may have several lines; headings: of the columns. A grey line around each picture shows where a white one ends.
     """
     label_width = 14 + max(len(line) for label, _ in rows for line in label.split("\n")) * 8
     height = max(round(frame.shape[0] * width / frame.shape[1]) for _, row in rows for frame in row)
     columns = max(len(row) for _, row in rows)
-    size = (label_width + columns * (width + gap), len(rows) * (height + gap) + gap)
+    strip = 20 if headings else 0
+    size = (label_width + columns * (width + gap), strip + len(rows) * (height + gap) + gap)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=14)
+    for j, heading in enumerate(headings):
+        draw.text((label_width + j * (width + gap), 3), heading, fill="black", font=font)
     for i, (label, row) in enumerate(rows):
-        top = gap + i * (height + gap)
+        top = strip + gap + i * (height + gap)
         lines = label.count("\n") + 1
         draw.text((6, top + height // 2 - 8 * lines), label, fill="black", font=font)
         for j, frame in enumerate(row):
             # Small clips are enlarged without smoothing: a sheet must not look better than the clip.
             method = Image.NEAREST if frame.shape[1] * 2 <= width else Image.BICUBIC
             picture = Image.fromarray(frame).resize((width, height), method)
-            sheet.paste(picture, (label_width + j * (width + gap), top))
+            left = label_width + j * (width + gap)
+            draw.rectangle((left - 1, top - 1, left + width, top + height), outline=OUTLINE)
+            sheet.paste(picture, (left, top))
     return sheet
 
 

@@ -44,7 +44,7 @@ def edit(
     models.check(profile, "editor")
     model = models.fingerprint(profile, "editor")
     items = [
-        stage.Item(path(profile, clip, index), _recipe(profile, clip, index, model), (clip, index))
+        stage.Item(path(profile, clip, index), recipe(profile, clip, index, model), (clip, index))
         for clip, at in wanted
         for index in at
     ]
@@ -58,10 +58,12 @@ def edit(
 
 
 def indices(profile: Profile, variant: str) -> list[int]:
-    """Frames that are anchors: the ends, or for 'multi_anchor' one every anchor_seconds and the last."""
+    """Frames that are anchors: the ends, or for 'multi_anchor' one every anchor_seconds and the last, or anchor_frames."""
     last = profile.clips.frames - 1
     if variant != "multi_anchor":
         return [0, last]
+    if profile.propagation.anchor_frames:
+        return list(profile.propagation.anchor_frames)
     step = max(1, round(profile.propagation.anchor_seconds * profile.clips.fps))
     return [*range(0, last, step), last]
 
@@ -122,7 +124,8 @@ def edit_frame(profile: Profile, pipeline: Any, render: np.ndarray, seed: int) -
     return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
 
 
-def _recipe(profile: Profile, clip: Clip, index: int, model: str) -> store.Recipe:
+def recipe(profile: Profile, clip: Clip, index: int, model: str) -> store.Recipe:
+    """What decides an anchor's content; model: the editor's fingerprint."""
     return store.Recipe(
         stage="anchors",
         version=VERSION,
@@ -146,14 +149,14 @@ def _ready(profile: Profile) -> stage.Make[tuple[Clip, int]]:
     def make(item: stage.Item[tuple[Clip, int]], temporary: Path) -> dict[str, Any]:
         clip, index = item.subject
         frame = render(sampling.path(profile, clip))[index]
-        picture, facts = _anchor(profile, pipeline, f"{clip.id}/{index}", frame)
+        picture, facts = gated(profile, pipeline, f"{clip.id}/{index}", frame)
         Image.fromarray(picture).save(temporary)
         return facts
 
     return make
 
 
-def _anchor(
+def gated(
     profile: Profile, pipeline: Any, name: str, render: np.ndarray
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """One anchor, with further seeds while the gate refuses; the least drifted attempt is kept."""

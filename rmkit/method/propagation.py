@@ -7,7 +7,7 @@ with the end frames as anchors, 'multi_anchor' with edges and an anchor every an
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -158,8 +158,12 @@ def run(
     mask: np.ndarray,
     embeds: Mapping[str, "torch.Tensor"],
     seed: int,
+    tell: Callable[[int], None] = lambda step: None,
 ) -> np.ndarray:
-    """One clip from its condition (see `control`): uint8 [F, H, W, 3] and [F, H, W] to uint8 [F, H, W, 3]."""
+    """One clip from its condition (see `control`): uint8 [F, H, W, 3] and [F, H, W] to uint8 [F, H, W, 3].
+
+    tell: called after each step with how many are done; what it raises stops the generation.
+    """
     output = pipeline(
         video=[Image.fromarray(frame) for frame in frames],
         # Three channels, as the pipeline multiplies the video by it; all of them the same.
@@ -169,7 +173,8 @@ def run(
         num_frames=len(frames),
         num_inference_steps=profile.propagation.steps,
         guidance_scale=profile.propagation.guidance,
-        conditioning_scale=1.0,
+        conditioning_scale=profile.propagation.conditioning,
+        callback_on_step_end=lambda _pipeline, step, _time, tensors: tell(step + 1) or tensors,
         generator=models.generator(seed),
         output_type="np",
         **embeds,
@@ -177,13 +182,20 @@ def run(
     return video.to_uint8(output.frames[0])
 
 
+def settings_of(profile: Profile, clip: Clip, prompt: str) -> dict[str, Any]:
+    """What of the profile a result depends on beside its anchors and structure, for its key."""
+    settings = profile.propagation.model_dump(exclude={"variants", "anchor_seconds", "anchor_frames"})
+    if settings["conditioning"] == 1.0:
+        del settings["conditioning"]  # keys are as of before there was one
+    settings |= {"prompt": prompt, **models.settings(profile, "vace")}
+    settings |= accelerators.settings(profile, "vace")
+    return settings | {"repeat": sampling.repeats(clip, profile.clips.frames)}
+
+
 def _recipe(
     profile: Profile, clip: Clip, variant: Variant, indices: Sequence[int], model: str
 ) -> store.Recipe:
-    settings = profile.propagation.model_dump(exclude={"variants", "anchor_seconds"})
-    settings |= {"prompt": prompt_of(profile, clip), **models.settings(profile, "vace")}
-    settings |= accelerators.settings(profile, "vace")
-    settings["repeat"] = sampling.repeats(clip, profile.clips.frames)
+    settings = settings_of(profile, clip, prompt_of(profile, clip))
     inputs = {f"anchor/{i}": store.fingerprint(anchoring.path(profile, clip, i)) for i in indices}
     inputs["structure"] = store.fingerprint(structure.path(profile, kind_of(variant), clip))
     # The same noise for every variant, so that a comparison of them is paired.

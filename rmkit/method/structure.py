@@ -115,14 +115,19 @@ def _ready(profile: Profile) -> stage.Make[tuple[Kind, Clip]]:
         if kind == "edges":
             frames, device = edges(video.read(sampling.path(profile, clip)), profile.structure), "cpu"
         else:
-            disparity, device = _disparity(profile, clip, estimator)
-            count = profile.clips.frames
-            # [D, H, W, 3] -> [F, H, W, 3]
-            frames = sampling.repeat(disparity_video(disparity), sampling.repeats(clip, count), count)
+            frames, device = depths(profile, clip, estimator)
         video.write(temporary, frames, profile.clips.fps)
         return {"device": device}
 
     return make
+
+
+def depths(profile: Profile, clip: Clip, estimator: Callable[[], depth.Estimate]) -> tuple[np.ndarray, str]:
+    """A clip's depth video by the profile's source, grey uint8 [F, H, W, 3], and the device that computed it."""
+    disparity, device = _disparity(profile, clip, estimator)
+    count = profile.clips.frames
+    # [D, H, W, 3] -> [F, H, W, 3]
+    return sampling.repeat(disparity_video(disparity), sampling.repeats(clip, count), count), device
 
 
 def _disparity(

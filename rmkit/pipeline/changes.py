@@ -29,7 +29,10 @@ VACE = ("models.vace", "models.wan", "models.accelerators.vace", *NUMBERS)
 WAN = ("models.wan", *NUMBERS)
 FACES = ("identity.model_pack", "identity.det_size", "identity.det_thresh")
 PROPAGATED = (
-    *(f"propagation.{name}" for name in ("steps", "guidance", "shift", "prompt", "negative_prompt")),
+    *(
+        f"propagation.{name}"
+        for name in ("steps", "guidance", "shift", "conditioning", "prompt", "negative_prompt")
+    ),
     *("seed", *VACE),
 )
 # Settings that change what a run costs, and not what comes out.
@@ -45,7 +48,7 @@ STAGES: dict[str, Reads] = {
     "propagated/edges": (PROPAGATED, ("anchors", "structure/edges")),
     "propagated/depth": (PROPAGATED, ("anchors", "structure/depth")),
     "propagated/multi_anchor": (
-        ("propagation.anchor_seconds", *PROPAGATED),
+        ("propagation.anchor_seconds", "propagation.anchor_frames", *PROPAGATED),
         ("anchors", "structure/edges"),
     ),
     "pairs": (("identity",), ("propagated/edges",)),
@@ -76,7 +79,7 @@ METHODS: dict[str, Reads] = {
 }
 METRICS: dict[str, tuple[str, ...]] = {
     "arcface": ("identity.iou_gate", *FACES),
-    "offline_judge": ("propagation.anchor_seconds", "propagation.variants"),
+    "offline_judge": ("propagation.anchor_seconds", "propagation.anchor_frames", "propagation.variants"),
     "gpt_rs": ("judge",),
 }
 

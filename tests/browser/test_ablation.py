@@ -1,0 +1,270 @@
+"""The ablation lab of 03 in JupyterLab, in a real browser, over a finished run of the tiny profile."""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from jupyter_lab import run_all, serving
+from PIL import Image
+from real_browser import WIDTHS, browser  # noqa: F401
+
+from rmkit import profile, sources
+from rmkit.kit import store, video
+from rmkit.paths import REPOSITORY
+from rmkit.pipeline import stages
+
+SIDEWAYS = "(n => n.scrollWidth - n.clientWidth)(document.querySelector('.jp-WindowedPanel-outer'))"
+SOURCES = "heads => Object.fromEntries(heads.map(h => [h.querySelector('b').innerText, h.parentElement.querySelector('img').src]))"
+
+
+@pytest.fixture
+def run(tiny_profile: profile.Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The profile's file; its results lie in the repository, where the notebook's kernel finds them."""
+    content = tiny_profile.model_dump(mode="json")
+    content["name"] = f"pytest-ablation-{os.getpid()}"
+    monkeypatch.undo()
+    (tmp_path / "lab").mkdir()
+    file = tmp_path / "lab" / "mine.yaml"
+    file.write_text(yaml.safe_dump(content))
+    made = profile.load(file)
+    for sequence in sources.sequences(made, "validation"):
+        frames = sequence.frames(range(len(sequence)))
+        truth = (frames * np.array([0.9, 0.95, 1.0])).astype(np.uint8)
+        video.write(made.layout.truth / f"{sequence.id}.mp4", truth, sequence.fps)
+    for stage in (stages.data, stages.anchors, stages.structure, stages.propagate):
+        stage(made)
+    for picture in made.layout.anchors.glob(
+        "*/*.png"
+    ):  # untrained models: the gate may refuse what they edit
+        store.write_json(store.sidecar_of(picture), store.read_sidecar(picture) | {"accepted": True})
+    stages.propagate(made)
+    yield file
+    shutil.rmtree(made.layout.root)
+
+
+@pytest.fixture
+def address(run: Path) -> Iterator[str]:
+    """The notebook's lab, and the cells of code that it needs, served."""
+    book = json.loads((REPOSITORY / "notebooks" / "03_propagation_ablations.ipynb").read_text())
+    code = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    code[0]["source"] = [f"profile = {str(run)!r}"]
+    needed = [cell for cell in code[2:] if "sampling.load" in "".join(cell["source"])]
+    needed += [cell for cell in code if "extras.ablation" in "".join(cell["source"])]
+    needed += [cell for cell in code if "open_lab" in "".join(cell["source"])]
+    (run.parent / "03.ipynb").write_text(json.dumps(book | {"cells": [*code[:2], *needed]}))
+    with serving(run.parent) as address:
+        yield address
+
+
+class Page:
+    """The lab in a page: what it shows, and how its controls are moved."""
+
+    def __init__(self, page) -> None:
+        self.page = page
+
+    def pictures(self) -> dict[str, str]:
+        """The address of each column's picture by its heading, another one for another picture."""
+        return self.page.locator(".rmkit-head").evaluate_all(SOURCES)
+
+    def table(self) -> str:
+        return self.page.locator(".widget-html table").last.inner_text()
+
+    def menu(self, title: str, label: str) -> None:
+        self.page.get_by_label(title, exact=True).select_option(label=label)
+
+    def type(self, title: str, text: str) -> None:
+        field = self.page.get_by_label(title, exact=True)
+        field.fill(text)
+        field.press("Tab")
+
+    def slide(self, title: str, key: str = "ArrowRight", times: int = 1, handle: int = 0) -> None:
+        slider = self.page.locator(".widget-hslider", has=self.page.get_by_text(title, exact=True))
+        for _ in range(times):
+            slider.locator(".noUi-handle").nth(handle).press(key)
+
+    def press(self, title: str) -> None:
+        exactly = re.compile(rf"^\s*{title}\s*$")  # an icon is a part of a button's name
+        self.page.locator(".widget-button, .widget-toggle-button").filter(has_text=exactly).click()
+
+    def changes(self, act: Callable[[], None], *what: str, still: tuple[str, ...] = ()) -> None:
+        """`act` changes the pictures under these headings, and leaves those of `still` alone."""
+        before, end = self.pictures(), time.monotonic() + 20
+        act()
+        while any(self.pictures().get(name) == before.get(name) for name in what):
+            assert time.monotonic() < end, what
+            self.page.wait_for_timeout(30)
+        now = self.pictures()
+        assert all(now[name] == before[name] for name in still)
+
+    def generates(self) -> None:
+        """A press on the button gives a result that was not there, and its numbers."""
+        before = self.table()
+        assert self.page.get_by_text("Not generated yet").is_visible()
+        self.changes(lambda: self.press("Generate this clip"), "Result", "Difference to truth")
+        self.page.get_by_text("from the lab's store").wait_for()
+        assert self.table() != before
+
+
+def test_everything_is_turned_generated_kept_and_exported(
+    address: str,
+    run: Path,
+    browser,  # noqa: F811
+) -> None:
+    context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900})
+    page = context.new_page()
+    run_all(page, address, "03.ipynb")
+    page.get_by_text("the run's own").wait_for()
+    lab = Page(page)
+    shown = lab.pictures()
+    assert {"Render", "Control video", "Mask", "Nearest anchor", "Result", "Truth"} <= set(shown)
+    _seen(lab)
+    _chosen(lab)
+    _generated(lab)
+    _wide_and_narrow(page)
+    _kept(lab, run)
+    context.close()
+
+
+def _seen(lab: Page) -> None:
+    """One slider moves all; anchors are marked; a wipe between any two; zoom; play."""
+    every = tuple(lab.pictures())
+    wiped = lab.page.locator("img.rmkit-picture").last
+    lab.page.get_by_text("Control video (an anchor)").wait_for()
+    lab.changes(lambda: lab.slide("Frame", times=3), "Render", "Control video", "Mask", "Result", "Truth")
+    lab.page.get_by_text("Control video (an anchor)").wait_for(state="detached")
+    for act in (
+        lambda: lab.slide("Wipe", times=5),
+        lambda: lab.menu("Wipe from", "Truth"),
+        lambda: lab.menu("to", "Mask"),
+    ):
+        before = wiped.get_attribute("src")
+        act()
+        lab.page.wait_for_function("([i, s]) => i.src !== s", arg=[wiped.element_handle(), before])
+    width = lab.page.locator(".rmkit-head + img").first.bounding_box()["width"]
+    lab.slide("Zoom", times=4)
+    lab.page.wait_for_timeout(300)
+    assert lab.page.locator(".rmkit-head + img").first.bounding_box()["width"] > width
+    play = lab.page.locator(".jupyter-widget-play button, .widget-play button").first
+    lab.changes(play.click, "Render", "Result")
+    play.click()
+    assert tuple(lab.pictures()) == every
+
+
+def _chosen(lab: Page) -> None:
+    """Each control changes what VACE is given, or says why it cannot be."""
+    lab.slide("Frame", "Home")
+    lab.slide("Frame", times=3)
+    lab.page.wait_for_timeout(500)
+    control, other = "Control video", ("Render", "Truth")
+    lab.changes(lambda: lab.menu("Edge detector", "gradient"), control, "Result", still=other)
+    lab.changes(lambda: lab.menu("Edge detector", "canny"), control, "Result", still=other)
+    before = time.monotonic()
+    lab.changes(lambda: lab.slide("Thresholds", "ArrowLeft", 40, handle=0), still=other)
+    lab.changes(lambda: lab.menu("Thickness", "3 pixels"), control, still=other)
+    assert time.monotonic() - before < 20
+    lab.changes(lambda: lab.menu("Variant", "Depth"), control, still=other)
+    lab.menu("Depth source", "depth_anything")
+    lab.page.get_by_text("structure.depth_model is empty").wait_for()
+    lab.menu("Depth source", "engine")
+    lab.changes(lambda: lab.menu("Variant", "Edges"), control)
+    lab.changes(
+        lambda: lab.menu(
+            "Clip", lab.page.get_by_label("Clip", exact=True).locator("option").nth(1).inner_text()
+        ),
+        *other,
+    )
+    lab.changes(lambda: lab.menu("Variant", "Multiple Anchors"), "Nearest anchor")
+    for frame in "404":  # anchors are taken away, and one is put back
+        lab.changes(lambda frame=frame: lab.press(frame), "Nearest anchor", still=other)
+    lab.type("Steps", "0")
+    lab.page.get_by_text("greater than or equal to 1").wait_for()
+    lab.type("Steps", "1")
+    lab.page.get_by_text("Not generated yet").wait_for()
+    lab.type("Prompt", "red coat " * 600)
+    lab.press("Generate this clip")
+    lab.page.get_by_text("these words would be lost").wait_for()
+    lab.type("Prompt", "a man with a hat waits in a room")
+
+
+def _generated(lab: Page) -> None:
+    """A new clip for every setting of the sampler; a known one at once; a stopped one leaves nothing."""
+    lab.page.get_by_text("Not generated yet").wait_for()
+    lab.generates()
+    for act in (
+        lambda: lab.slide("Conditioning", "ArrowLeft", 8),
+        lambda: lab.type("Shift", "5"),
+        lambda: lab.type("Guidance", "2"),
+        lambda: lab.type("Seed", "7"),
+    ):
+        lab.changes(act, "Result")  # grey: not generated yet
+        lab.generates()
+    lab.changes(lambda: lab.type("Seed", "0"), "Result")
+    lab.page.get_by_text("from the lab's store").wait_for()
+    lab.type("Steps", "400")
+    lab.page.get_by_text("Not generated yet").wait_for()
+    lab.press("Generate this clip")
+    lab.page.get_by_text("of 400").wait_for()
+    lab.press("Cancel")
+    lab.page.get_by_text("Cancelled").wait_for()
+    lab.type("Steps", "1")
+    lab.page.get_by_text("from the lab's store").wait_for()
+
+
+def _wide_and_narrow(page) -> None:
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        for shown in ("Clip", "Wipe from", "File name"):
+            page.get_by_label(shown, exact=True).scroll_into_view_if_needed()
+            page.wait_for_timeout(300)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(SIDEWAYS) == 0
+            if folder := os.environ.get("RMKIT_SCREENSHOTS"):
+                page.screenshot(path=f"{folder}/ablation_{width}_{shown.replace(' ', '_')}.png")
+    page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+
+
+def _kept(lab: Page, run: Path) -> None:
+    """A pin is a column; a profile is saved, with sentences for what cannot be one; pictures are exported."""
+    page, made = lab.page, profile.load(run)
+    lab.type("Pin label", "mine")
+    lab.press("Pin")
+    page.get_by_text("Pinned: mine").wait_for()
+    assert "mine" in lab.pictures() and "mine" in lab.table()
+    for name, said in (("No such", "String should match"), (made.name, "is taken")):
+        lab.type("Profile name", name)
+        lab.press("Save as profile")
+        page.get_by_text(said).wait_for()
+    lab.type("Profile name", "chosen")
+    lab.press("Save as profile")
+    page.get_by_text("make reproduce PROFILE=").last.wait_for()
+    lab.type("File name", "../out")
+    lab.press("Export")
+    page.get_by_text("cannot be a file's name").wait_for()
+    lab.type("File name", "out")
+    lab.press("Export")
+    page.get_by_text("out.csv").wait_for()
+    folder = made.layout.root / "lab"
+    assert Image.open(folder / "exported" / "out.png").width > 9 * 200
+    assert video.probe(folder / "exported" / "out.mp4").frames == made.clips.frames
+    assert "mine" in (folder / "exported" / "out.csv").read_text().splitlines()[0]
+    lab.press("Remove pins")
+    page.get_by_text("No pins").wait_for()
+    assert "mine" not in lab.pictures()
+
+    content = yaml.safe_load((folder / "chosen.yaml").read_text())
+    assert content["extends"] == str(run) and content["name"] == "chosen"
+    assert (
+        content["propagation"] | {"anchor_frames": [4, 8], "guidance": 2.0, "steps": 1}
+        == content["propagation"]
+    )
+    if "extends" not in profile.Profile.model_fields:
+        pytest.skip("profiles cannot extend one another yet, so what was saved is not loaded")
+    saved = profile.load(folder / "chosen.yaml")
+    assert saved.propagation.anchor_frames == (4, 8) and saved.data == made.data
