@@ -174,7 +174,7 @@ Variant = Literal["edges", "depth", "multi_anchor"]
 class Propagation(Settings):
     variants: tuple[Variant, ...] = Field(("edges", "depth", "multi_anchor"), description="4.5")
     anchor_seconds: float = Field(0.5, gt=0, le=3600, description="spacing of multi-anchor (paper: 0.5)")
-    anchor_frames: tuple[int, ...] | None = Field(
+    anchor_frames: tuple[Annotated[int, Field(ge=0, le=100_000)], ...] | None = Field(
         None, min_length=1, description="multi-anchor's frames themselves; null: by the spacing (ours)"
     )
     steps: Steps = Field(50, description="denoising steps (VACE's authors: 50; ours)")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rmkit.paths import REPOSITORY
 
+WIDTHS = (1440, 900)  # pixels, of a page
 DONE = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(p => /\\[\\d+\\]/.test(p.innerText))"
 
 

@@ -323,7 +323,7 @@ def test_every_number_has_bounds(key: str):
         item.get(f"{side}imum", item.get(f"exclusive{side.capitalize()}imum")) for side in ("min", "max")
     )
     *groups, last = key.split(".")
-    several = len(NUMBERS[key]) > 1 or last in ("dose", "sigmas")
+    several = len(NUMBERS[key]) > 1 or last in ("anchor_frames", "dose", "sigmas")
     for wrong in (low - 16, high + 16, -(10**12), 10**12, math.nan, math.inf):
         change: dict = {last: [wrong, *(0.5 for _ in others)] if several else wrong}
         for group in reversed(groups):

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from jupyter_lab import run_all, serving
+from jupyter_lab import WIDTHS, run_all, serving
 from PIL import Image
-from real_browser import WIDTHS, browser  # noqa: F401
 
 from rmkit import profile, sources
 from rmkit.kit import store, video
@@ -115,7 +114,7 @@ class Page:
 def test_everything_is_turned_generated_kept_and_exported(
     address: str,
     run: Path,
-    browser,  # noqa: F811
+    browser,
 ) -> None:
     context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900})
     page = context.new_page()

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from real_browser import browser, visit  # noqa: F401
 from test_page import RECORD
 from test_report import finished  # noqa: F401
 
@@ -21,7 +20,7 @@ TALL = """() => [...document.querySelectorAll("td, th")].filter(cell => {
 
 
 @pytest.mark.parametrize("which", ["run", "record"])
-def test_the_page(which: str, visit, request: pytest.FixtureRequest) -> None:  # noqa: F811
+def test_the_page(which: str, visit, request: pytest.FixtureRequest) -> None:
     folder = RECORD
     if which == "run":
         made: profile.Profile = request.getfixturevalue("finished")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from real_browser import browser  # noqa: F401
 
 from rmkit.evaluation import study
 from rmkit.kit import video
@@ -23,7 +22,7 @@ def page_of_study(tiny_profile, tiny_clips):
 
 
 @pytest.mark.parametrize("width", [1440, 900])
-def test_a_whole_study(width, page_of_study, tiny_profile, browser, tmp_path):  # noqa: F811
+def test_a_whole_study(width, page_of_study, tiny_profile, browser, tmp_path):
     context = browser.new_context(viewport={"width": width, "height": 900}, accept_downloads=True)
     page, wrong = context.new_page(), []
     page.on("pageerror", lambda error: wrong.append(str(error)))

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pytest
-from jupyter_lab import run_all, serving
+from jupyter_lab import WIDTHS, run_all, serving
 from PIL import Image
-from real_browser import WIDTHS, browser  # noqa: F401
 
 from rmkit import profile
 from rmkit.paths import REPOSITORY
@@ -49,7 +48,7 @@ def address(run: profile.Profile, tmp_path_factory: pytest.TempPathFactory) -> I
 def test_every_control_changes_table_and_plot(
     address: str,
     run: profile.Profile,
-    browser,  # noqa: F811
+    browser,
 ) -> None:
     context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900})
     page = context.new_page()

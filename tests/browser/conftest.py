@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
+from jupyter_lab import WIDTHS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-WIDTHS = (1440, 900)
 
 
 @pytest.fixture(scope="session")
