@@ -44,7 +44,7 @@ def divide(profile: Profile, made: Path) -> Profile:
     for group, values in content.items():
         if isinstance(values, dict) and group not in KEPT:
             content[group] = _divided(values)
-    content["name"] = PREFIX + profile.name
+    content["name"], content["extends"] = PREFIX + profile.name, None
     content["anchors"]["edit_area"] = round(profile.anchors.edit_area / SIDE**2)
     content["data"]["root"] = str(made / profile.data.source)
     if profile.carla:

@@ -74,8 +74,9 @@ class Profile(Settings):
     baselines: Baselines = Baselines()
     carla: Data | None = Field(None, description="the data of 07_carla, in place of `data`; null: not run")
     _demo: str = PrivateAttr("")
-    _file: Path | None = PrivateAttr(None)
-    _extended: tuple[str, ...] = PrivateAttr(())
+    _origin: tuple[str, Path, tuple[str, ...]] | None = PrivateAttr(
+        None
+    )  # name, file, names of what it extends
 
     @model_validator(mode="after")
     def _training_size(self) -> "Profile":
@@ -121,13 +122,13 @@ class Profile(Settings):
 
     @property
     def file(self) -> Path | None:
-        """The file that it was read from; None where it was made in a program."""
-        return self._file
+        """The file that it was read from; None where it was made in a program, or copied under another name."""
+        return self._origin[1] if self._origin and self._origin[0] == self.name else None
 
     @property
     def extended(self) -> tuple[str, ...]:
-        """Names of the profiles that it extends, the nearest first."""
-        return self._extended
+        """Names of the profiles that it extends, the nearest first; a copy under another name is a run of its own."""
+        return self._origin[2] if self._origin and self._origin[0] == self.name else ()
 
     @property
     def layout(self) -> Layout:
@@ -145,7 +146,7 @@ class Profile(Settings):
         for group, changes in groups.items():
             content[group] |= changes
         made = Profile.model_validate(content)
-        made._demo, made._file, made._extended = folder, self._file, self._extended
+        made._demo, made._origin = folder, self._origin
         return made
 
 
@@ -161,7 +162,7 @@ def load(name: str | Path) -> Profile:
         found = Profile.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{file.name}: {first_mistake(error)}") from None
-    found._file, found._extended = file, extended
+    found._origin = (found.name, file, extended)
     _require_own(found)
     return found
 

@@ -239,6 +239,14 @@ def test_an_unknown_profile_says_where_it_looked(tmp_path: Path, monkeypatch: py
         profile.load("own")
 
 
+def test_a_copy_under_another_name_is_a_run_of_its_own(tmp_path: Path):
+    """Of what is timed or rehearsed nothing may be taken from elsewhere."""
+    own = profile.load(extending(tmp_path))
+    assert own.demo("carla").extended == own.extended == ("mini",) and own.file == tmp_path / "own.yaml"
+    copied = own.model_copy(update={"name": "own-calibration"})
+    assert copied.extended == () and copied.file is None
+
+
 def test_the_name_of_a_shipped_profile_is_its_own(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text((profile.PROFILES / "mini.yaml").read_text())

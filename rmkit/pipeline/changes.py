@@ -163,7 +163,7 @@ def runs(profile: Profile) -> list[Run]:
         old = dict.fromkeys(stale(profile, changed), math.inf)
         layout = Layout(other.layout.run, profile.layout.demo)
         found.append(Run(layout, known.get("stale", {}) | old))
-        if not other.extends:
+        if not other.extended:
             return found
         other = profiles.load(other.extends)
 
@@ -198,7 +198,7 @@ def lines(profile: Profile) -> Iterator[str]:
             )
             yield f"changed {what}: {_told(was, settings, changed)}"
             yield f"computes again: {said(stale(profile, changed))}"
-        if not other.extends:
+        if not other.extended:
             return
         other = profiles.load(other.extends)
 
