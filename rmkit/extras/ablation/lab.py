@@ -65,7 +65,7 @@ class Lab:
         self.lock, self.stop = threading.RLock(), threading.Event()
         self.thread: threading.Thread | None = None
         self.controls = Controls(profile, clips, self._changed)
-        self.viewer = Viewer(profile)
+        self.viewer = Viewer(profile, self.controls.live)
         self.keeping = Keeping(profile, self._pin, self._unpin, self._save, self._export)
         self.controls.generate.on_click(self._generate)
         self.controls.cancel.on_click(lambda _: self.stop.set())
@@ -97,7 +97,7 @@ class Lab:
         measured = values.beside(self.profile, self.choice, path)
         measured |= {pin.heading: pin.metrics for pin in self.pins if pin.heading in self.shown}
         self.table = values.table(measured)
-        self.viewer.show(self.choice, self.given, self.shown, values.html(self.table))
+        self.viewer.show(self.choice, self.given, self.shown, values.html(self.table), path is not None)
         if path is None:
             self.controls.say(NOT_YET)
         else:
