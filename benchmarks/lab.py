@@ -9,6 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rmkit import profile as profiles
@@ -17,6 +18,17 @@ from rmkit.paths import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
 ASKED = {"edge threshold shown": 0.3, "clip generated": 8.0, "known clip shown": 0.5}  # seconds
+# A mouse that only passes over is not meant.
+CLOCK = """([heading, event]) => {
+  window.began = window.ended = 0;
+  const head = [...document.querySelectorAll('.rmkit-head')].find(h => h.querySelector('b').innerText === heading);
+  const picture = head.parentElement.querySelector('img');
+  document.addEventListener(event, e => {
+    if (!window.began && (event !== 'mousemove' || e.buttons)) window.began = performance.now();
+  }, true);
+  new MutationObserver((_, observer) => { window.ended = performance.now(); observer.disconnect(); })
+    .observe(picture, {attributes: true, attributeFilter: ['src']});
+}"""
 PARTS = (0.9, 0.6, 0.8, 0.5, 0.7)  # of the thresholds' range, where the upper one is put
 
 
@@ -43,18 +55,28 @@ def _timed(lab) -> dict[str, list[float]]:
     lab.wait("the run's own")
     lab.changes(lambda: lab.menu("Edge detector", "canny"), "Control video")
     moved = [
-        lab.changes(lambda part=part: lab.drag("Thresholds", part, 1), "Control video") for part in PARTS
+        _seconds(lab, "Control video", "mousemove", lambda part=part: lab.drag("Thresholds", part, 1))
+        for part in PARTS
     ]
-    seeds = [str(int(time.time()) + i) for i in range(3)]
-    generated = []
+    seeds, generated = [str(int(time.time()) + i) for i in range(3)], []
     for seed in seeds:
         lab.type("Seed", seed)
-        lab.page.wait_for_timeout(500)
-        generated.append(lab.generates())
-    shown = [lab.changes(lambda seed=seed: lab.type("Seed", seed), "Result") for seed in seeds]
+        lab.wait("Not generated yet")
+        generated.append(_seconds(lab, "Result", "click", lambda: lab.press("Generate this clip")))
+        lab.wait("from the lab's store")
+    shown = [_seconds(lab, "Result", "change", lambda seed=seed: lab.type("Seed", seed)) for seed in seeds]
     return dict(zip(ASKED, (moved, generated[1:], shown), strict=True)) | {
         "first clip, VACE loaded": generated[:1]
     }
+
+
+def _seconds(lab, heading: str, event: str, act: Callable[[], None]) -> float:
+    """From the first such event in the page to another picture under a heading, by the page's own clock."""
+    lab.page.evaluate(CLOCK, [heading, event])
+    lab.changes(act, heading)
+    seconds = lab.page.evaluate("(window.ended - window.began) / 1000")
+    lab.page.wait_for_timeout(1000)  # until the page is at rest
+    return seconds
 
 
 def main() -> None:

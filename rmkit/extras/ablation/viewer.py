@@ -52,12 +52,11 @@ class Viewer:
         for field in (self.left, self.right, self.at):
             field.observe(self._wipe, "value")
 
-    def show(self, choice: Choice, given: Condition, shown: Columns, table: str, is_made: bool) -> None:
-        """Other columns and another table; is_made: whether there is a result among them."""
+    def show(self, choice: Choice, given: Condition, shown: Columns, is_made: bool) -> None:
+        """Other columns; is_made: whether there is a result among them."""
         import ipywidgets as w
 
-        self.choice, self.given, self.shown, self.table.value = choice, given, {}, table
-        self.is_made = is_made
+        self.choice, self.given, self.shown, self.is_made = choice, given, {}, is_made
         if list(self.panels) != list(shown):
             self.panels = {heading: (w.HTML(), w.Image()) for heading in shown}
             for head, picture in self.panels.values():
