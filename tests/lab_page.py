@@ -45,6 +45,12 @@ class LabPage:
         """Until a text is on the screen."""
         self.page.get_by_text(text).last.wait_for(timeout=seconds * 1000)
 
+    def settle(self) -> None:
+        """Until no picture has changed for a second, on a busy machine too."""
+        before = None
+        while before != (before := self.pictures()):
+            self.page.wait_for_timeout(1000)
+
     def menu(self, title: str, label: str) -> None:
         self.page.get_by_label(title, exact=True).select_option(label=label)
 

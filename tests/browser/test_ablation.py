@@ -103,7 +103,7 @@ def _chosen(lab: LabPage) -> None:
     """Each control changes what VACE is given, or says why it cannot be."""
     lab.slide("Frame", "Home")
     lab.slide("Frame", times=3)
-    lab.page.wait_for_timeout(500)
+    lab.settle()
     control, other = "Control video", ("Render", "Truth")
     lab.changes(lambda: lab.menu("Edge detector", "gradient"), control, "Result", still=other)
     lab.changes(lambda: lab.menu("Edge detector", "canny"), control, "Result", still=other)
@@ -196,7 +196,7 @@ def _kept(lab: LabPage, run: Path) -> None:
     assert "mine" in (folder / "exported" / "out.csv").read_text().splitlines()[0]
     lab.press("Remove pins")
     page.get_by_text("No pins").wait_for()
-    assert "mine" not in lab.pictures()
+    assert "mine" not in lab.pictures() and "mine" not in lab.table()
 
     content = yaml.safe_load((folder / "chosen.yaml").read_text())
     assert content["extends"] == str(run) and content["name"] == "chosen"

@@ -164,12 +164,14 @@ class Lab:
         with self.lock:
             self.pins.append(Pin(heading, self.choice, self.shown["Result"], measured))
             self._show(self.path)
+            self._tabulate()
         return self.keeping.say(f"Pinned: {escape(heading)}.")
 
     def _unpin(self, _: Any) -> None:
         with self.lock:
             self.pins.clear()
             self._show(self.path)
+            self._tabulate()
         self.keeping.say("No pins.")
 
     def _save(self, _: Any) -> None:
