@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from real_browser import browser, visit  # noqa: F401 fixtures
 
 from rmkit import profile
 from rmkit.kit import store, video

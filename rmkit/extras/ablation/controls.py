@@ -28,13 +28,14 @@ class Controls:
         variants = {LABELS[name]: name for name in sampler.variants}
         spacings = sorted({sampler.anchor_seconds, *SPACINGS})
         seen = sorted({100, 200, *lines.canny})
-        self.clip = control(w.Dropdown, "Clip", options={clip.id: clip for clip in clips})
+        self.clip = control(w.Dropdown, "Clip", 400, options={clip.id: clip for clip in clips})
         self.variant = control(w.Dropdown, "Variant", options=variants)
         self.edges = control(w.Dropdown, "Edge detector", options=["gradient", "canny"], value=lines.edges)
         self.canny = control(w.IntRangeSlider, "Thresholds", min=0, max=max(500, *seen), value=lines.canny)
-        brushes = {"as detected": None, "2 pixels": 2, "3 pixels": 3, "4 pixels": 4}
+        # Not None, which a menu takes for nothing chosen.
+        brushes = {"as detected": 0, "2 pixels": 2, "3 pixels": 3, "4 pixels": 4}
         brushes |= {f"{lines.thickness} pixels": lines.thickness} if lines.thickness else {}
-        self.thickness = control(w.Dropdown, "Thickness", options=brushes, value=lines.thickness)
+        self.thickness = control(w.Dropdown, "Thickness", options=brushes, value=lines.thickness or 0)
         self.depth = control(
             w.Dropdown, "Depth source", options=["engine", "depth_anything"], value=lines.depth
         )
@@ -42,20 +43,23 @@ class Controls:
         self.spacing = control(w.Dropdown, "Anchors", options={"ends": 0.0} | spaced)
         slider = {"min": 0.0, "max": 2.0, "step": 0.05, "continuous_update": False}
         self.conditioning = control(w.FloatSlider, "Conditioning", value=sampler.conditioning, **slider)
-        self.steps = control(w.IntText, "Steps", value=sampler.steps)
-        self.shift = control(w.FloatText, "Shift", value=sampler.shift)
-        self.guidance = control(w.FloatText, "Guidance", value=sampler.guidance)
-        self.seed = control(w.IntText, "Seed", value=profile.seed)
+        self.steps = control(w.IntText, "Steps", 160, value=sampler.steps)
+        self.shift = control(w.FloatText, "Shift", 160, value=sampler.shift)
+        self.guidance = control(w.FloatText, "Guidance", 160, value=sampler.guidance)
+        self.seed = control(w.IntText, "Seed", 160, value=profile.seed)
         self.prompt = w.Textarea(
-            description="Prompt", rows=2, continuous_update=False, layout={"width": "min(100%, 620px)"}
+            description="Prompt", rows=3, continuous_update=False, layout={"width": "min(100%, 620px)"}
         )
         self.prompt.style.description_width = "100px"
         self.generate = w.Button(description="Generate this clip", icon="play", button_style="primary")
+        self.generate.layout.width = "max-content"
         self.cancel = w.Button(description="Cancel", icon="stop", disabled=True)
         self.progress = w.FloatProgress(max=1.0, layout={"width": "160px", "visibility": "hidden"})
         self.said = w.HTML()
         self.toggles: dict[int, Any] = {}
         self.times = w.Box(layout=WRAP)
+        self.live = w.Image(layout={"width": "220px"})  # the structure, beside what it is made by
+        self.live.add_class("rmkit-picture")
         groups = {
             "": [self.clip, self.variant],
             "Structure": [self.edges, self.canny, self.thickness, self.depth],
@@ -65,7 +69,11 @@ class Controls:
         boxes = []
         for title, fields in groups.items():
             boxes += [w.HTML(f"<b>{title}</b>")] if title else []
-            boxes.append(w.Box(fields, layout=WRAP))
+            if title == "Structure":
+                column = w.Box(fields, layout=WRAP | {"flex": "0 1 620px", "width": "auto"})
+                boxes.append(w.HBox([column, self.live], layout={"align_items": "flex-start"}))
+            else:
+                boxes.append(w.Box(fields, layout=WRAP))
             boxes += [self.times] if title == "Anchors" else []
         buttons = w.Box([self.generate, self.cancel, self.progress], layout=WRAP)
         self.whole = w.VBox([*boxes, self.prompt, buttons, self.said])
@@ -81,7 +89,11 @@ class Controls:
     def chosen(self) -> Choice:
         """What the controls say. Raises InputError for a setting that cannot be."""
         at = tuple(index for index, toggle in self.toggles.items() if toggle.value)
-        lines = {"edges": self.edges.value, "canny": self.canny.value, "thickness": self.thickness.value}
+        lines = {
+            "edges": self.edges.value,
+            "canny": self.canny.value,
+            "thickness": self.thickness.value or None,
+        }
         sampler = {name: getattr(self, name).value for name in ("conditioning", "steps", "shift", "guidance")}
         if self.spacing.value:
             sampler["anchor_seconds"] = self.spacing.value
@@ -118,6 +130,11 @@ class Controls:
         if not self.quiet:
             self.changed()
 
+    def _toggled(self, change: dict[str, Any]) -> None:
+        change["owner"].icon = "check" if change["new"] else "times"
+        change["owner"].picture.layout.opacity = "1" if change["new"] else "0.3"
+        self._tell()
+
     def _follow_and_tell(self, change: dict[str, Any]) -> None:
         if not self.quiet:
             self._follow(change)
@@ -142,17 +159,17 @@ class Controls:
         frames = anchoring.indices(settings, "multi_anchor" if self.spacing.value else "edges")
         self.toggles, cells = {}, []
         for index in frames:
-            toggle = w.ToggleButton(True, description=str(index), layout={"width": THUMB})
+            toggle = w.ToggleButton(True, description=str(index), icon="check", layout={"width": THUMB})
             toggle.tooltip = f"frame {index}, {index / self.profile.clips.fps:.2f} s: an anchor or not"
             toggle.picture = w.Image(layout={"width": THUMB, "height": "48px"})
-            toggle.observe(self._tell, "value")
+            toggle.observe(self._toggled, "value")
             self.toggles[index] = toggle
             cells.append(w.VBox([toggle.picture, toggle], layout={"margin": "0 6px 4px 0"}))
         self.times.children = cells
 
 
-def control(kind: type, title: str, **options: Any) -> Any:
-    """A control of the width of all."""
-    made = kind(description=title, layout={"width": "300px"}, **options)
-    made.style.description_width = "100px"
+def control(kind: type, title: str, width: int = 300, **options: Any) -> Any:
+    """A control under its title; width: in pixels, the title's included."""
+    made = kind(description=title, layout={"width": f"{width}px", "max_width": "100%"}, **options)
+    made.style.description_width = "100px" if width > 200 else "70px"
     return made

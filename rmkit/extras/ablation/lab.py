@@ -65,7 +65,7 @@ class Lab:
         self.lock, self.stop = threading.RLock(), threading.Event()
         self.thread: threading.Thread | None = None
         self.controls = Controls(profile, clips, self._changed)
-        self.viewer = Viewer(profile)
+        self.viewer = Viewer(profile, self.controls.live)
         self.keeping = Keeping(profile, self._pin, self._unpin, self._save, self._export)
         self.controls.generate.on_click(self._generate)
         self.controls.cancel.on_click(lambda _: self.stop.set())
@@ -81,6 +81,7 @@ class Lab:
                 self.controls.show_anchors(self.choice)
                 path = results.find(self.profile, self.choice, self.given)
                 self._show(path)
+                self._tabulate()
             except InputError as error:
                 self.controls.say(escape(str(error)), wrong=True)
 
@@ -94,10 +95,14 @@ class Lab:
         for pin in self.pins:
             if len(pin.frames) == len(self.given.video) and pin.choice.clip == self.choice.clip:
                 self.shown[pin.heading] = pin.frames
-        measured = values.beside(self.profile, self.choice, path)
+        self.viewer.show(self.choice, self.given, self.shown, path is not None)
+
+    def _tabulate(self) -> None:
+        """The metrics of what is shown, and what it is."""
+        path, measured = self.path, values.beside(self.profile, self.choice, self.path)
         measured |= {pin.heading: pin.metrics for pin in self.pins if pin.heading in self.shown}
         self.table = values.table(measured)
-        self.viewer.show(self.choice, self.given, self.shown, values.html(self.table))
+        self.viewer.table.value = values.html(self.table)
         if path is None:
             self.controls.say(NOT_YET)
         else:
@@ -107,14 +112,19 @@ class Lab:
             self.controls.say(f"Shown: {escape(saved.described(self.profile, self.choice))} ({where}).")
 
     def _generate(self, _: Any) -> None:
-        if self.thread is None or not self.thread.is_alive():
-            self.stop.clear()
-            self.controls.busy(True)
-            self.thread = threading.Thread(target=self._work, args=(self.choice,), daemon=True)
-            self.thread.start()
+        if self.thread is not None and self.thread.is_alive():
+            return
+        try:
+            choice = self.controls.chosen()
+        except InputError as error:
+            return self.controls.say(escape(str(error)), wrong=True)
+        self.stop.clear()
+        self.controls.busy(True)
+        self.thread = threading.Thread(target=self._work, args=(choice,), daemon=True)
+        self.thread.start()
 
     def _work(self, choice: Choice) -> None:
-        """In the thread: generate and measure, then show it, unless something else was chosen meanwhile."""
+        """In the thread: generate, show it and measure it, unless something else was chosen meanwhile."""
 
         def tell(said: str, part: float) -> None:
             if self.stop.is_set():
@@ -123,13 +133,15 @@ class Lab:
 
         try:
             path = results.generate(self.profile, choice, self.loaded, tell)
-            tell("measuring", 1)
-            values.measure(self.profile, choice.clip, path.stem, path)
             with self.lock:
                 if choice == self.choice:
                     self.given = choices.condition(choice)  # with the anchors that were edited
                     self.controls.show_anchors(choice)
                     self._show(path)
+            self.controls.tell("measuring", 1)
+            values.measure(self.profile, choice.clip, path.stem, path)
+            with self.lock:
+                self._tabulate()
         except Stopped:
             self.controls.say("Cancelled; nothing of it was kept.")
         except InputError as error:
@@ -152,17 +164,20 @@ class Lab:
         with self.lock:
             self.pins.append(Pin(heading, self.choice, self.shown["Result"], measured))
             self._show(self.path)
+            self._tabulate()
         return self.keeping.say(f"Pinned: {escape(heading)}.")
 
     def _unpin(self, _: Any) -> None:
         with self.lock:
             self.pins.clear()
             self._show(self.path)
+            self._tabulate()
         self.keeping.say("No pins.")
 
     def _save(self, _: Any) -> None:
         try:
-            path, left = saved.save(self.profile, self.choice, self.name, self.keeping.name.value.strip())
+            name = self.keeping.name.value.strip()
+            path, left = saved.save(self.profile, self.controls.chosen(), self.name, name)
         except InputError as error:
             return self.keeping.say(escape(str(error)))
         shown = escape(os.path.relpath(path, profiles.REPOSITORY))

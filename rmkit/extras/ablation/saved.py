@@ -24,7 +24,7 @@ def described(profile: Profile, choice: Choice) -> str:
         key: value for group in found.values() if isinstance(group, dict) for key, value in group.items()
     }
     values |= {"seed": found["seed"]} if "seed" in found else {}
-    shown = [f"{key} {'-'.join(map(str, v)) if isinstance(v, list) else v}" for key, v in values.items()]
+    shown = [f"{key}={'-'.join(map(str, v)) if isinstance(v, list) else v}" for key, v in values.items()]
     return ", ".join([choice.variant, *shown])
 
 

@@ -1,8 +1,10 @@
 """The widgets in which a choice is seen, and those by which it is kept (ours)."""
 
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
+from rmkit.evaluation import sheets
 from rmkit.extras.ablation import pictures
 from rmkit.extras.ablation.choice import Choice, Condition
 from rmkit.extras.ablation.controls import WRAP, control
@@ -10,25 +12,27 @@ from rmkit.extras.ablation.pictures import Columns
 from rmkit.profile import Profile
 
 # Small clips are enlarged without smoothing: they must not look better than they are.
-STYLE = "<style>.rmkit-picture {image-rendering: pixelated; outline: 1px solid #999} .rmkit-head {line-height: 1.3}</style>"
+STYLE = "<style>.rmkit-picture {image-rendering: pixelated; outline: 1px solid #999} .rmkit-head .widget-html-content {line-height: 1.3}</style>"
 
 
 class Viewer:
     """All columns at one frame, the same for all; a wipe between two; the table of metrics."""
 
-    def __init__(self, profile: Profile):
+    def __init__(self, profile: Profile, live: Any):
         import ipywidgets as w
 
+        self.live = live  # where the structure is shown by itself
         last = profile.clips.frames - 1
-        wide = min(320, max(200, profile.clips.width))
-        self.frame = control(w.IntSlider, "Frame", max=last)
-        self.play = w.Play(max=last, interval=125, repeat=True, show_repeat=False)
+        wide = min(320, max(220, profile.clips.width))
+        between = sheets.between(profile)  # not at an anchor, where there is least to see
+        self.frame = control(w.IntSlider, "Frame", max=last, value=between[len(between) // 2])
+        self.play = w.Play(max=last, value=self.frame.value, interval=125, repeat=True, show_repeat=False)
         w.jslink((self.play, "value"), (self.frame, "value"))
         self.zoom = control(w.IntSlider, "Zoom", min=120, max=960, step=20, value=wide, readout_format="d")
         self.line = w.Image(layout={"width": "100%", "height": "12px", "max_width": "960px"})
         self.line.add_class("rmkit-picture")
         self.panels: dict[str, tuple[Any, Any]] = {}
-        self.flow = w.Box(layout=WRAP)
+        self.flow = w.Box(layout=WRAP | {"align_items": "flex-end"})
         self.left, self.right = control(w.Dropdown, "Wipe from"), control(w.Dropdown, "to")
         self.at = control(w.FloatSlider, "Wipe", min=0.0, max=1.0, step=0.01, value=0.5, readout_format=".0%")
         self.wiped = w.Image()
@@ -48,11 +52,11 @@ class Viewer:
         for field in (self.left, self.right, self.at):
             field.observe(self._wipe, "value")
 
-    def show(self, choice: Choice, given: Condition, shown: Columns, table: str) -> None:
-        """Other columns and another table."""
+    def show(self, choice: Choice, given: Condition, shown: Columns, is_made: bool) -> None:
+        """Other columns; is_made: whether there is a result among them."""
         import ipywidgets as w
 
-        self.choice, self.given, self.shown, self.table.value = choice, given, {}, table
+        self.choice, self.given, self.shown, self.is_made = choice, given, {}, is_made
         if list(self.panels) != list(shown):
             self.panels = {heading: (w.HTML(), w.Image()) for heading in shown}
             for head, picture in self.panels.values():
@@ -81,12 +85,15 @@ class Viewer:
         is_kept = not self.given.mask[frame].any()
         for heading, frames in self.shown.items():
             head, picture = self.panels[heading]
-            anchored = is_kept and heading in ("Control video", "Mask", "Result")
+            lacks = heading == "Result" and not self.is_made
+            anchored = is_kept and not lacks and heading in ("Control video", "Mask", "Result")
             near = min(self.choice.anchors, key=lambda at: abs(at - frame), default="none")
-            more = " (an anchor)" if anchored else f": {near}" if heading == "Nearest anchor" else ""
-            head.value = f"<b>{heading}</b>{more}"
+            more = " (an anchor)" if anchored else " (not generated)" if lacks else ""
+            more = f": {near}" if heading == "Nearest anchor" else more
+            head.value = f"<b>{escape(heading)}</b>{more}"
             shown = frames[frame]
             picture.value = pictures.png(pictures.marked(shown) if anchored else shown)
+        self.live.value = pictures.png(self.given.guide[frame])
         self.line.value = pictures.png(pictures.time_line(self.choice, frame))
         self._wipe()
 

@@ -10,8 +10,9 @@ from jupyter_lab import WIDTHS
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
+    """Closed with its module: while it is open, nothing else in the process can run an event loop."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
