@@ -46,7 +46,7 @@ def test_the_page(which: str, visit, request: pytest.FixtureRequest) -> None:
         _plays(page)
 
 
-def test_every_link_opens(visit, finished: profile.Profile) -> None:
+def test_every_link_opens(visit, finished: profile.Profile) -> None:  # noqa: F811
     report.write(finished)
     index = finished.layout.root / "index.html"
     page = visit(index.as_uri())
