@@ -34,7 +34,7 @@ Length = Annotated[int, Field(ge=5, le=10_001)]  # frames, 4k+1
 Steps = Annotated[int, Field(ge=1, le=1000)]  # of denoising
 Guidance = Annotated[float, Field(ge=0, le=100)]
 Shift = Annotated[float, Field(gt=0, le=100)]
-Grey = Annotated[int, Field(ge=0, le=255)]
+Gradient = Annotated[int, Field(ge=0, le=2040)]  # of 8-bit grey by Sobel, both directions together
 Share = Annotated[float, Field(ge=0, le=1)]
 Dollars = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -157,7 +157,7 @@ class Structure(Settings):
     edges: Literal["canny", "gradient"] = Field(
         "canny", description="edge detector; gradient: soft lines, as strong as the step (ours)"
     )
-    canny: tuple[Grey, Grey] = Field((100, 200), description="Canny thresholds, 0-255 (ours)")
+    canny: tuple[Gradient, Gradient] = Field((100, 200), description="Canny thresholds (ours)")
     thickness: int | None = Field(
         None,
         ge=2,
