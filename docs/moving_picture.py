@@ -40,7 +40,8 @@ def draw(settings: profile.Profile, clip: sampling.Clip) -> None:
 if __name__ == "__main__":
     mini = profile.load("mini")
     if mini.layout.metrics.is_file():
-        draw(mini, middle(mini))
-        print(f"docs: {PICTURE.name} of {middle(mini).id}, {PICTURE.stat().st_size // 1000} kB")
+        clip = middle(mini)
+        draw(mini, clip)
+        print(f"docs: {PICTURE.name} of {clip.id}, {PICTURE.stat().st_size // 1000} kB")
     else:
         print(f"docs: {PICTURE.name} left as it is: no results/mini here (make reproduce)")

@@ -173,7 +173,7 @@ def evaluate(
         raise InputError("your own clips are measured with --renders and --outputs: give both folders.")
     else:
         with workers.asked(count, shard):
-            stages.evaluate(_begun(profile))
+            stages.evaluate(_begun(_load(profile)))
 
 
 def _plain(name: str, stage: Callable[[Profile], object]) -> Callable[[str], None]:
@@ -295,17 +295,16 @@ def _fitting(name: str, stage: str, anyway: bool) -> Profile:
     """The profile, once what the stage has left to do fits this machine."""
     from rmkit.pipeline import fit, plan
 
+    asked = _load(name)
     if not anyway:
-        asked = _load(name)
         fit.require(asked, plan.steps(asked), stage)
-    return _begun(name)
+    return _begun(asked)
 
 
-def _begun(name: str) -> Profile:
+def _begun(asked: Profile) -> Profile:
     """The profile, once its run's folder says whose it is."""
     from rmkit.pipeline import changes
 
-    asked = _load(name)
     changes.begin(asked)
     return asked
 

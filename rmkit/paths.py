@@ -6,6 +6,7 @@ Design rule 1: a stage reads what earlier stages wrote here and nothing else. Re
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECORD = "run.json"  # in a run's folder: whose it is, what it extends, with which settings it was begun
@@ -61,18 +62,23 @@ class Layout:
     notebooks = _under("notebooks")
     metrics = _under("metrics.csv")
     report = _under("report.md")
-    record = property(
-        lambda layout: layout.run / "run.json"
-    )  # whose the run is, and with which settings it was begun
+    record = property(lambda layout: layout.run / RECORD)
     settings = property(lambda layout: layout.run / "profile.yaml")  # all of them, as notebooks are told
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """What the record says; nothing before there is one, or of one that cannot be read."""
+        try:
+            found = json.loads(self.record.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def owner(self) -> Path | None:
         """The profile file whose run this is; None where that is not known."""
-        try:
-            return REPOSITORY / json.loads(self.record.read_text())["profile"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        file = self.noted.get("profile")
+        return REPOSITORY / file if isinstance(file, str) else None
 
     @property
     def reference(self) -> Path:

@@ -6,13 +6,12 @@ artefact in place (`store`), so a link never carries a change back. Reads other 
 """
 
 import functools
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from rmkit.paths import RECORD
+from rmkit.paths import RECORD, Layout
 
 
 def counterparts(path: Path) -> Iterator[tuple[str, Path]]:
@@ -23,7 +22,7 @@ def counterparts(path: Path) -> Iterator[tuple[str, Path]]:
             stamp = (run / RECORD).stat().st_mtime_ns
         except OSError:
             continue
-        for name in _extended(run / RECORD, stamp):
+        for name in _extended(run, stamp):
             yield name, run.parent / name / path.relative_to(run)
         return
 
@@ -49,8 +48,6 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _extended(record: Path, mtime_ns: int) -> tuple[str, ...]:
-    try:
-        return tuple(map(str, json.loads(record.read_text())["extends"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return ()
+def _extended(run: Path, mtime_ns: int) -> tuple[str, ...]:
+    names = Layout(run).noted.get("extends")
+    return tuple(map(str, names)) if isinstance(names, list) else ()

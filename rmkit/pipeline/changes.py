@@ -5,10 +5,9 @@ the side of computing: an artefact that comes out as it was stops what follows i
 Reads and writes `run.json` in a run's folder: whose it is, what it extends, its settings, and since when what is stale.
 """
 
-import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +103,11 @@ def begin(profile: Profile) -> None:
     # A run that is refused before it makes anything leaves no folder; what is extended must be known from the start.
     if layout.demo or not (profile.extended or layout.run.is_dir()):
         return
-    known, settings = _record(layout), profile.model_dump(mode="json")
+    known, settings = layout.noted, profile.model_dump(mode="json")
     was, is_copy = known.get("settings", settings), profile.file == layout.settings.resolve()
     changed = differences(was, settings)
-    left = {**known.get("stale", {}), **dict.fromkeys(stale(profile, changed), time.time())}
+    anew = stale(profile, changed)
+    left = {**known.get("stale", {}), **dict.fromkeys(anew, time.time())}
     made = {
         "profile": known.get("profile") if is_copy or not profile.file else _short(profile.file),
         "extends": list(profile.extended),
@@ -118,7 +118,7 @@ def begin(profile: Profile) -> None:
         return
     if changed:
         print(f"{layout.run} was begun with other settings: {_told(was, settings, changed)}", flush=True)
-        print(f"computed anew: {said(stale(profile, changed))}", flush=True)
+        print(f"computed anew: {said(anew)}", flush=True)
     layout.run.mkdir(parents=True, exist_ok=True)
     store.write_json(layout.record, made)
 
@@ -155,30 +155,29 @@ def differences(before: dict[str, Any], after: dict[str, Any], group: str = "") 
 
 def runs(profile: Profile) -> list[Run]:
     """The profile's own run, then those that it extends, the nearest first, with what it must not take from each."""
-    found, settings, other = [], profile.model_dump(mode="json"), profile
-    while True:
-        known = _record(other.layout)
+    found, settings = [], profile.model_dump(mode="json")
+    for other in _chain(profile):
+        known = other.layout.noted
         was = known.get("settings", other.model_dump(mode="json"))
-        changed = differences(was, settings)
-        old = dict.fromkeys(stale(profile, changed), math.inf)
+        old = dict.fromkeys(stale(profile, differences(was, settings)), math.inf)
         layout = Layout(other.layout.run, profile.layout.demo)
         found.append(Run(layout, known.get("stale", {}) | old))
-        if not other.extended:
-            return found
-        other = profiles.load(other.extends)
+    return found
 
 
-def counted(profile: Profile, stage: str, wanted: dict[str, int] | None = None) -> tuple[int, int] | None:
+def counted(
+    profile: Profile, stage: str, known: Sequence[Run], wanted: dict[str, int] | None = None
+) -> tuple[int, int] | None:
     """How many artefacts of a row of the plan are done, and how many more an extended run has; None: not known here.
 
-    wanted: what an artefact counts, by its name (1).
+    known: the profile's `runs`; wanted: what an artefact counts, by its name (1).
     """
     places = _places(profile, stage)
     if not places:
         return None
     done = total = 0
     for group in places:  # the fullest counts: metrics that are measured together
-        own, *others = [set().union(*(run.files(*place) for place in group)) for run in runs(profile)]
+        own, *others = [set().union(*(run.files(*place) for place in group)) for run in known]
         every = own.union(*others)
         done, total = max(done, _sum(own, wanted)), max(total, _sum(every, wanted))
     return done, total - done
@@ -187,9 +186,8 @@ def counted(profile: Profile, stage: str, wanted: dict[str, int] | None = None) 
 def lines(profile: Profile) -> Iterator[str]:
     """What differs from the runs whose results could be used, and what is therefore computed again."""
     settings = profile.model_dump(mode="json")
-    other = profile
-    while True:
-        was = _record(other.layout).get("settings")
+    for other in _chain(profile):
+        was = other.layout.noted.get("settings")
         if was is None and other is not profile:
             was = other.model_dump(mode="json")
         if was is not None and (changed := differences(was, settings)):
@@ -198,9 +196,14 @@ def lines(profile: Profile) -> Iterator[str]:
             )
             yield f"changed {what}: {_told(was, settings, changed)}"
             yield f"computes again: {said(stale(profile, changed))}"
-        if not other.extended:
-            return
-        other = profiles.load(other.extends)
+
+
+def _chain(profile: Profile) -> Iterator[Profile]:
+    """The profile, then what it extends, the nearest first."""
+    yield profile
+    while profile.extended:
+        profile = profiles.load(profile.extends)
+        yield profile
 
 
 def _graph(profile: Profile) -> Iterator[tuple[str, Reads]]:
@@ -271,14 +274,6 @@ def _told(was: dict[str, Any], now: dict[str, Any], changed: list[str]) -> str:
 
     shown = [f"{key} {value(was, key)} -> {value(now, key)}" for key in changed[:5]]
     return ", ".join(shown) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
-
-
-def _record(layout: Layout) -> dict[str, Any]:
-    try:
-        known = json.loads(layout.record.read_text())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
 
 
 def _short(file: Path) -> str:

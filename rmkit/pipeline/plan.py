@@ -6,7 +6,7 @@ is foretold by `changes`. Hours are the run's own where it has begun, else as ca
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -56,18 +56,20 @@ class Step:
 
 def steps(profile: Profile, card: Card | None = None, own: bool = True) -> list[Step]:
     """The stages in order, with what is left of each; card: on another machine; own: by the run's own times where it has begun."""
-    return [_with_changes(profile, step) for step in _steps(profile, card, own)]
-
-
-def _with_changes(profile: Profile, step: Step) -> Step:
-    """A step of a run that was edited since, or extends another: what is stale is not done, what can be taken is."""
+    found = list(_steps(profile, card, own))
     if not (profile.extended or profile.layout.record.is_file()):
-        return step
+        return found
+    runs = changes.runs(profile)
+    return [_with_changes(profile, step, runs) for step in found]
+
+
+def _with_changes(profile: Profile, step: Step, runs: Sequence[changes.Run]) -> Step:
+    """A step of a run that was edited since, or extends another: what is stale is not done, what can be taken is."""
     wanted = {"low": profile.train.low.steps, "high": profile.train.high.steps}
     wanted["single"] = sum(wanted.values())
     wanted[step.stage] = step.count  # of a demonstration, whose notebook says that all is done
     whole = step.stage == "train" or step.stage in changes.DEMONSTRATIONS
-    found = changes.counted(profile, step.stage, wanted if whole else None)
+    found = changes.counted(profile, step.stage, runs, wanted if whole else None)
     if found is None:
         return step
     done = min(found[0], step.count)

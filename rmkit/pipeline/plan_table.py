@@ -59,14 +59,15 @@ def show(profile: Profile, gpu: str | None = None) -> None:
 
 def compare(profile: Profile, rows: Sequence[Step]) -> None:
     """Print what the calibration foretells beside what the run's sidecars and notebooks say; nothing before there is both."""
+    if not (known := calibration.load().stages):
+        return
     foretold = {row.stage: row for row in plan.steps(profile, own=False)}
-    known = calibration.load().stages
     lines = [
         (f"{row.stage}, s an item", foretold[row.stage].seconds, row.seconds)
         for row in rows
         if row.is_own and row.seconds and calibration.LIKE.get(row.stage, row.stage) in known
     ]
-    lines += _memories(profile, foretold, known) if known else []
+    lines += _memories(profile, foretold, known)
     if lines:
         print(f"{'calibrated beside this run':40}{'foretold':>12}{'measured':>12}{'ratio':>8}")
     for what, before, after in lines:

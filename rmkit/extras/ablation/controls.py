@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rmkit import baselines
 from rmkit.extras.ablation import choice as choices
 from rmkit.extras.ablation import pictures
 from rmkit.extras.ablation.choice import Choice
@@ -12,7 +13,6 @@ from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
 
 WRAP = {"flex_flow": "row wrap", "align_items": "flex-start"}
-LABELS = {"edges": "Edges", "depth": "Depth", "multi_anchor": "Multiple Anchors"}
 SPACINGS = (0.25, 0.5, 1.0)  # seconds, beside the profile's
 THUMB = "72px"
 
@@ -25,7 +25,8 @@ class Controls:
 
         self.profile, self.changed, self.quiet = profile, changed, False
         lines, sampler = profile.structure, profile.propagation
-        variants = {LABELS[name]: name for name in sampler.variants}
+        methods = baselines.every(profile)
+        variants = {methods[name].label: name for name in sampler.variants}
         spacings = sorted({sampler.anchor_seconds, *SPACINGS})
         seen = sorted({100, 200, *lines.canny})
         self.clip = control(w.Dropdown, "Clip", 400, options={clip.id: clip for clip in clips})
