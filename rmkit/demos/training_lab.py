@@ -3,11 +3,14 @@
 Under papermill it trains and shows nothing. Reads and writes what `training` does.
 """
 
+import asyncio
 import io
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from rmkit.errors import InputError
 from rmkit.evaluation import figures
@@ -21,12 +24,11 @@ if TYPE_CHECKING:
 STOP, GO_ON = "Stop after this step", "Go on"
 
 
-def train(profile: Profile, name: str = training.NAME) -> Path:
+async def train(profile: Profile, name: str = training.NAME) -> Path:
     """Train as `training.train`; where a person is, under a button, with the curves so far below it.
 
     The button stops after the step in hand, with the checkpoint saved, so that the notebook may be closed; a second click
-    goes on from it. The cell ends when the training does. (Its clicks arrive while the cell runs, by a thread of the kernel
-    for messages of widgets: JupyterLab 4.4 and ipykernel 7 have them.)
+    goes on from there. The cell that awaits this ends when the training does; interrupted, it stops it likewise.
     """
     if not widgets.person_is_here():
         return training.train(profile, name)
@@ -34,31 +36,36 @@ def train(profile: Profile, name: str = training.NAME) -> Path:
     from IPython.display import display
 
     button, said = ipywidgets.Button(description=STOP, icon="pause"), ipywidgets.HTML()
-    stopping, going_on = threading.Event(), threading.Event()
+    stopping, going_on = threading.Event(), asyncio.Event()
 
     def clicked(_: ipywidgets.Button) -> None:
-        if button.description == STOP:
-            button.disabled = True  # until the step is done
-            stopping.set()
-        else:
-            going_on.set()
+        button.disabled = True  # until the step is done
+        (stopping if button.description == STOP else going_on).set()
+
+    def show(description: str, icon: str, sentence: str) -> None:
+        button.description, button.icon, button.disabled, said.value = description, icon, False, sentence
 
     button.on_click(clicked)
     display(ipywidgets.HBox([button, said]))
-    watch = widgets.live(figures.learning)
-    while True:
-        try:
-            folder = training.train(profile, name, watch, stopping.is_set)
-        except training.Stopped as stopped:
-            said.value = str(stopped).capitalize()
-            button.description, button.icon, button.disabled = GO_ON, "play", False
-            stopping.clear()
-            going_on.wait()
+    draw, loop = widgets.live(figures.learning), asyncio.get_running_loop()
+
+    def watch(*tables: pd.DataFrame) -> None:
+        loop.call_soon_threadsafe(draw, *tables)
+
+    try:
+        while True:
+            try:
+                # In a thread, as a kernel hands on clicks to a cell that waits, and not to one that computes.
+                return await asyncio.to_thread(training.train, profile, name, watch, stopping.is_set)
+            except training.Stopped as stopped:
+                stopping.clear()
+                show(GO_ON, "play", str(stopped).capitalize())
+            await going_on.wait()
             going_on.clear()
-            said.value, button.description, button.icon = "", STOP, "pause"
-        else:
-            button.disabled = True
-            return folder
+            show(STOP, "pause", "")
+    finally:
+        stopping.set()  # an interrupted cell must not leave a training behind
+        button.disabled = True
 
 
 def so_far(profile: Profile, name: str = training.NAME) -> "Figure":
@@ -76,7 +83,7 @@ def follow(profile: Profile, name: str = training.NAME, seconds: float = trainin
     switch = ipywidgets.ToggleButton(description="Follow the log", icon="line-chart")
     picture, said = ipywidgets.Image(format="png", layout={"max_width": "100%"}), ipywidgets.HTML()
 
-    def look() -> None:
+    async def look() -> None:
         while switch.value:
             try:
                 drawn = io.BytesIO()
@@ -84,7 +91,14 @@ def follow(profile: Profile, name: str = training.NAME, seconds: float = trainin
                 picture.value, said.value = drawn.getvalue(), time.strftime("at %H:%M:%S")
             except InputError as error:
                 said.value = str(error)
-            time.sleep(seconds)
+            await asyncio.sleep(seconds)
 
-    switch.observe(lambda _: threading.Thread(target=look, daemon=True).start(), "value")
+    going: set[asyncio.Task] = set()  # a task that nobody holds may be collected
+
+    def switched(_: dict) -> None:
+        going.clear()
+        if switch.value:
+            going.add(asyncio.get_running_loop().create_task(look()))
+
+    switch.observe(switched, "value")
     display(ipywidgets.VBox([ipywidgets.HBox([switch, said]), picture]))

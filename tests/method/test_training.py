@@ -1,5 +1,6 @@
 """Training: what it computes, what it refuses, and that a killed run ends as one never killed."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -191,7 +192,7 @@ def test_stopped_after_a_step_it_goes_on_bit_identical_and_its_log_is_read(encod
         assert all(torch.equal(again[key], whole[key]) for key in whole)
     assert {path.name for path in stopped.iterdir()} == {path.name for path in folder.iterdir()}  # no log
     assert record.so_far(profile, "stopped")[0].equals(record.read(profile, "stopped"))
-    assert training_lab.train(profile, "stopped") == stopped  # where nobody is, plainly
+    assert asyncio.run(training_lab.train(profile, "stopped")) == stopped  # where nobody is, plainly
 
 
 def test_held_out_pairs_are_measured_and_not_trained_on(encoded_profile):
