@@ -47,7 +47,7 @@ class OneWayAttention:
             states.unflatten(2, (attn.heads, -1))  # [2B, L, D] -> [2B, L, heads, D/heads]
             for states in (attn.norm_q(query), attn.norm_k(key), value)
         )
-        query, key = _rotate(query, *rotary_emb), _rotate(key, *rotary_emb)  # the unrotated ones are let go
+        query, key = rotate(query, *rotary_emb), rotate(key, *rotary_emb)  # the unrotated ones are let go
         out = self.attend(query, key, value)
         out = out.flatten(2, 3).type_as(query)  # [2B, L, heads, D/heads] -> [2B, L, D]
         return attn.to_out[1](attn.to_out[0](out))
@@ -131,7 +131,7 @@ def release(transformer: "WanTransformer3DModel", *_: Any) -> None:
         block.attn1.processor.cached = None
 
 
-def _rotate(states: "torch.Tensor", cosine: "torch.Tensor", sine: "torch.Tensor") -> "torch.Tensor":
+def rotate(states: "torch.Tensor", cosine: "torch.Tensor", sine: "torch.Tensor") -> "torch.Tensor":
     """Rotary position embedding on interleaved pairs, with the arithmetic of WanAttnProcessor."""
     import torch
 

@@ -34,10 +34,14 @@ PLANNED = Clustering(0.1, 0.1)  # before anybody was asked (ours)
 def preferences(answers: pd.DataFrame) -> pd.DataFrame:
     """A row a method and question: against, question, preferred, low, high (shares), trials, participants, clips."""
     found, rows = clustering(answers), []
-    for (against, question), cell in answers.groupby(["against", "question"]):
+    for (against, question), cell in answers.groupby(["against", "question"], sort=False):
         estimate = share(cell, found)
         counts = (len(cell), cell.participant.nunique(), cell["clip"].nunique())
         rows.append((against, question, estimate.value, estimate.low, estimate.high, *counts))
+    methods = list(
+        answers.against.unique()
+    )  # a method's questions beside one another, in the order they were asked
+    rows.sort(key=lambda row: methods.index(row[0]))
     columns = ["against", "question", "preferred", "low", "high", "trials", "participants", "clips"]
     return pd.DataFrame(rows, columns=columns)
 

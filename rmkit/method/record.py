@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from rmkit.errors import InputError
+from rmkit.kit import store
 from rmkit.method import wan
 from rmkit.profile import Profile
 
@@ -67,9 +68,31 @@ class Record:
 
 
 def write(folder: Path, tables: Sequence[pd.DataFrame]) -> None:
-    """Write `Record.tables` into an adapter's folder."""
+    """Write `Record.tables` into an adapter's folder, or a log's, which somebody may read meanwhile."""
     for name, table in zip(TABLES, tables, strict=True):
-        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+        store.write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
+
+
+def log_of(folder: Path, expert: str) -> Path:
+    """The folder of an expert's tables while it is in training; it goes when the adapter is there."""
+    return folder / f"{expert}.log"
+
+
+def so_far(profile: Profile, name: str) -> list[pd.DataFrame]:
+    """`curve` and `held_out` of every expert, from the log where it is still in training, maybe by another process.
+
+    Raises InputError before the first steps.
+    """
+    folder, found = profile.layout.adapters / name, {table: [] for table in TABLES}
+    for expert in wan.experts(profile):
+        done = folder / expert.name
+        own = done if (done / "curve.csv").is_file() else log_of(folder, expert.name)
+        for table, frames in found.items():
+            if (own / f"{table}.csv").is_file():
+                frames.append(pd.read_csv(own / f"{table}.csv", dtype={"pair": str}))
+    if not all(found.values()):
+        raise InputError(f"{folder} has no log of a training yet: it begins with the first steps.")
+    return [pd.concat(frames, ignore_index=True) for frames in found.values()]
 
 
 def read(profile: Profile, name: str, table: str = "curve") -> pd.DataFrame:

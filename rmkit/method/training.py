@@ -1,12 +1,13 @@
 """Training of the in-context LoRA on pairs of render and propagated clip (paper, 3.2, 3.3, B.2); `objective` says on what.
 
 Reads `pairs/`, encoded before (see `dataset`); writes `adapters/<name>/`: for each expert a folder with its adapter and learning curves,
-`samples/` and a model card. A killed run goes on from its checkpoint and ends bit-identical: a step's random numbers
+`samples/` and a model card, and `<expert>.log/` while it is in training. A killed run goes on from its checkpoint and ends bit-identical: a step's random numbers
 depend on its number alone. On several GPUs: `accelerate launch -m rmkit train` (one step is the same step there),
 with `--config_file rmkit/method/fsdp.yaml` to share the model out among them.
 """
 
 import math
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +21,7 @@ from rmkit.method import checkpoint, dataset, lora, wan
 from rmkit.method.dataset import Encoded, Pair
 from rmkit.method.incontext import Reference, in_context
 from rmkit.method.objective import Inputs, prepare_inputs, sample_sigma, velocity_loss
-from rmkit.method.record import Record
+from rmkit.method.record import Record, log_of
 from rmkit.method.record import write as write_tables
 from rmkit.method.wan import Expert
 from rmkit.profile import Profile
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from diffusers import WanPipeline, WanTransformer3DModel
 
 Watch = Callable[["pd.DataFrame", "pd.DataFrame"], None]  # of curve and held_out (see `record`)
+LOG_SECONDS = 5.0  # between two entries of the log of a training that goes on (ours)
 VERSION = 2
 NAME = "realmaster"
 ENCODERS = ("vae", "text_encoder", "tokenizer")  # what the cached inputs depend on
@@ -44,12 +46,19 @@ NOT_KEYED = {
 }
 
 
-def train(profile: Profile, name: str = NAME, watch: Watch | None = None) -> Path:
+class Stopped(InputError):
+    """A training that somebody stopped: its checkpoint is saved, and it goes on when it is called again."""
+
+
+def train(
+    profile: Profile, name: str = NAME, watch: Watch | None = None, stop: Callable[[], bool] | None = None
+) -> Path:
     """Train one adapter an expert and return their folder; what is finished is not trained again.
 
-    `watch` is given the curves of the expert in training at every measurement. Raises InputError on missing models, no
-    pairs, a pair of unequal clips or one that teaches copying, pairs that are not encoded yet, settings that this machine
-    cannot follow, and when the loss stops being finite.
+    `watch` is given the curves of the expert in training every few seconds, as the log has them (`record.so_far`). `stop`,
+    of one process alone, is asked after every step; where it says so, Stopped is raised once the checkpoint is saved. Raises
+    InputError on missing models, no pairs, a pair of unequal clips or one that teaches copying, pairs that are not encoded
+    yet, settings that this machine cannot follow, and when the loss stops being finite.
     """
     models.check(profile, "wan")
     devices.require(profile)
@@ -65,7 +74,7 @@ def train(profile: Profile, name: str = NAME, watch: Watch | None = None) -> Pat
     accelerator = devices.accelerator(profile, folder)
     for expert in todo:
         run = _Run(profile, expert, recipes[expert], folder, pairs, held_out, encoded, accelerator)
-        _fit(run, watch)
+        _fit(run, watch, stop)
     if accelerator.is_main_process:
         lora.write_card(profile, folder)
     accelerator.wait_for_everyone()
@@ -120,13 +129,17 @@ class _Run:
     def checkpoint(self) -> Path:
         return self.folder / f"{self.expert.name}.checkpoint.safetensors"
 
+    @property
+    def log(self) -> Path:
+        return log_of(self.folder, self.expert.name)
+
     def tables(self, record: Record) -> "list[pd.DataFrame]":
         ids = ([pair.id for pair in pairs] for pairs in (self.pairs, self.held_out))
         return record.tables(self.expert.name, *ids)
 
 
 @models.given_back()
-def _fit(run: _Run, watch: Watch | None) -> None:
+def _fit(run: _Run, watch: Watch | None, stop: Callable[[], bool] | None) -> None:
     """Train one expert from scratch or from its checkpoint, and write its adapter; no other model is loaded meanwhile."""
     expert, accelerator, settings = run.expert, run.accelerator, run.profile.train
     pipeline = models.load_wan(run.profile, without=(*UNUSED, expert.other_part), on_cpu=True)
@@ -137,7 +150,7 @@ def _fit(run: _Run, watch: Watch | None) -> None:
     bare = accelerator.unwrap_model(model)
     parameters = {name: bare.get_parameter(name) for name in parameters}  # sharded ones are new
     record = checkpoint.resume(run.checkpoint, run.recipe, parameters, optimizer)
-    started = time.time() - record.seconds
+    started, logged = time.time() - record.seconds, 0.0
     steps = range(record.steps, expert.steps)
     if accelerator.is_main_process:
         steps = progress.track(steps, f"train {expert.name}")
@@ -169,14 +182,24 @@ def _fit(run: _Run, watch: Watch | None) -> None:
             record.curve += [(step, pair, level, error, rate, elapsed) for pair, level, error in rows]
             done = step + 1
             accelerator.log({"loss": sum(every) / len(every), "lr": rate}, step=done)
-            if done % settings.evaluate_every == 0 or done == expert.steps:
+            if measured := done % settings.evaluate_every == 0 or done == expert.steps:
                 _measure(run, pipeline, bare, shown, done, record)
-                if watch and accelerator.is_main_process:
-                    watch(*run.tables(record))
-            if done % settings.checkpoint_every == 0 and done < expert.steps:
+            stopping = stop is not None and done < expert.steps and stop()
+            if accelerator.is_main_process and (measured or stopping or time.time() - logged > LOG_SECONDS):
+                logged, so_far = time.time(), run.tables(record)
+                run.log.mkdir(parents=True, exist_ok=True)
+                write_tables(run.log, so_far)
+                if watch:
+                    watch(*so_far)
+            if stopping or (done % settings.checkpoint_every == 0 and done < expert.steps):
                 tensors = checkpoint.tensors(parameters, optimizer, record)  # gathered where they are sharded
                 if accelerator.is_main_process:
                     checkpoint.save(run.checkpoint, run.recipe, tensors, record.steps)
+            if stopping:
+                raise Stopped(
+                    f"the training of the {expert.name} expert was stopped after step {done} of {expert.steps}; its "
+                    "checkpoint is saved, and started again it goes on from there."
+                )
     trained = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     weights = {name: checkpoint.whole(parameter.detach()) for name, parameter in parameters.items()}
     if accelerator.is_main_process:
@@ -187,6 +210,7 @@ def _fit(run: _Run, watch: Watch | None) -> None:
             )
             write_tables(temporary, run.tables(record))
         store.discard(run.checkpoint)
+        shutil.rmtree(run.log, ignore_errors=True)
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.wait_for_everyone()

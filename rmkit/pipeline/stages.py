@@ -70,11 +70,11 @@ def encode(profile: Profile) -> None:
     dataset.encode(profile)
 
 
-def train(profile: Profile, watch: Callable[..., None] | None = None) -> Path:
+def train(profile: Profile) -> Path:
     """Train the in-context LoRA, one adapter an expert."""
     from rmkit.method import training
 
-    return training.train(profile, watch=watch)
+    return training.train(profile)
 
 
 def enhance(profile: Profile, prompt: str | None = None, into: str | None = None) -> list[Path]:

@@ -1,5 +1,6 @@
 """Training: what it computes, what it refuses, and that a killed run ends as one never killed."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
+from rmkit.demos import training_lab
 from rmkit.errors import InputError
 from rmkit.evaluation import figures
 from rmkit.kit import devices, store, video
@@ -168,6 +170,29 @@ def test_killed_at_any_moment_it_ends_bit_identical(encoded_profile, monkeypatch
         assert all(torch.equal(again[key], whole[key]) for key in whole)
     ours, theirs = (record.read(profile, name, "held_out") for name in ("whole", "killed"))
     assert ours.equals(theirs) and len(ours) == 5 * (4 + 2)  # quantiles x (steps 0, 2, 4, 5 and 0, 2)
+
+
+def test_stopped_after_a_step_it_goes_on_bit_identical_and_its_log_is_read(encoded_profile):
+    profile = with_train(encoded_profile, held_out=1, checkpoint_every=50, evaluate_every=50)
+    folder = training.train(profile, "whole")
+    seen = []
+    with pytest.raises(InputError, match="no log of a training yet"):
+        record.so_far(profile, "stopped")
+    for expert in ("high", "low"):  # two steps each
+        with pytest.raises(training.Stopped, match=f"{expert} expert was stopped after step 1 of 2"):
+            training.train(profile, "stopped", lambda *tables: seen.append(tables), stop=lambda: True)
+        so_far = record.so_far(profile, "stopped")
+        for written, shown in zip(so_far, seen[-1], strict=True):
+            assert len(written[written.expert == expert]) == len(shown)
+    assert so_far[0].expert.tolist() == ["high", "high", "low"]
+    assert len(training_lab.so_far(profile, "stopped").axes) == 4
+    stopped = training.train(profile, "stopped", stop=lambda: False)
+    for expert in ("high", "low"):
+        whole, again = (tensors(profile, expert, name) for name in ("whole", "stopped"))
+        assert all(torch.equal(again[key], whole[key]) for key in whole)
+    assert {path.name for path in stopped.iterdir()} == {path.name for path in folder.iterdir()}  # no log
+    assert record.so_far(profile, "stopped")[0].equals(record.read(profile, "stopped"))
+    assert asyncio.run(training_lab.train(profile, "stopped")) == stopped  # where nobody is, plainly
 
 
 def test_held_out_pairs_are_measured_and_not_trained_on(encoded_profile):
