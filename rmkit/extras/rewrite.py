@@ -28,7 +28,7 @@ COPIED = ("language", "title", "handler_name")  # of a stream's facts; others ar
 
 
 def check(shot: Footage, target: Path) -> str:
-    """What of an input's streams is left out of `target`, as a note; '' for nothing.
+    """What of an input's pictures and streams is left out of `target`, as a note; '' for nothing.
 
     Raises InputError where the output's ending is none of FORMATS or its container does not hold the input's sound.
     """
@@ -46,7 +46,9 @@ def check(shot: Footage, target: Path) -> str:
             f"or convert the input first, as by `ffmpeg -i {shot.path.name} -c:v copy -c:a aac {shot.path.stem}.aac.mp4`."
         )
     names = ", ".join(f"{kind} ({codec})" if codec else kind for kind, codec in lost)
-    return f"left out, since {ending[1:]} does not hold it: {names}" if names else ""
+    return "; ".join(
+        [*shot.lost, *([f"left out, since {ending[1:]} does not hold it: {names}"] if names else [])]
+    )
 
 
 def write(
@@ -79,14 +81,15 @@ def write(
         encoder.codec_context.sample_aspect_ratio = shot.aspect
         colour.tag(encoder, colours)
         copied = [s for s in source.streams if streams and s.index != shot.stream and _is_held(s, kind)]
-        beside = _Copied(source, copied, container)
+        beside = _Copied(source, copied, container, shot.begins)
+        begins = round(shot.begins / shot.base)
         ends = [*shot.times[1:], shot.times[-1] + shot.lasts]
         for frame, at, end in zip(frames, shot.times, ends, strict=True):
             video.require_rgb(frame)
             picture = colour.from_rgb(frame, colours, encoder.pix_fmt)
-            picture.pts, picture.time_base, picture.duration = at, shot.base, end - at
+            picture.pts, picture.time_base, picture.duration = at - begins, shot.base, end - at
             container.mux(encoder.encode(picture))
-            beside.up_to(at * shot.base)
+            beside.up_to(at * shot.base - shot.begins)
         container.mux(encoder.encode())
         beside.up_to(None)
 
@@ -104,11 +107,17 @@ def is_made(path: Path) -> bool:
 class _Copied:
     """Other streams, written as the pictures go on, so that a player finds in one place what belongs together."""
 
-    def __init__(self, source: "InputContainer", streams: "list[Stream]", container: "OutputContainer"):
+    def __init__(
+        self,
+        source: "InputContainer",
+        streams: "list[Stream]",
+        container: "OutputContainer",
+        begins: Fraction,
+    ):
         self._made = {stream.index: _add(container, stream) for stream in streams}
         # In mkv a time before the beginning, which decoders do not play, would move all others.
         hidden = container.format.name == "matroska"
-        self._packets = _packets(source, streams, hidden) if streams else iter(())
+        self._packets = _packets(source, streams, hidden, begins) if streams else iter(())
         self._container, self._next = container, next(self._packets, None)
 
     def up_to(self, time: Fraction | None) -> None:
@@ -119,11 +128,16 @@ class _Copied:
             self._next = next(self._packets, None)
 
 
-def _packets(source: "InputContainer", streams: "list[Stream]", hidden: bool) -> "Iterator[Packet]":
+def _packets(
+    source: "InputContainer", streams: "list[Stream]", hidden: bool, begins: Fraction
+) -> "Iterator[Packet]":
     latest: dict[int, int] = {}
     for packet in source.demux(streams):
         if packet.dts is None:
             packet.dts = packet.pts
+        if begins and packet.dts is not None:
+            back = round(begins / packet.time_base)
+            packet.dts, packet.pts = packet.dts - back, None if packet.pts is None else packet.pts - back
         if packet.dts is not None and packet.dts <= (
             before := latest.get(packet.stream.index, packet.dts - 1)
         ):

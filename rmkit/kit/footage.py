@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import av
 import numpy as np
+from av.format import Flags as ContainerFlags
 from av.stream import Disposition
 
 from rmkit.errors import InputError
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+# What holds its pictures itself: lists of files, such as ffconcat or HLS, would have others opened, whatever they are called.
+CONTAINERS = (
+    "mov,matroska,avi,mpegts,mpeg,ogg,flv,asf,mxf,h264,hevc,obu,ivf,mpegvideo,m4v,yuv4mpegpipe,gif,apng"
+)
 RATE = Fraction(25)  # of a single frame that says nothing of its time
 ALIKE = 0.005  # share by which the rates of two files may differ: 24 and 24000/1001 are one
 
@@ -34,6 +39,7 @@ class Shown(NamedTuple):
     lasts: int
     colour: colour.Colour
     sideways: bool  # it is stored lying: its sides are exchanged
+    interlaced: bool
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,10 @@ class Footage:
     colour: colour.Colour
     subsampling: str  # "420", "422" or "444": how its colours are stored
     stream: int  # the number of its picture among its streams
+    begins: Fraction = Fraction(
+        0
+    )  # seconds: where a clock that starts anywhere, as a broadcast's, stood at the beginning
+    lost: tuple[str, ...] = ()  # what of its pictures is not seen or goes
 
     @property
     def frames(self) -> int:
@@ -69,8 +79,10 @@ def scan(path: Path) -> Footage:
     """Decode a video to its end and say what it is; InputError as `frames`."""
     times: list[int] = []
     last: Shown | None = None
+    interlaced = False
     for last in frames(path):
         times.append(last.at)
+        interlaced |= last.interlaced
     with opened(path) as container:
         video = _video(container, path)
         base, aspect = _base(video), video.sample_aspect_ratio or Fraction(1)
@@ -86,6 +98,8 @@ def scan(path: Path) -> Footage:
             colour=last.colour,
             subsampling=_subsampling(video.codec_context.format),
             stream=video.index,
+            begins=_begins(container, times[0] * base),
+            lost=_lost(video, interlaced),
         )
 
 
@@ -116,7 +130,8 @@ def frames(path: Path) -> Iterator[Shown]:
                 colours = colour.of(frame, path)
                 matrix = _matrix(frame)
                 picture = _upright(colour.to_rgb(frame, colours), matrix, path)
-                yield Shown(picture, at, frame.duration or step, colours, bool(matrix and not matrix[0]))
+                sideways = bool(matrix and not matrix[0])
+                yield Shown(picture, at, frame.duration or step, colours, sideways, frame.interlaced_frame)
             _require_end(video, path)
     except av.FFmpegError as error:
         raise InputError(
@@ -133,7 +148,8 @@ def opened(path: Path) -> "Iterator[InputContainer]":
         raise InputError(f"{path} does not exist.")
     try:
         # Absolute: `take:1.mp4` would name a protocol.
-        container = av.open(str(Path(path).absolute()), options={"protocol_whitelist": "file"})
+        alone = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+        container = av.open(str(Path(path).absolute()), options=alone)
     except av.FFmpegError as error:
         raise InputError(
             f"{path} cannot be opened ({error.strerror}): it is truncated or not a video; {remedy(path)}."
@@ -162,6 +178,27 @@ def _video(container: "InputContainer", path: Path) -> "av.VideoStream":
 
 def _base(video: "av.VideoStream") -> Fraction:
     return video.time_base or 1 / (video.average_rate or RATE)
+
+
+def _begins(container: "InputContainer", first: Fraction) -> Fraction:
+    """What the clock of a broadcast shows at the beginning; others begin at 0, whatever comes first then, but never before it."""
+    if container.format.flags & ContainerFlags.ts_discont.value and container.start_time is not None:
+        return Fraction(container.start_time, av.time_base)
+    return min(first, Fraction(0))
+
+
+def _lost(video: "av.VideoStream", interlaced: bool) -> tuple[str, ...]:
+    pixels = video.codec_context.format
+    transparent = any(component.is_alpha for component in pixels.components) if pixels else False
+    transparent |= video.metadata.get("alpha_mode") == "1"  # WebM's, which is stored beside the picture
+    return (
+        *(["its transparency is not kept"] if transparent else []),
+        *(
+            ["it is interlaced, and its frames show two moments at once: deinterlace it first"]
+            if interlaced
+            else []
+        ),
+    )
 
 
 def _rate(times: list[int], lasts: int, base: Fraction, said: Fraction | None) -> Fraction:

@@ -261,3 +261,57 @@ def test_a_place_that_cannot_be_written_to_is_one_sentence(monkeypatch: pytest.M
     monkeypatch.setattr(cli, "_load", refuse)
     assert cli.main(["plan"]) == 2
     assert "/results/mini cannot be read or written: Permission denied" in capsys.readouterr().err
+
+
+def test_a_list_of_files_is_no_video(tmp_path: Path):
+    video.write(tmp_path / "other.mp4", moving(3), 25)
+    listing = tmp_path / "take.mp4"
+    listing.write_text("ffconcat version 1.0\nfile other.mp4\n")
+    with pytest.raises(InputError, match=r"take\.mp4 cannot be opened"):
+        footage.scan(listing)
+
+
+@pytest.mark.parametrize("clock", [5.0, 95443.5], ids=["early", "turns over"])
+def test_a_broadcasts_clock_begins_at_nought(identity, tmp_path: Path, clock: float):
+    """MPEG-TS counts from anywhere, in 33 bits: what comes out begins at once, with the sound in step."""
+    made, source = tmp_path / "made.mp4", tmp_path / "take.ts"
+    with_sound(made, moving(9), 25)
+    with av.open(str(made)) as given, av.open(str(source), "w", format="mpegts") as container:
+        streams = [container.add_stream_from_template(stream) for stream in given.streams]
+        for packet in given.demux():
+            if packet.dts is not None:
+                later = round(clock / packet.time_base)
+                packet.pts, packet.dts = packet.pts + later, packet.dts + later
+                packet.stream = streams[packet.stream.index]
+                container.mux(packet)
+    own_video.enhance_video(identity, source, tmp_path / "out.mp4")
+    shown, out = footage.scan(source), footage.scan(tmp_path / "out.mp4")
+    begins = float(shown.times[0] * shown.base - shown.begins)
+    assert float(out.times[0] * out.base) == pytest.approx(begins, abs=1e-5) and begins < 1
+    assert np.diff(out.times).tolist() == np.diff(shown.times).tolist()
+    starts = {}
+    for name, path in (("in", source), ("out", tmp_path / "out.mp4")):
+        with av.open(str(path)) as container:
+            sound = container.streams.audio[0]
+            starts[name] = float(next(container.demux(sound)).pts * sound.time_base)
+    before = float(shown.times[0] * shown.base) - starts["in"]
+    assert float(out.times[0] * out.base) - starts["out"] == pytest.approx(before, abs=2e-3)
+
+
+def test_what_of_a_picture_goes_is_said(identity, tmp_path: Path, capsys):
+    for name, codec, pixels, options in (
+        ("clear.mov", "png", "rgba", {}),
+        ("halves.mkv", "mpeg2video", "yuv420p", {"flags": "+ildct+ilme"}),
+    ):
+        with av.open(str(tmp_path / name), "w") as container:
+            stream = container.add_stream(codec, rate=25, options=options)
+            stream.height, stream.width, stream.pix_fmt = 32, 48, pixels
+            for frame in moving(3):
+                container.mux(
+                    stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixels))
+                )
+            container.mux(stream.encode())
+        own_video.enhance_video(identity, tmp_path / name, tmp_path / "out" / f"{name}.mp4")
+    said = capsys.readouterr().out
+    assert "clear.mov: its transparency is not kept" in said
+    assert "halves.mkv: it is interlaced" in said
