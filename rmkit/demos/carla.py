@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from rmkit import baselines, metrics, sources
-from rmkit.evaluation import evaluate, having, sheets, statistics, tables
+from rmkit.evaluation import evaluate, having, plots, sheets, statistics, tables
 from rmkit.evaluation.statistics import Estimate
 from rmkit.evaluation.typeset import Table, cell
 from rmkit.kit import stage, video
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 
 NAME = "carla"
 METHODS = ("render", "colour_transfer", "realmaster", "vae_ceiling", "truth")
-GAINS = (
-    ("realmaster", "render"),
-    ("realmaster", "colour_transfer"),
-)  # what levels of other scenes say nothing of
+# What levels of other scenes say nothing of.
+GAINS = (("realmaster", "render"), ("realmaster", "colour_transfer"))
 DRAWN = ("psnr_truth", "ssim_truth", "edge_f1", "temporal_flickering_distinct", "dino", "offline_judge")
 IDS = ("profile", "part", "metric", "method", "less")  # columns of the csv, before those of an estimate
 PARTS = {"in": "in domain", "out": "out of domain", "difference": "out − in"}
@@ -127,29 +125,17 @@ def compare(profile: Profile, here: Profile) -> Table:
 
 def figure(profile: Profile, table: Table) -> "Figure":
     """The table of `compare`, a panel a metric: filled in domain, hollow out of domain, with interval or range."""
-    from matplotlib.figure import Figure
-
-    rows = table.data[table.data.less.isna()].dropna(subset="value")
-    names = [name for name in DRAWN if name in set(rows.metric)]
-    methods = [
-        method for name, method in reversed(baselines.every(profile).items()) if name in set(rows.method)
-    ]
-    drawing = Figure(figsize=(10, 2.6 * -(-len(names) // 2)), layout="constrained")
-    for i, name in enumerate(names, start=1):
-        ax, column = drawing.add_subplot(-(-len(names) // 2), 2, i), metrics.columns()[name]
-        for part, above, face in (("in", 0.15, None), ("out", -0.15, "white")):
-            of_part = rows[(rows.metric == name) & (rows.part == part)].set_index("method")
-            for y, method in enumerate(methods):
-                if method.name in of_part.index:
-                    found = of_part.loc[method.name]
-                    reach = np.nan_to_num([[found.value - found.low], [found.high - found.value]]).clip(min=0)
-                    look = {"color": method.colour, "marker": method.marker, "markerfacecolor": face}
-                    ax.errorbar(found.value, y + above, xerr=reach, capsize=3, **look)
-        ax.set_ylim(-0.5, len(methods) - 0.5)
-        ax.set_yticks(range(len(methods)), [method.label if i % 2 else "" for method in methods])
-        ax.set_xlabel(f"{column.label} {tables.ARROWS[column.better]}", fontsize=8)
-        ax.grid(axis="x", color="#dddddd", linewidth=0.6)
-    return drawing
+    levels = table.data[table.data.less.isna() & table.data.part.isin(["in", "out"])]
+    found: dict[tuple[str, str], list[Estimate]] = {}
+    for row in levels.itertuples():
+        estimate = Estimate(row.value, row.low, row.high, row.clips, row.sequences, row.interval)
+        found.setdefault((row.method, row.metric), []).append(estimate)
+    known = levels.dropna(subset="value")
+    columns = [metrics.columns()[name] for name in DRAWN if name in set(known.metric)]
+    every = baselines.every(profile)
+    return plots.panels(
+        found, columns, {m: m.label for name, m in every.items() if name in set(known.method)}
+    )
 
 
 def other_weathers(here: Profile, clip: Clip) -> list[str]:

@@ -57,9 +57,8 @@ def prompt(profile: Profile, weather: str, clip: Clip) -> str:
 
 def choose(profile: Profile) -> list[tuple[Profile, Clip]]:
     """The clips asked for weather, each with the profile whose stages made it: one shot a sequence, first the run's own."""
-    found = [
-        (profile, clip, PLACE) for clip in sampling.load(profile, "validation") if _is_outdoors(profile, clip)
-    ]
+    own = sampling.load(profile, "validation")
+    found = [(profile, clip, PLACE) for clip in own if profile.weather.outdoor in clip.sequence]
     if not carla.why_not(profile):
         drives = carla.prepare(profile)
         found += [(drives, clip, carla.NAME) for clip in sampling.sample(drives)]
@@ -164,10 +163,6 @@ def path(demo: Profile, method: str, clip: Clip) -> Path:
     return (
         sampling.path(demo, clip) if method == "render" else demo.layout.enhanced / method / f"{clip.id}.mp4"
     )
-
-
-def _is_outdoors(profile: Profile, clip: Clip) -> bool:
-    return profile.weather.outdoor in clip.sequence
 
 
 def _copy(item: stage.Item[Path], temporary: Path) -> None:

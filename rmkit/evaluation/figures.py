@@ -231,4 +231,7 @@ def _by_method(profile: Profile, names: list[str]) -> "Figure":
     apart = [name for name, count in counts.items() if count < full]
     labels = {known[name]: known[name].label for name in counts if name not in apart}
     labels |= {known[name]: f"{known[name].label}\n({counts[name]} of {full} clips)" for name in apart}
-    return plots.intervals(frame, [metrics.columns()[name] for name in names], labels, len(apart))
+    columns = [metrics.columns()[name] for name in names]
+    shown = {method.name for method in labels} | {"truth"}
+    found = {(n, c.name): [statistics.mean(frame, n, c.name)] for n in shown for c in columns}
+    return plots.panels(found, columns, labels, len(apart))
