@@ -63,7 +63,7 @@ def find(profile: Profile, clip: Clip) -> Objects:
     """The objects of a clip; raises InputError where its data set has no object maps."""
     sequence = sampling.sequence_of(profile, clip)
     visible = sequence.visible(clip.source_frames)  # [D, h, w]
-    visible = sampling.crop_to(visible[..., None], profile.clips.height, profile.clips.width)[..., 0]
+    visible = sampling.crop_to(visible, profile.clips.height, profile.clips.width)
     engine, kinds = sequence.folder / "engine.json", {}
     if engine.is_file():
         entries = json.loads(engine.read_text())["objects"]

@@ -63,7 +63,4 @@ def _write(item: stage.Item, temporary: Path) -> None:
         found = np.where(visible > 0, 0, edge_f1.SKY)
         for number, entry in json.loads(engine.read_text())["objects"].items():
             found[visible == int(number)] = CLASSES.get(entry["class"], edge_f1.THING)
-    size = profile.clips
-    cropped = sampling.crop_to(found[..., None].astype(np.uint8), size.height, size.width)[..., 0]
-    times = sampling.repeats(clip, size.frames)
-    np.savez_compressed(temporary, regions=sampling.repeat(cropped, times, size.frames))
+    np.savez_compressed(temporary, regions=sampling.shown(profile, clip, found.astype(np.uint8)))

@@ -7,7 +7,7 @@ results/<profile>/weather/: clips, regions, enhanced/<weather>, metrics.csv. Eve
 import functools
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -208,12 +208,10 @@ def _truth_item(profile: Profile, weather: str, clip: Clip) -> stage.Item | None
         source = truth.path(profile, clip)
     if not source.is_file() or clip.source_frames[-1] >= video.probe(source).frames:
         return None
-    times = sampling.repeats(clip, demo.clips.frames)
 
     def write(temporary: Path) -> None:
         frames = video.read(source)[list(clip.source_frames)]
-        frames = sampling.crop_to(frames, demo.clips.height, demo.clips.width)
-        video.write(temporary, sampling.repeat(frames, times, demo.clips.frames), demo.clips.fps)
+        video.write(temporary, sampling.shown(demo, clip, frames), demo.clips.fps)
 
     settings = {**demo.clips.model_dump(), "source_frames": clip.source_frames}
     recipe = store.Recipe("weather truth", VERSION, settings, {"truth": store.fingerprint(source)})
@@ -233,23 +231,9 @@ def _subjects(demo: Profile, clips: Sequence[Clip], methods: Sequence[str]) -> l
             files = {side: path(demo, of_side, clip) for side, of_side in sides.items()}
             if not all(file.is_file() for file in files.values()):
                 continue
-            frames: dict[str, Callable[[], Iterator[np.ndarray]]] = {
-                side: functools.partial(video.stream, file) for side, file in files.items()
-            }
+            frames = {side: functools.partial(video.stream, file) for side, file in files.items()}
             if (maps := regions.path(demo, clip)).is_file():
                 files["regions"], frames["regions"] = maps, functools.partial(regions.stream, maps)
-            found.append(
-                Subject(
-                    method=method,
-                    clip=clip.id,
-                    frames=frames,
-                    inputs={side: store.fingerprint(file) for side, file in files.items()},
-                    source_frames=clip.source_frames,
-                    count=demo.clips.frames,
-                    times=sampling.repeats(clip, demo.clips.frames),
-                    sequence=clip.sequence,
-                    subsets=clip.subsets,
-                    folder=demo.layout.root,
-                )
-            )
+            inputs = {side: store.fingerprint(file) for side, file in files.items()}
+            found.append(Subject.of(demo, clip, method, frames, inputs))
     return found

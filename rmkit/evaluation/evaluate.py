@@ -126,20 +126,8 @@ def subjects(profile: Profile, clips: Sequence[Clip]) -> list[Subject]:
         for name in (name for name in methods if clip in having[name]):
             output = store.fingerprint(methods[name].path(profile, clip))
             sides = {"output": name} | known
-            found.append(
-                Subject(
-                    method=name,
-                    clip=clip.id,
-                    frames={side: partial(videos.stream, of, clip) for side, of in sides.items()},
-                    inputs={"output": output} | prints,
-                    source_frames=clip.source_frames,
-                    count=profile.clips.frames,
-                    times=sampling.repeats(clip, profile.clips.frames),
-                    sequence=clip.sequence,
-                    subsets=clip.subsets,
-                    folder=profile.layout.root,
-                )
-            )
+            frames = {side: partial(videos.stream, of, clip) for side, of in sides.items()}
+            found.append(Subject.of(profile, clip, name, frames, {"output": output} | prints))
     for path in real.files(profile):
         footage = Subject(
             method=real.Real.name,

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from rmkit import metrics
 from rmkit.errors import InputError
@@ -25,9 +24,8 @@ from rmkit.method import sampling
 from rmkit.metrics import Metric, Subject
 from rmkit.profile import Profile
 
-KEPT = (
-    512 * 2**20
-)  # bytes of a decoded video that is kept for all metrics of its pair; a larger one is read anew for each
+# Bytes of a decoded video that is kept for all metrics of its pair; a larger one is read anew for each.
+KEPT = 512 * 2**20
 FEWEST = 3  # distinct frames, of Motion Smoothness
 
 
@@ -51,11 +49,7 @@ class Pair:
 
     def read(self, side: str) -> Iterator[np.ndarray]:
         """The same, decoded."""
-        height, width = self.size
-        for frame in video.stream(getattr(self, side).path):
-            if frame.shape[:2] != (height, width):
-                frame = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS))
-            yield frame
+        return (video.resized(frame, *self.size) for frame in video.stream(getattr(self, side).path))
 
 
 def score(

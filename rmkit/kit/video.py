@@ -93,6 +93,13 @@ def image(path: Path) -> np.ndarray:
         raise InputError(f"{path} is not a readable picture ({error}).") from None
 
 
+def resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture uint8 [H, W, 3] at another size; the same one where it has it."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS))
+
+
 def to_unit(frames: np.ndarray) -> np.ndarray:
     """uint8 0..255 to float32 -1..1, the range of the VAEs."""
     return frames.astype(np.float32) / 127.5 - 1.0

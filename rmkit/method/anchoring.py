@@ -119,9 +119,7 @@ def edit_frame(profile: Profile, pipeline: Any, render: np.ndarray, seed: int) -
             output_type="np",
             **options,
         ).images[0]
-    size = (render.shape[1], render.shape[0])
-    picture = Image.fromarray(video.to_uint8(picture))
-    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+    return video.resized(video.to_uint8(picture), *render.shape[:2])
 
 
 def recipe(profile: Profile, clip: Clip, index: int, model: str) -> store.Recipe:

@@ -118,10 +118,9 @@ def render(choice: Choice) -> np.ndarray:
 
 
 def true(profile: Profile, clip: Clip) -> np.ndarray:
-    """The clip's truth, uint8 [F, H, W, 3]: its sequence's, cut and repeated as the clip was."""
-    whole = read(truth.path(profile, clip))[list(clip.source_frames)]
-    cropped = sampling.crop_to(whole, profile.clips.height, profile.clips.width)
-    return sampling.repeat(cropped, sampling.repeats(clip, profile.clips.frames), profile.clips.frames)
+    """The clip's truth, uint8 [F, H, W, 3]."""
+    whole = read(truth.path(profile, clip))
+    return sampling.shown(profile, clip, whole[list(clip.source_frames)])
 
 
 def read(path: Path) -> np.ndarray:

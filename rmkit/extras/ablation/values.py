@@ -4,11 +4,11 @@ Reads metrics.csv where the video is the run's; writes results/<profile>/lab/met
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from rmkit import baselines, metrics
@@ -17,7 +17,6 @@ from rmkit.evaluation import evaluate
 from rmkit.extras.ablation import results
 from rmkit.extras.ablation.choice import Choice, folder
 from rmkit.kit import store, video
-from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.metrics import Subject
 from rmkit.profile import Profile
@@ -37,25 +36,13 @@ def measure(profile: Profile, clip: Clip, name: str, path: Path | None = None) -
     methods = baselines.every(profile)
     sides = {"render": methods["render"]}
     sides |= {"truth": methods["truth"]} if truth.exists(profile, clip) else {}
-    frames: dict[str, Callable[[], Iterator[np.ndarray]]]
     frames = {side: functools.partial(method.stream, profile, clip) for side, method in sides.items()}
     inputs = {side: store.fingerprint(method.path(profile, clip)) for side, method in sides.items()}
     frames["output"] = functools.partial(video.stream, path) if path else frames[name]
     inputs["output"] = store.fingerprint(path) if path else inputs[name]
     if found := _of_run(profile, clip, inputs["output"]):
         return found
-    subject = Subject(
-        method=name,
-        clip=clip.id,
-        frames=frames,
-        inputs=inputs,
-        source_frames=clip.source_frames,
-        count=profile.clips.frames,
-        times=sampling.repeats(clip, profile.clips.frames),
-        sequence=clip.sequence,
-        subsets=clip.subsets,
-        folder=folder(profile),
-    )
+    subject = replace(Subject.of(profile, clip, name, frames, inputs), folder=folder(profile))
     (rows,) = evaluate.measured(profile, [([subject], MEASURED)])
     return {str(row["metric"]): float(row["value"]) for row in rows}
 
