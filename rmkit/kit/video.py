@@ -4,7 +4,7 @@ Frames are uint8 arrays [F, H, W, 3], RGB. Stored clips are libx264rgb at qp 0 i
 no codec moves a metric; viewing copies are made apart. Videos that the kit did not make are read as `footage` says.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from rmkit.errors import InputError
 from rmkit.kit import colour, footage
 
-OUTLINE = "#999999"  # of a picture in a sheet
+OUTLINE, GAP = "#999999", 4  # of a picture in a sheet, and the pixels around it
+STRIP = 22  # pixels of the headings above pictures side by side
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,6 @@ def require_finite(values: np.ndarray) -> None:
 def contact_sheet(
     rows: Sequence[tuple[str, Sequence[np.ndarray]]],
     width: int = 240,
-    gap: int = 4,
     headings: Sequence[str] = (),
 ) -> Image.Image:
     """Pictures in labelled rows: each row is (label, frames uint8 [H, W, 3]), scaled to `width` pixels.
@@ -134,24 +134,39 @@ def contact_sheet(
     height = max(round(frame.shape[0] * width / frame.shape[1]) for _, row in rows for frame in row)
     columns = max(len(row) for _, row in rows)
     strip = 20 if headings else 0
-    size = (label_width + columns * (width + gap), strip + len(rows) * (height + gap) + gap)
+    size = (label_width + columns * (width + GAP), strip + len(rows) * (height + GAP) + GAP)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=14)
     for j, heading in enumerate(headings):
-        draw.text((label_width + j * (width + gap), 3), heading, fill="black", font=font)
+        draw.text((label_width + j * (width + GAP), 3), heading, fill="black", font=font)
     for i, (label, row) in enumerate(rows):
-        top = strip + gap + i * (height + gap)
+        top = strip + GAP + i * (height + GAP)
         lines = label.count("\n") + 1
         draw.text((6, top + height // 2 - 8 * lines), label, fill="black", font=font)
         for j, frame in enumerate(row):
-            # Small clips are enlarged without smoothing: a sheet must not look better than the clip.
-            method = Image.NEAREST if frame.shape[1] * 2 <= width else Image.BICUBIC
-            picture = Image.fromarray(frame).resize((width, height), method)
-            left = label_width + j * (width + gap)
+            left = label_width + j * (width + GAP)
             draw.rectangle((left - 1, top - 1, left + width, top + height), outline=OUTLINE)
-            sheet.paste(picture, (left, top))
+            sheet.paste(_scaled(frame, width, height), (left, top))
     return sheet
+
+
+def side_by_side(frames: Mapping[str, np.ndarray], width: int) -> np.ndarray:
+    """Frames under their headings in a row, uint8 [H, W, 3]: each `width` pixels wide, its height even, as H.264 wants it."""
+    parts = []
+    for heading, frame in frames.items():
+        height = 2 * round(width * frame.shape[0] / frame.shape[1] / 2)
+        part = Image.new("RGB", (width, STRIP + height), "white")
+        part.paste(_scaled(frame, width, height), (0, STRIP))
+        ImageDraw.Draw(part).text((6, 3), heading, "black", ImageFont.load_default(14))
+        parts.append(np.asarray(part))
+    return np.concatenate(parts, axis=1)
+
+
+def _scaled(frame: np.ndarray, width: int, height: int) -> Image.Image:
+    """A picture for the eye; small ones are enlarged without smoothing: they must not look better than they are."""
+    kernel = Image.NEAREST if 2 * frame.shape[1] <= width else Image.BICUBIC
+    return Image.fromarray(frame).resize((width, height), kernel)
 
 
 def evenly(count: int, of: int) -> list[int]:
