@@ -104,8 +104,7 @@ def compare(profile: Profile, here: Profile) -> Table:
     cells, data, bold = [], [], set()
     for column in (column for column in metrics.shown(present) if column.name in present):
         for part, said in PARTS.items():
-            name = f"{column.label} {tables.ARROWS[column.better]}".strip()
-            cells.append([name if part == "in" else "", said])
+            cells.append([tables.title_of(column) if part == "in" else "", said])
             whose, frame = (profile, inside) if part == "in" else (here, outside)
             for method, less in shown:
                 found = _estimate(inside, outside, part, column.name, method, less)

@@ -105,12 +105,7 @@ class _Lab:
         picture = io.BytesIO()
         drawn.savefig(picture, dpi=DPI)
         self.plot.value, self.plot.layout.display = picture.getvalue(), ""
-        text = typeset.styled(made).to_html()
-        notes = "<br>".join(escape(note) for note in made.notes)
-        lines = "line-height: normal"  # a widget's own are for one line of text
-        self.table.value = (
-            f'<div style="overflow-x: auto; {lines}">{text}</div><div style="{lines}">{notes}</div>'
-        )
+        self.table.value = typeset.for_widget(made)
 
     def _export(self, _: Any) -> None:
         try:

@@ -102,7 +102,7 @@ def means(
     compete = [name for name in names if baselines.every(profile)[name].competes and name not in apart]
     best = [_best(frame, column, compete) for column in columns]
     bold = {(names.index(method), place) for place, method in enumerate(best, start=2) if method}
-    header = ["Method", "Clips", *map(_title, columns)]
+    header = ["Method", "Clips", *map(title_of, columns)]
     if apart:
         cells.insert(len(names) - len(apart), [APART, *[""] * (len(header) - 1)])
     return Table(name, title, header, cells, table, [n for n in notes if n], frozenset(bold))
@@ -123,7 +123,7 @@ def differences(
         signed=True,
     )
     notes = [*_why_empty(profile, frame, names), DIFFERENCES]
-    header = ["Method − RealMaster", *map(_title, columns)]
+    header = ["Method − RealMaster", *map(title_of, columns)]
     return Table(name, title, header, cells, pd.DataFrame(data), notes)
 
 
@@ -147,8 +147,13 @@ def wins(
             row = names.index(method)
             cells[row][place] += f", p {p:.3f}" if p >= 0.001 else ", p < 0.001"
             data[row][f"{column.name}_p"] = round(p, 6)
-    header = ["Method against RealMaster", *map(_title, columns)]
+    header = ["Method against RealMaster", *map(title_of, columns)]
     return Table(name, title, header, cells, pd.DataFrame(data), [WINS])
+
+
+def title_of(column: Column) -> str:
+    """The head of a metric's column: its label, and which way is better."""
+    return f"{column.label} {ARROWS[column.better]}".strip()
 
 
 def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
@@ -224,7 +229,3 @@ def _why_empty(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> l
     """Why a row is empty, a sentence each."""
     methods, run = baselines.every(profile), set(frame.method)
     return [f"{methods[name].label}: {having.why_no_row(profile, name)}" for name in names if name not in run]
-
-
-def _title(column: Column) -> str:
-    return f"{column.label} {ARROWS[column.better]}".strip()

@@ -106,6 +106,13 @@ def styled(table: Table) -> "Styler":
     return style.format(html_cell).format_index(escape="html", axis="columns")
 
 
+def for_widget(table: Table) -> str:
+    """The same with its notes, for a widget, whose own line height is for one line of text."""
+    lines, notes = "line-height: normal", "<br>".join(map(html.escape, table.notes))
+    shown = styled(table).to_html()
+    return f'<div style="overflow-x: auto; {lines}">{shown}</div><div style="{lines}">{notes}</div>'
+
+
 def html_cell(text: str) -> str:
     """A cell as a page shows it: what is in square brackets below the value, and no cell in three lines."""
     value, bracket, interval = text.partition(" [")

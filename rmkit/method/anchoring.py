@@ -140,8 +140,11 @@ def recipe(profile: Profile, clip: Clip, index: int, model: str) -> store.Recipe
 
 
 def _ready(profile: Profile) -> stage.Make[tuple[Clip, int]]:
-    """Load the editor; returns what makes one anchor."""
-    pipeline = models.load_editor(profile)
+    return maker(profile, models.load_editor(profile))
+
+
+def maker(profile: Profile, pipeline: Any) -> stage.Make[tuple[Clip, int]]:
+    """What makes one anchor by a loaded editor."""
     render = functools.lru_cache(maxsize=1)(video.read)  # all anchors of a clip follow one another
 
     def make(item: stage.Item[tuple[Clip, int]], temporary: Path) -> dict[str, Any]:

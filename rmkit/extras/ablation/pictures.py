@@ -102,15 +102,21 @@ def sheet(profile: Profile, choice: Choice, width: int = 288) -> Image.Image:
 
 
 def export(
-    profile: Profile, name: str, shown: Columns, frame: int, table: pd.DataFrame, fps: int, width: int = 288
+    profile: Profile, name: str, shown: Columns, frame: int, table: pd.DataFrame, width: int = 288
 ) -> list[Path]:
-    """Write columns as <name>.mp4, one frame of them as <name>.png, and the table as <name>.csv; returns the paths."""
+    """Write columns as <name>.mp4, one frame of them as <name>.png, and the table as <name>.csv; returns the paths.
+
+    Raises InputError for a name that no file can have.
+    """
+    store.require_name(name)
     folder = choices.folder(profile) / "exported"
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{kind}" for kind in ("png", "mp4", "csv")]
     every = [dict(zip(shown, moment, strict=True)) for moment in zip(*shown.values(), strict=True)]
     Image.fromarray(video.side_by_side(every[frame], width)).save(paths[0])
-    video.write_viewing_copy(paths[1], (video.side_by_side(moment, width) for moment in every), fps)
+    video.write_viewing_copy(
+        paths[1], (video.side_by_side(moment, width) for moment in every), profile.clips.fps
+    )
     store.write_text(paths[2], table.to_csv(index_label="metric", lineterminator="\n"))
     return paths
 

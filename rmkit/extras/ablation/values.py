@@ -6,14 +6,14 @@ Reads metrics.csv where the video is the run's; writes results/<profile>/lab/met
 import functools
 from collections.abc import Mapping
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 
 import pandas as pd
 
 from rmkit import baselines, metrics
 from rmkit.baselines import truth
-from rmkit.evaluation import evaluate
+from rmkit.evaluation import evaluate, tables, typeset
+from rmkit.evaluation.typeset import Table
 from rmkit.extras.ablation import results
 from rmkit.extras.ablation.choice import Choice, folder
 from rmkit.kit import store, video
@@ -64,9 +64,8 @@ def table(measured: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     rows = {}
     for name in (name for name in MEASURED if any(name in each for each in measured.values())):
         column = columns[name]
-        arrow = {1: " ↑", -1: " ↓", 0: ""}[column.better]
-        title = f"{column.label}{f' ({column.unit})' if column.unit else ''}{arrow}"
-        rows[title] = {
+        unit = f" ({column.unit})" if column.unit else ""
+        rows[f"{column.label}{unit} {tables.ARROWS[column.better]}".strip()] = {
             heading: f"{each[name]:.{column.digits}f}" if name in each else ""
             for heading, each in measured.items()
         }
@@ -74,15 +73,9 @@ def table(measured: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
 
 
 def html(table: pd.DataFrame) -> str:
-    """The table for a widget, whose own line height is for one line of text."""
-    heads = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
-    rows = "".join(
-        f"<tr><th style='text-align: left'>{escape(str(name))}</th>"
-        + "".join(f"<td style='text-align: right; padding: 2px 10px'>{escape(value)}</td>" for value in row)
-        + "</tr>"
-        for name, row in zip(table.index, table.to_numpy(), strict=True)
-    )
-    return f"<div style='overflow-x: auto; line-height: normal'><table><tr><th></th>{heads}</tr>{rows}</table></div>"
+    """The table for a widget."""
+    cells = [[title, *row] for title, row in zip(table.index, table.to_numpy(), strict=True)]
+    return typeset.for_widget(Table("lab", "", ["Metric", *table.columns], cells, table, ()))
 
 
 def _of_run(profile: Profile, clip: Clip, artefact: str) -> dict[str, float]:
