@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from rmkit import baselines, metrics, sources
-from rmkit.evaluation import evaluate, having, plots, sheets, statistics, tables
+from rmkit.evaluation import evaluate, having, metrics_csv, plots, sheets, statistics, tables
 from rmkit.evaluation.statistics import Estimate
 from rmkit.evaluation.typeset import Table, cell
 from rmkit.kit import stage, video
@@ -88,7 +88,7 @@ def measure(here: Profile) -> Path:
     subjects = [s for s in evaluate.subjects(here, clips) if s.method in METHODS]
     rows = evaluate.measure(here, [replace(s, sequence=s.sequence.partition("_")[0]) for s in subjects])
     rows.sort(key=lambda row: (METHODS.index(row["method"]), row["clip"]))
-    evaluate.write(here.layout.metrics, rows)
+    metrics_csv.write(here.layout.metrics, rows)
     return here.layout.metrics
 
 
@@ -97,7 +97,7 @@ def compare(profile: Profile, here: Profile) -> Table:
 
     Raises InputError where one of them has not been written.
     """
-    inside, outside = having.measured(statistics.load(profile)), statistics.read(here.layout.metrics)
+    inside, outside = having.measured(metrics_csv.load(profile)), metrics_csv.read(here.layout.metrics)
     present = {*inside.metric, *outside.metric}
     shown, labels = [*((name, None) for name in METHODS), *GAINS], baselines.every(profile)
     header = ["Metric", "Part", *(" − ".join(labels[name].label for name in pair if name) for pair in shown)]

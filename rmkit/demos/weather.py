@@ -16,7 +16,7 @@ import numpy as np
 from rmkit.baselines import truth
 from rmkit.baselines.weather_overlay import LOOKS, overlay
 from rmkit.demos import carla, regions
-from rmkit.evaluation import evaluate
+from rmkit.evaluation import evaluate, metrics_csv
 from rmkit.kit import encode, stage, store, video
 from rmkit.method import enhance, sampling, training
 from rmkit.method.sampling import Clip
@@ -131,7 +131,7 @@ def measure(profile: Profile, clips: Sequence[Clip], doses: Sequence[Clip] = ())
     names = list(_doses(profile))
     rows += evaluate.measure(demo, _subjects(demo, doses, names), OF_DOSE)
     order = [*methods, *names]
-    evaluate.write(
+    metrics_csv.write(
         demo.layout.metrics, sorted(rows, key=lambda row: (order.index(row["method"]), row["clip"]))
     )
     return demo.layout.metrics

@@ -12,7 +12,7 @@ from PIL import Image
 
 from rmkit import metrics
 from rmkit.demos import carla, weather
-from rmkit.evaluation import figures, plots, sheets, statistics, tables
+from rmkit.evaluation import figures, metrics_csv, plots, sheets, statistics, tables
 from rmkit.evaluation.typeset import Table, cell
 from rmkit.kit import video
 from rmkit.method.sampling import Clip
@@ -43,7 +43,7 @@ WIDTH = 144  # pixels of a picture in a sheet
 
 def build(profile: Profile) -> list[Table]:
     """The tables of what was measured, and written beside it."""
-    frame = statistics.read(weather.of(profile).layout.metrics)
+    frame = metrics_csv.read(weather.of(profile).layout.metrics)
     made = [by_weather(profile, frame), by_place(profile, frame), verdicts(profile, frame)]
     tables.write(weather.of(profile), made)
     return made
@@ -145,7 +145,7 @@ def missing(profile: Profile, frame: pd.DataFrame) -> list[str]:
 
 def dose_response(profile: Profile) -> "Figure | None":
     """Share and outlines against guidance, a line a weather, with 95 % intervals; None where it was not run."""
-    demo, frame = weather.of(profile), statistics.read(weather.of(profile).layout.metrics)
+    demo, frame = weather.of(profile), metrics_csv.read(weather.of(profile).layout.metrics)
     doses = profile.weather.dose
     if not doses:
         return None
@@ -173,7 +173,7 @@ def dose_response(profile: Profile) -> "Figure | None":
 
 def doses(profile: Profile) -> pd.DataFrame:
     """The same as numbers: a row a weather and guidance."""
-    frame = statistics.read(weather.of(profile).layout.metrics)
+    frame = metrics_csv.read(weather.of(profile).layout.metrics)
     rows = []
     for asked in profile.weather.dose_weathers:
         for guidance in profile.weather.dose:

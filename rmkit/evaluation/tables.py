@@ -14,7 +14,7 @@ import yaml
 
 from rmkit import baselines, metrics
 from rmkit.errors import InputError
-from rmkit.evaluation import having, statistics, verdicts
+from rmkit.evaluation import having, metrics_csv, statistics, verdicts
 from rmkit.evaluation.statistics import Estimate
 from rmkit.evaluation.typeset import Table, as_columns, cell, latex, markdown
 from rmkit.kit import store
@@ -51,7 +51,7 @@ def write(profile: Profile, made: Sequence[Table], folder: Path | None = None) -
 
 def build(profile: Profile) -> list[Table]:
     """All tables of a run, from its metrics.csv, or of the shipped record before there is one."""
-    frame, methods = statistics.to_show(profile), baselines.every(profile)
+    frame, methods = metrics_csv.to_show(profile), baselines.every(profile)
     first = [name for name, method in methods.items() if method.table1]
     second = [name for name, method in methods.items() if method.ablation]
     # Compared with RealMaster clip by clip; real footage is of other clips.

@@ -24,7 +24,7 @@ from PIL import Image
 from rmkit import baselines, metrics, profile
 from rmkit.baselines import real, truth
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, having, statistics, tables
+from rmkit.evaluation import evaluate, having, metrics_csv, tables
 from rmkit.kit import keys, store, video
 from rmkit.method import propagation, sampling
 from rmkit.metrics import gpt_rs
@@ -567,7 +567,7 @@ def test_real_footage_is_rated_as_a_method_of_its_own(
     assert {row["method"] for row in rows} == {"real"}
     assert (found["drive", "gpt_rs"]["value"], found["walk", "gpt_rs"]["value"]) == (9.0, 8.5)
     assert found["walk", "gpt_rs"]["artefact"] == store.fingerprint(folder / "walk.mp4")
-    assert set(rows[0]) == set(evaluate.COLUMNS + evaluate.PROVENANCE)
+    assert set(rows[0]) == set(metrics_csv.COLUMNS + metrics_csv.PROVENANCE)
 
     # Again: nothing is asked. Switched off: no row, and the folder does not matter.
     assert judged(filmed) == rows and len(server.requests) == 8
@@ -717,7 +717,7 @@ def test_through_to_the_tables(
     server.otherwise = rates(6)
     text = evaluate.evaluate(finished).read_text()
     assert set(computed.splitlines()) < set(text.splitlines())
-    frame = statistics.load(finished)
+    frame = metrics_csv.load(finished)
     rated = frame[frame.metric.isin(["gpt_rs", "gpt_rs_ref"])]
     assert set(rated.method) == {*baselines.FIRST, *baselines.LAST[:-1]} - {
         *baselines.EXTERNAL,
