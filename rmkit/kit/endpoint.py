@@ -1,4 +1,4 @@
-"""The judge's endpoint: an OpenAI-compatible service that is asked for ratings, and what its answers are read as (C.1; ours).
+"""The judge's endpoint: an OpenAI-compatible service that is asked for ratings, and what its answers are read as (ours).
 
 Reads OPENAI_API_KEY; writes nothing. What is paid for is handed on as it came, with the key blotted out.
 """

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from rmkit.errors import InputError
-from rmkit.kit import accelerators, alignment, models, prompts, stage, store, video
+from rmkit.kit import accelerators, alignment, editor, models, prompts, stage, store, video
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
@@ -109,7 +109,7 @@ def edit_frame(profile: Profile, pipeline: Any, render: np.ndarray, seed: int) -
     if accelerator := accelerators.of(profile, "editor"):
         options["sigmas"] = list(accelerator.sigmas)
     # Height and width are never passed: the reference would keep its own size, and the edit come out zoomed.
-    with models.edit_area(pipeline, settings.edit_area):
+    with editor.at_area(pipeline, settings.edit_area):
         picture = pipeline(
             image=Image.fromarray(render),
             prompt=settings.prompt,
