@@ -62,8 +62,7 @@ def between(profile: Profile, most: int = 5) -> list[int]:
     """The first frame, `most` at most that are half-way between two of multi-anchor's anchors, and the last frame."""
     anchors = anchoring.indices(profile, "multi_anchor")
     middles = [(one + other) // 2 for one, other in pairwise(anchors) if other - one > 1]
-    some = [middles[i] for i in video.evenly(min(most, len(middles)), len(middles))] if middles else []
-    return sorted({0, *some, profile.clips.frames - 1})
+    return sorted({0, *video.spread(middles, most), profile.clips.frames - 1})
 
 
 def of_clips(

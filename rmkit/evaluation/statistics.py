@@ -144,17 +144,15 @@ def wilson(rate: float, trials: float, z: float) -> tuple[float, float]:
     return low, high
 
 
-def p_values(
-    frame: pd.DataFrame, metric: str, methods: Sequence[str], other: str = REFERENCE
-) -> dict[str, float]:
-    """Two-sided p of each method's difference to the other: Wilcoxon's signed ranks, corrected by Holm.
+def p_values(frame: pd.DataFrame, metric: str, methods: Sequence[str]) -> dict[str, float]:
+    """Two-sided p of each method's difference to RealMaster: Wilcoxon's signed ranks, corrected by Holm.
 
     On the means of sequences, which are independent where clips are not. Methods without a common clip, and those that
     differ on fewer than two sequences, are left out.
     """
     raw: dict[str, float] = {}
     for method in methods:
-        a, b, sequences = _paired(frame, metric, method, other)
+        a, b, sequences = _paired(frame, metric, method, REFERENCE)
         means = _sums(a - b, sequences) / _sums(np.ones(len(a)), sequences)
         if (means != 0).sum() > 1:
             raw[method] = _wilcoxon(means)
@@ -226,11 +224,9 @@ def _unpaired(a: tuple[tuple[float, ...], ...], b: tuple[tuple[float, ...], ...]
     samples = [np.array(a), np.array(b)]
 
     def difference(*drawn: np.ndarray, axis: int) -> np.ndarray:
-        sums = [
-            np.take(sample, which, axis=1).sum(axis=axis)
-            for sample, which in zip(samples, drawn, strict=True)
-        ]
-        return sums[0][0] / sums[0][1] - sums[1][0] / sums[1][1]
+        pairs = zip(samples, drawn, strict=True)
+        (a, n), (b, m) = (np.take(sample, which, axis=1).sum(axis=axis) for sample, which in pairs)
+        return a / n - b / m
 
     # Which sequences are drawn: of each its sum and its count must stay together.
     return _bounds(tuple(np.arange(sample.shape[1]) for sample in samples), difference, False)

@@ -1,4 +1,4 @@
-"""What Qwen-Image-Edit, the image editor of the anchors, asks for beside its stock pipeline (paper, 3.1; ours).
+"""What Qwen-Image-Edit, the image editor of the anchors, asks for beside its stock pipeline (ours).
 
 Its working size, its processor where torchvision is absent, weights in 4 bit. Serves `models.load_editor`; reads the model's
 folder, writes nothing.

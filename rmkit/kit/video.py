@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rmkit.errors import InputError
 from rmkit.kit import colour, footage
 
+T = TypeVar("T")
 OUTLINE, GAP = "#999999", 4  # of a picture in a sheet, and the pixels around it
 STRIP = 22  # pixels of the headings above pictures side by side
 
@@ -172,6 +174,11 @@ def _scaled(frame: np.ndarray, width: int, height: int) -> Image.Image:
 def evenly(count: int, of: int) -> list[int]:
     """Indices of `count` frames spread over `of`, both ends included."""
     return np.linspace(0, of - 1, count).round().astype(int).tolist()
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """`most` items at most, evenly spread over all, the first and the last among them."""
+    return [items[i] for i in evenly(min(most, len(items)), len(items))]
 
 
 def midpoints(count: int, of: int) -> list[int]:

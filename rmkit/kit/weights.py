@@ -183,9 +183,9 @@ def pipeline_index(root: Path) -> dict[str, Any]:
         raise InputError(f"{file} is not valid JSON ({error}); copy the model again.") from None
 
 
-def pipeline_fingerprint(key: str, name: str, optional: Collection[str] = ("processor",)) -> str:
+def pipeline_fingerprint(key: str, name: str) -> str:
     """Content hash of a diffusers pipeline, for a hub name its commit; InputError as `pipeline_folder`."""
-    root, commit = pipeline_folder(key, name, optional)
+    root, commit = pipeline_folder(key, name)
     return commit or content(root)
 
 

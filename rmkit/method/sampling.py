@@ -213,10 +213,9 @@ def _choose(profile: Profile, split: str, sequences: list[sources.Sequence], cou
             f"data.source {profile.data.source} gives {len(candidates)} {split} clips of {profile.clips.frames} frames "
             f"and the profile asks for {count} (data.stride.{split}: {stride}): lower data.{split}_clips."
         )
-    picked = [candidates[i] for i in video.evenly(count, len(candidates))]
     return [
         Chosen(sequence, _clip(sequence, [start + offset for offset in shown[sequence.id]]))
-        for sequence, start in picked
+        for sequence, start in video.spread(candidates, count)
     ]
 
 
