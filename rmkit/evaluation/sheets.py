@@ -83,8 +83,7 @@ def frames(profile: Profile, clip: Clip, row: str, moments: Sequence[int]) -> li
         empty = np.full((profile.clips.height, profile.clips.width, 3), EMPTY, np.uint8)
         files = [anchoring.path(profile, clip, moment) for moment in moments]
         return [video.image(file) if file.is_file() else empty for file in files]
-    wanted = {i: frame for i, frame in enumerate(_stream(profile, clip, row)) if i in moments}
-    return [wanted[moment] for moment in moments]
+    return video.at(_stream(profile, clip, row), moments)
 
 
 def available(profile: Profile, clip: Clip, row: str) -> bool:

@@ -147,14 +147,8 @@ def spread(profile: Profile, folders: Sequence[Path]) -> int:
     rows = []
     fixed = {name for name, method in baselines.every(profile).items() if method.fixed}
     for (method, metric), values in pd.concat(runs, axis=1).groupby(level=["method", "metric"], sort=False):
-        rows.append(
-            (
-                method,
-                metric,
-                *_tolerance(method, metric, values, method.rpartition("/")[2] in fixed),
-                len(runs),
-            )
-        )
+        is_fixed = method.rpartition("/")[2] in fixed
+        rows.append((method, metric, *_tolerance(method, metric, values, is_fixed), len(runs)))
     settings = profile.model_dump(mode="json", exclude=FREE)
     store.write_text(target / "profile.yaml", yaml.safe_dump(settings, sort_keys=False))
     store.write_text(target / "tolerances.csv", pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))

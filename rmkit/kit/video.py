@@ -176,6 +176,12 @@ def evenly(count: int, of: int) -> list[int]:
     return np.linspace(0, of - 1, count).round().astype(int).tolist()
 
 
+def at(frames: Iterable[np.ndarray], moments: Sequence[int]) -> list[np.ndarray]:
+    """The frames of a stream at `moments`, in their order."""
+    wanted = {i: frame for i, frame in enumerate(frames) if i in moments}
+    return [wanted[moment] for moment in moments]
+
+
 def spread(items: Sequence[T], most: int) -> list[T]:
     """`most` items at most, evenly spread over all, the first and the last among them."""
     return [items[i] for i in evenly(min(most, len(items)), len(items))]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from rmkit import baselines, metrics
 from rmkit.baselines import truth
-from rmkit.evaluation import evaluate, tables, typeset
+from rmkit.evaluation import evaluate, metrics_csv, tables, typeset
 from rmkit.evaluation.typeset import Table
 from rmkit.extras.ablation import results
 from rmkit.extras.ablation.choice import Choice, folder
@@ -91,4 +91,4 @@ def _of_run(profile: Profile, clip: Clip, artefact: str) -> dict[str, float]:
 
 @functools.lru_cache(1)
 def _table(path: Path, _changed: int) -> pd.DataFrame:
-    return pd.read_csv(path)
+    return metrics_csv.read(path)
