@@ -127,10 +127,9 @@ def _dress_cell(cell: "Token", inline: "Token") -> None:
     if inline.content in get_args(Verdict):
         cell.attrSet("class", f"verdict {_slug(inline.content)}")
     for i, child in enumerate(inline.children):
-        value, bracket, interval = child.content.partition(" [")
-        if child.type == "text" and bracket and re.match(r"[(−+\d]", value):
+        if child.type == "text" and re.match(r"[(−+\d].* \[", child.content):
             cell.attrSet("class", "number")
-            inline.children[i] = _raw(child, f"{escape(value)}<br><small>[{escape(interval)}</small>")
+            inline.children[i] = _raw(child, typeset.html_cell(child.content))
             return
     if len(inline.content) > TEXT or cell.type == "th_open":
         wide = 1.15 if cell.type == "th_open" else 0.95  # bold letters, and others, beside a digit

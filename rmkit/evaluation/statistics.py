@@ -60,14 +60,9 @@ def median(
     if not len(values):
         return NOTHING
     names, which = np.unique(sequences, return_inverse=True)
-    value, clips, count = float(np.median(values)), len(values), len(names)
-    if count < 2:
-        return Estimate(value, math.nan, math.nan, clips, count, "one sequence")
-    if np.ptp(values) <= 1e-12:
-        return Estimate(value, value, value, clips, count, "no spread")
-    by_sequence = tuple(tuple(values[which == i].tolist()) for i in range(count))
-    low, high, name = _of_median(by_sequence, confidence)
-    return Estimate(value, low, high, clips, count, name)
+    by_sequence = tuple(tuple(values[which == i].tolist()) for i in range(len(names)))
+    bounds, is_flat = functools.partial(_of_median, by_sequence, confidence), np.ptp(values) <= 1e-12
+    return _estimate(float(np.median(values)), len(values), len(names), is_flat, bounds)
 
 
 def two_sample(
@@ -85,12 +80,10 @@ def two_sample(
     value = float(samples[0][0].mean() - samples[1][0].mean())
     sums = [(_sums(values, names), _sums(np.ones(len(values)), names)) for values, names in samples]
     clips, count = sum(len(values) for values, _ in samples), min(len(totals) for totals, _ in sums)
-    if count < 2:
-        return Estimate(value, math.nan, math.nan, clips, count, "one sequence")
-    if all(np.allclose(totals / counts, (totals / counts)[0], rtol=0, atol=1e-12) for totals, counts in sums):
-        return Estimate(value, value, value, clips, count, "no spread")
-    low, high, name = _unpaired(*(tuple(map(tuple, of_sample)) for of_sample in sums))
-    return Estimate(value, low, high, clips, count, name)
+    of_each = [totals / counts for totals, counts in sums]
+    is_flat = all(np.allclose(means, means[0], rtol=0, atol=1e-12) for means in of_each)
+    bounds = functools.partial(_unpaired, *(tuple(map(tuple, of_sample)) for of_sample in sums))
+    return _estimate(value, clips, count, is_flat, bounds)
 
 
 def spread(frame: pd.DataFrame, metric: str, method: str, less: str | None = None) -> Estimate:
@@ -188,12 +181,19 @@ def ratio_of_sums(
         return NOTHING
     a, b = _sums(numerator, sequences), _sums(denominator, sequences)
     value = float(a.sum() / b.sum())
-    clips, count = len(numerator), len(a)
+    bounds = functools.partial(_interval, tuple(a.tolist()), tuple(b.tolist()), confidence)
+    return _estimate(value, len(numerator), len(a), np.allclose(a / b, value, rtol=0, atol=1e-12), bounds)
+
+
+def _estimate(
+    value: float, clips: int, count: int, is_flat: bool, bounds: Callable[[], tuple[float, float, str]]
+) -> Estimate:
+    """A value with its interval, where so many sequences have one and they differ."""
     if count < 2:
         return Estimate(value, math.nan, math.nan, clips, count, "one sequence")
-    if np.allclose(a / b, value, rtol=0, atol=1e-12):
+    if is_flat:
         return Estimate(value, value, value, clips, count, "no spread")
-    low, high, name = _interval(tuple(a.tolist()), tuple(b.tolist()), confidence)
+    low, high, name = bounds()
     return Estimate(value, low, high, clips, count, name)
 
 
