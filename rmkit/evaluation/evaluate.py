@@ -256,7 +256,6 @@ def _rows(profile: Profile, items: Sequence[stage.Item[Job]]) -> list[Row]:
 
 def _check(profile: Profile, method: Method, clips: Sequence[Clip]) -> None:
     """Raise InputError unless the clips that a method must have are there, of the profile's length and size."""
-    frames, height, width = profile.clips.frames, profile.clips.height, profile.clips.width
     for clip in method.having(profile, clips):
         path = method.path(profile, clip)
         if not path.is_file():
@@ -266,9 +265,4 @@ def _check(profile: Profile, method: Method, clips: Sequence[Clip]) -> None:
             )
         if method.name == "truth":
             continue  # its frames are counted and cropped as they are read
-        info = video.probe(path)
-        if (info.frames, info.height, info.width) != (frames, height, width):
-            raise InputError(
-                f"{path} has {info.frames} frames of {info.height}x{info.width} and the profile asks for "
-                f"{frames} of {height}x{width}: delete it and run its stage again."
-            )
+        video.require_size(path, profile.clips, "delete it and run its stage again")

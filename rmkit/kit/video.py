@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rmkit.errors import InputError
 from rmkit.kit import colour, footage
+from rmkit.settings import Clips
 
 T = TypeVar("T")
 OUTLINE, GAP = "#999999", 4  # of a picture in a sheet, and the pixels around it
@@ -63,6 +64,16 @@ def probe(path: Path) -> VideoInfo:
         if own.codec_context is None:  # its description lay in the part that is missing
             raise InputError(f"{path} cannot be read: it is truncated; {footage.remedy(path)}.")
         return VideoInfo(own.frames, own.height, own.width, own.average_rate)
+
+
+def require_size(path: Path, size: Clips, remedy: str) -> None:
+    """Raise InputError, which ends with the remedy, unless a video has the length and size of the profile's clips."""
+    found = probe(path)
+    if (found.frames, found.height, found.width) != (size.frames, size.height, size.width):
+        raise InputError(
+            f"{path} has {found.frames} frames of {found.height}x{found.width} and the profile asks for {size.frames} of "
+            f"{size.height}x{size.width}: {remedy}."
+        )
 
 
 def write(path: Path, frames: np.ndarray, fps: int | Fraction) -> None:
