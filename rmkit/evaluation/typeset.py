@@ -31,7 +31,7 @@ STAYS = [
         "props": "position: sticky; left: 0; text-align: left; background: inherit",
     },
     {"selector": "tr", "props": "background: var(--jp-layout-color0, white)"},
-    {"selector": "th, td", "props": "padding: 3px 8px"},
+    {"selector": "th, td", "props": "padding: 3px 8px; text-align: right"},
     {"selector": "td", "props": "white-space: nowrap"},
 ]
 
