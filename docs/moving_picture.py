@@ -9,7 +9,7 @@ from itertools import islice
 from PIL import Image
 
 from rmkit import profile
-from rmkit.evaluation import sheets, statistics
+from rmkit.evaluation import metrics_csv, sheets
 from rmkit.method import sampling
 from rmkit.paths import REPOSITORY
 
@@ -20,7 +20,7 @@ QUALITY = 60  # about 100 kB
 
 def middle(settings: profile.Profile) -> sampling.Clip:
     """The validation clip in the middle by RealMaster's PSNR to the truth."""
-    frame = statistics.load(settings)
+    frame = metrics_csv.load(settings)
     values = frame[(frame.method == "realmaster") & (frame.metric == "psnr_truth")].sort_values("value")
     name = values["clip"].iloc[len(values) // 2]
     return next(clip for clip in sampling.load(settings, "validation") if clip.id == name)

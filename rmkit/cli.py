@@ -296,7 +296,7 @@ def _fitting(name: str, stage: str, anyway: bool) -> Profile:
     from rmkit.pipeline import fit, plan
 
     asked = _load(name)
-    if not anyway:
+    if not anyway and stage not in stages.UNPLANNED:
         fit.require(asked, plan.steps(asked), stage)
     return _begun(asked)
 

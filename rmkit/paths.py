@@ -82,5 +82,5 @@ class Layout:
 
     @property
     def reference(self) -> Path:
-        """The shipped record of a run of the same profile: read by `verify`, copied there by hand."""
+        """The shipped record of a run of the same profile, which `rmkit ship` writes and `verify` compares with."""
         return self.run.parent / "reference" / self.run.name / self.demo

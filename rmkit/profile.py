@@ -22,7 +22,6 @@ from rmkit.settings import (  # noqa: F401 the other rooms take them from here
     Clips,
     Data,
     Enhance,
-    Expert,
     FolderName,
     Identity,
     Judge,
@@ -74,9 +73,8 @@ class Profile(Settings):
     baselines: Baselines = Baselines()
     carla: Data | None = Field(None, description="the data of 07_carla, in place of `data`; null: not run")
     _demo: str = PrivateAttr("")
-    _origin: tuple[str, Path, tuple[str, ...]] | None = PrivateAttr(
-        None
-    )  # name, file, names of what it extends
+    # Name, file, names of what it extends.
+    _origin: tuple[str, Path, tuple[str, ...]] | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _training_size(self) -> "Profile":

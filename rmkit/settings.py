@@ -116,7 +116,7 @@ class Accelerators(Settings):
 
 
 def _offload(given: Any) -> Any:
-    """Profiles of before there were groups say true or false."""
+    """YAML's on and off are true and false: `model` and `none`."""
     return {True: "model", False: "none"}[given] if isinstance(given, bool) else given
 
 

@@ -123,9 +123,9 @@ def describe(profile):
 }
 CELLS = (
     'profile = "mini"  # a name in rmkit/profiles/, or the path of a .yaml file',
-    "from rmkit import profile as profiles\nfrom rmkit.evaluation import statistics\n\n"
+    "from rmkit import profile as profiles\nfrom rmkit.evaluation import metrics_csv\n\n"
     "settings = profiles.load(profile)",
-    'means = statistics.load(settings).query("metric == \'warmth\'").groupby("method").value.mean()\n'
+    'means = metrics_csv.load(settings).query("metric == \'warmth\'").groupby("method").value.mean()\n'
     '(settings.layout.root / "warmth.txt").write_text(means.to_string())\nmeans',
 )
 

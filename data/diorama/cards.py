@@ -27,7 +27,7 @@ from world import KEPT
 
 from rmkit import profile
 from rmkit.baselines import blur, colour_transfer, prefilter, vae_ceiling
-from rmkit.kit import models, video
+from rmkit.kit import editor, models, video
 from rmkit.method import propagation
 from rmkit.metrics.dino import FeatureModel
 from rmkit.metrics.offline_judge import OfflineJudge
@@ -182,7 +182,7 @@ def editor_figures(mini: profile.Profile, shots: list[Shot], rendered: Path) -> 
     rows = []
     for number, shot in enumerate(shots):
         render, truth = shot.render[0], shot.truth[0]
-        with models.edit_area(pipeline, mini.anchors.edit_area):
+        with editor.at_area(pipeline, mini.anchors.edit_area):
             edited = pipeline(
                 image=Image.fromarray(render),
                 prompt=mini.anchors.prompt,

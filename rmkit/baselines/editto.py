@@ -18,8 +18,7 @@ from pydantic import Field
 from rmkit.baselines import PROMPT, Edit, Made
 from rmkit.baselines.framing import PassSettings, by_passes
 from rmkit.errors import InputError
-from rmkit.kit import models, prompts, store, video, weights
-from rmkit.paths import resolve
+from rmkit.kit import models, prompts, video, weights
 from rmkit.profile import WAN_NEGATIVE_PROMPT, Profile
 from rmkit.settings import Shift
 
@@ -172,16 +171,7 @@ def _require_fit(profile: Profile) -> None:
 def _file(profile: Profile) -> tuple[Path, str]:
     """(path, fingerprint) of the LoRA; InputError when it is out of reach."""
     settings = METHOD.settings(profile)
-    if weights.is_hub_name(settings.model):
-        root, commit = weights.hub_snapshot(settings.model, settings.file)
-        return root / settings.file, f"{commit}/{settings.file}"
-    file = resolve(settings.model) / settings.file
-    if not file.is_file():
-        raise InputError(
-            f"baselines.editto.model is {settings.model}, and {file} does not exist: get the LoRA or correct "
-            "the profile."
-        )
-    return file, store.fingerprint(file)
+    return weights.lora_file("baselines.editto.model", settings.model, settings.file)
 
 
 METHODS = (METHOD,)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rmkit.baselines import Method
-from rmkit.method import anchoring, sampling
+from rmkit.method import anchoring, propagation, sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
 
@@ -37,7 +37,7 @@ class Variant(Method):
         return None
 
     def path(self, profile: Profile, clip: Clip) -> Path:
-        return profile.layout.propagated / self.name / f"{clip.id}.mp4"
+        return propagation.path(profile, self.name, clip)
 
     def having(self, profile: Profile, clips: Sequence[Clip]) -> Sequence[Clip]:
         """Without those that have a refused anchor."""

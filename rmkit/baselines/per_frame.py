@@ -5,7 +5,7 @@ together. Reads validation clips; gives the edited frames of a few of them, beca
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from rmkit.method import anchoring, sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
 
-T = TypeVar("T")
 CLIPS = 8  # evenly spread over the validation clips
 
 
@@ -26,10 +25,10 @@ class PerFrame(Made):
     on_device = True
 
     def wanted(self, profile: Profile, clips: Sequence[Clip]) -> Sequence[Clip]:
-        return chosen(clips)
+        return video.spread(clips, CLIPS)
 
     def count(self, profile: Profile) -> int:
-        return len(chosen(range(profile.data.validation_clips)))
+        return min(CLIPS, profile.data.validation_clips)
 
     def check(self, profile: Profile, count: int) -> None:
         models.check(profile, "editor")
@@ -54,11 +53,6 @@ class PerFrame(Made):
             return np.repeat(np.stack(edited), times, axis=0)[: len(frames)]
 
         return edit
-
-
-def chosen(clips: Sequence[T]) -> list[T]:
-    """The clips (or their numbers) this baseline is run on: at most CLIPS of them, evenly spread."""
-    return [clips[i] for i in video.evenly(min(CLIPS, len(clips)), len(clips))]
 
 
 METHODS = (PerFrame(),)

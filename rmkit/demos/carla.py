@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from rmkit import baselines, metrics, sources
-from rmkit.evaluation import evaluate, having, sheets, statistics, tables
+from rmkit.evaluation import evaluate, having, metrics_csv, plots, sheets, statistics, tables
 from rmkit.evaluation.statistics import Estimate
 from rmkit.evaluation.typeset import Table, cell
 from rmkit.kit import stage, video
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 
 NAME = "carla"
 METHODS = ("render", "colour_transfer", "realmaster", "vae_ceiling", "truth")
-GAINS = (
-    ("realmaster", "render"),
-    ("realmaster", "colour_transfer"),
-)  # what levels of other scenes say nothing of
+# What levels of other scenes say nothing of.
+GAINS = (("realmaster", "render"), ("realmaster", "colour_transfer"))
 DRAWN = ("psnr_truth", "ssim_truth", "edge_f1", "temporal_flickering_distinct", "dino", "offline_judge")
 IDS = ("profile", "part", "metric", "method", "less")  # columns of the csv, before those of an estimate
 PARTS = {"in": "in domain", "out": "out of domain", "difference": "out − in"}
@@ -90,7 +88,7 @@ def measure(here: Profile) -> Path:
     subjects = [s for s in evaluate.subjects(here, clips) if s.method in METHODS]
     rows = evaluate.measure(here, [replace(s, sequence=s.sequence.partition("_")[0]) for s in subjects])
     rows.sort(key=lambda row: (METHODS.index(row["method"]), row["clip"]))
-    evaluate.write(here.layout.metrics, rows)
+    metrics_csv.write(here.layout.metrics, rows)
     return here.layout.metrics
 
 
@@ -99,15 +97,14 @@ def compare(profile: Profile, here: Profile) -> Table:
 
     Raises InputError where one of them has not been written.
     """
-    inside, outside = having.measured(statistics.load(profile)), statistics.read(here.layout.metrics)
+    inside, outside = having.measured(metrics_csv.load(profile)), metrics_csv.read(here.layout.metrics)
     present = {*inside.metric, *outside.metric}
     shown, labels = [*((name, None) for name in METHODS), *GAINS], baselines.every(profile)
     header = ["Metric", "Part", *(" − ".join(labels[name].label for name in pair if name) for pair in shown)]
     cells, data, bold = [], [], set()
     for column in (column for column in metrics.shown(present) if column.name in present):
         for part, said in PARTS.items():
-            name = f"{column.label} {tables.ARROWS[column.better]}".strip()
-            cells.append([name if part == "in" else "", said])
+            cells.append([tables.title_of(column) if part == "in" else "", said])
             whose, frame = (profile, inside) if part == "in" else (here, outside)
             for method, less in shown:
                 found = _estimate(inside, outside, part, column.name, method, less)
@@ -127,29 +124,17 @@ def compare(profile: Profile, here: Profile) -> Table:
 
 def figure(profile: Profile, table: Table) -> "Figure":
     """The table of `compare`, a panel a metric: filled in domain, hollow out of domain, with interval or range."""
-    from matplotlib.figure import Figure
-
-    rows = table.data[table.data.less.isna()].dropna(subset="value")
-    names = [name for name in DRAWN if name in set(rows.metric)]
-    methods = [
-        method for name, method in reversed(baselines.every(profile).items()) if name in set(rows.method)
-    ]
-    drawing = Figure(figsize=(10, 2.6 * -(-len(names) // 2)), layout="constrained")
-    for i, name in enumerate(names, start=1):
-        ax, column = drawing.add_subplot(-(-len(names) // 2), 2, i), metrics.columns()[name]
-        for part, above, face in (("in", 0.15, None), ("out", -0.15, "white")):
-            of_part = rows[(rows.metric == name) & (rows.part == part)].set_index("method")
-            for y, method in enumerate(methods):
-                if method.name in of_part.index:
-                    found = of_part.loc[method.name]
-                    reach = np.nan_to_num([[found.value - found.low], [found.high - found.value]]).clip(min=0)
-                    look = {"color": method.colour, "marker": method.marker, "markerfacecolor": face}
-                    ax.errorbar(found.value, y + above, xerr=reach, capsize=3, **look)
-        ax.set_ylim(-0.5, len(methods) - 0.5)
-        ax.set_yticks(range(len(methods)), [method.label if i % 2 else "" for method in methods])
-        ax.set_xlabel(f"{column.label} {tables.ARROWS[column.better]}", fontsize=8)
-        ax.grid(axis="x", color="#dddddd", linewidth=0.6)
-    return drawing
+    levels = table.data[table.data.less.isna() & table.data.part.isin(["in", "out"])]
+    found: dict[tuple[str, str], list[Estimate]] = {}
+    for row in levels.itertuples():
+        estimate = Estimate(row.value, row.low, row.high, row.clips, row.sequences, row.interval)
+        found.setdefault((row.method, row.metric), []).append(estimate)
+    known = levels.dropna(subset="value")
+    columns = [metrics.columns()[name] for name in DRAWN if name in set(known.metric)]
+    every = baselines.every(profile)
+    return plots.panels(
+        found, columns, {m: m.label for name, m in every.items() if name in set(known.method)}
+    )
 
 
 def other_weathers(here: Profile, clip: Clip) -> list[str]:
@@ -194,7 +179,7 @@ def weather_sheet(here: Profile, clip: Clip, weather: str, columns: int = 4, wid
     other = carla_loc.in_weather(drive, weather)
     twin = dict(pair(drive, other))
     paired = [k for k in range(here.clips.frames) if clip.source_frames[k // times] in twin]
-    moments = [paired[i] for i in video.evenly(columns, len(paired))]
+    moments = video.spread(paired, columns)
     engine = other.frames([twin[clip.source_frames[k // times]] for k in moments])
     asked = video.read(path)
     rows = [

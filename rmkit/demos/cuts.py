@@ -43,22 +43,14 @@ class Trial(NamedTuple):
 
 def trials(profile: Profile) -> list[Trial]:
     """COUNT validation clips at even distances, each with the next of them; none where RealMaster has not been run."""
-    method, clips = baselines.every(profile)[REFERENCE], sampling.load(profile, "validation")
-    there = [clip for clip in clips if method.path(profile, clip).is_file()]
-    chosen = [there[i] for i in video.evenly(min(COUNT, len(there)), len(there))] if len(there) > 1 else []
-    frames = kept(profile.clips.frames)
-    return [
-        Trial(
-            clip,
-            other,
-            replace(
-                clip, id=f"{clip.id}_cut", source_frames=clip.source_frames[: _sources(profile, clip, frames)]
-            ),
-            replace(clip, id=f"{clip.id}_joined"),
-            clip,
-        )
-        for clip, other in zip(chosen, chosen[1:] + chosen[:1], strict=True)
-    ]
+    there = [clip for clip in sampling.load(profile, "validation") if _whole(profile, clip).is_file()]
+    chosen, found = video.spread(there, COUNT) if len(there) > 1 else [], []
+    for clip, other in zip(chosen, chosen[1:] + chosen[:1], strict=True):
+        times = sampling.repeats(clip, profile.clips.frames)
+        left = clip.source_frames[: sampling.distinct(kept(profile.clips.frames), times)]
+        cut, joined = replace(clip, id=f"{clip.id}_cut", source_frames=left), f"{clip.id}_joined"
+        found.append(Trial(clip, other, cut, replace(clip, id=joined), clip))
+    return found
 
 
 def make(profile: Profile) -> list[Trial]:
@@ -70,16 +62,13 @@ def make(profile: Profile) -> list[Trial]:
     items = [_item(profile, layout.clips, trial, each) for trial in found for each in trial[2:]]
     stage.run("cut clips", items, lambda: _write, profile.clips.raw_bytes)
     if found:
-        demo, short = (
-            profile.demo("limits"),
-            profile.demo("limits", clips={"frames": kept(profile.clips.frames)}),
-        )
+        demo = profile.demo("limits")
+        short = profile.demo("limits", clips={"frames": kept(profile.clips.frames)})
         other_seed = demo.model_copy(update={"seed": profile.seed + 1})
         wanted = enhance.items(short, [trial.cut for trial in found], into="cut")
         wanted += enhance.items(demo, [trial.joined for trial in found], into="joined")
-        enhance.make(
-            demo, wanted + enhance.items(other_seed, [trial.reseeded for trial in found], into="reseeded")
-        )
+        wanted += enhance.items(other_seed, [trial.reseeded for trial in found], into="reseeded")
+        enhance.make(demo, wanted)
     return found
 
 
@@ -111,19 +100,17 @@ def bleed(joined: np.ndarray, uncut: np.ndarray, other: np.ndarray) -> float:
 
 def measured(profile: Profile) -> Iterator[tuple[Clip, str, str, float, str, str]]:
     """What has been made, measured: clip, method, metric, value, fingerprint and commit of the video."""
+    folder = profile.demo("limits").layout.enhanced
     for trial in trials(profile):
-        paths = {
-            CUT: ("cut", trial.cut),
-            JOINED: ("joined", trial.joined),
-            RESEEDED: ("reseeded", trial.reseeded),
+        files = {
+            CUT: folder / "cut" / f"{trial.cut.id}.mp4",
+            JOINED: folder / "joined" / f"{trial.joined.id}.mp4",
+            RESEEDED: folder / "reseeded" / f"{trial.reseeded.id}.mp4",
+            REFERENCE: _whole(profile, trial.clip),
         }
-        folder = profile.demo("limits").layout.enhanced
-        files = {name: folder / into / f"{clip.id}.mp4" for name, (into, clip) in paths.items()}
-        files[REFERENCE] = baselines.every(profile)[REFERENCE].path(profile, trial.clip)
         if all(file.is_file() for file in files.values()):
-            for method, metric, value in compare(
-                profile, trial, {name: video.read(file) for name, file in files.items()}
-            ):
+            made = {name: video.read(file) for name, file in files.items()}
+            for method, metric, value in compare(profile, trial, made):
                 file = files[method]
                 commit = store.read_sidecar(file).get("commit", "unknown")
                 yield trial.clip, method, metric, value, store.fingerprint(file), commit
@@ -141,7 +128,7 @@ def compare(profile: Profile, trial: Trial, made: dict[str, np.ndarray]) -> Iter
         for method in (CUT, RESEEDED, REFERENCE):
             yield method, "cut_error", float(objects.difference(made[method][:frames], target).mean())
     at, folder = half(profile, trial.clip), profile.demo("limits").layout.enhanced / "reseeded"
-    second = video.read(baselines.every(profile)[REFERENCE].path(profile, trial.other))
+    second = video.read(_whole(profile, trial.other))
     alone = join(uncut, second, at)
     across = np.concatenate(
         [np.repeat(second[at : at + 1], at, 0), np.repeat(uncut[at - 1 : at], len(uncut) - at, 0)]
@@ -157,9 +144,9 @@ def compare(profile: Profile, trial: Trial, made: dict[str, np.ndarray]) -> Iter
                 yield method, f"join_bleed{suffix}", bleed(shown[chosen], alone[chosen], across[chosen])
 
 
-def _sources(profile: Profile, clip: Clip, frames: int) -> int:
-    """Source frames that so many frames of a clip take."""
-    return sampling.distinct(frames, sampling.repeats(clip, profile.clips.frames))
+def _whole(profile: Profile, clip: Clip) -> Path:
+    """What RealMaster made of a whole clip."""
+    return baselines.every(profile)[REFERENCE].path(profile, clip)
 
 
 def _item(
@@ -172,9 +159,8 @@ def _item(
     if clip is trial.joined:
         inputs["other"] = store.fingerprint(sampling.path(profile, trial.other))
         how["at"] = half(profile, trial.clip)
-    return stage.Item(
-        folder / f"{clip.id}.mp4", store.Recipe("cuts", VERSION, how, inputs), (profile, trial, clip)
-    )
+    recipe = store.Recipe("cuts", VERSION, how, inputs)
+    return stage.Item(folder / f"{clip.id}.mp4", recipe, (profile, trial, clip))
 
 
 def _write(item: stage.Item[tuple[Profile, Trial, Clip]], temporary: Path) -> None:
@@ -194,17 +180,12 @@ def _write(item: stage.Item[tuple[Profile, Trial, Clip]], temporary: Path) -> No
 def beside(profile: Profile, trial: Trial) -> Sequence[tuple[str, list[np.ndarray]]]:
     """Rows of a sheet: the frames around the cut as given, as made with the cut, and as made of each shot alone."""
     at, demo = half(profile, trial.clip), profile.demo("limits")
-    chosen = [
-        i
-        for i in (at - 2 * NEAR, at - NEAR, at - 1, at, at + NEAR, at + 2 * NEAR)
-        if 0 <= i < profile.clips.frames
-    ]
-    path = baselines.every(profile)[REFERENCE].path
+    around = (at - 2 * NEAR, at - NEAR, at - 1, at, at + NEAR, at + 2 * NEAR)
+    chosen = [i for i in around if 0 <= i < profile.clips.frames]
+    alone = (video.read(_whole(profile, clip)) for clip in (trial.clip, trial.other))
     videos = {
         "Render": video.read(sampling.path(demo, trial.joined)),
         "RealMaster, with the cut": video.read(demo.layout.enhanced / "joined" / f"{trial.joined.id}.mp4"),
-        "RealMaster, each alone": join(
-            video.read(path(profile, trial.clip)), video.read(path(profile, trial.other)), at
-        ),
+        "RealMaster, each alone": join(*alone, at),
     }
     return [(label, [frames[i] for i in chosen]) for label, frames in videos.items()]

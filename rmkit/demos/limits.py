@@ -17,7 +17,7 @@ from rmkit import baselines
 from rmkit.baselines import truth
 from rmkit.demos import cuts, limits_clip, objects
 from rmkit.demos.limits_clip import ANCHORS, METHODS, OF_OBJECT
-from rmkit.evaluation import evaluate, statistics
+from rmkit.evaluation import metrics_csv, statistics
 from rmkit.evaluation.typeset import Table, cell
 from rmkit.kit import stage, store
 from rmkit.method import anchoring, sampling
@@ -66,7 +66,7 @@ def measure(profile: Profile) -> Path:
     order = [*METHODS, *cuts.METHODS]
     rows += [row(profile, *one) for one in cuts.measured(profile)]
     rows = sorted(rows, key=lambda row: (order.index(row["method"]), row["clip"]))
-    evaluate.write(layout.metrics, rows)
+    metrics_csv.write(layout.metrics, rows)
     for name, columns, data in (("objects", OBJECTS + OF_OBJECT, points), ("motion", MOTION, moving)):
         text = pd.DataFrame(data, columns=columns).to_csv(index=False, lineterminator="\n")
         store.write_text(layout.root / f"{name}.csv", text)
@@ -75,7 +75,7 @@ def measure(profile: Profile) -> Path:
 
 def row(
     profile: Profile, clip: Clip, method: str, metric: str, value: float, artefact: str, commit: str
-) -> evaluate.Row:
+) -> metrics_csv.Row:
     """One row in the form of metrics.csv."""
     return {
         "profile": profile.name,
@@ -109,10 +109,10 @@ def load(profile: Profile, name: str = "metrics") -> pd.DataFrame:
     Raises InputError where there is neither.
     """
     demo = profile.demo("limits")
-    frame = statistics.to_show(demo)
+    frame = metrics_csv.to_show(demo)
     if name == "metrics":
         return frame
-    folder = demo.layout.reference if statistics.of_record(demo) else demo.layout.root
+    folder = demo.layout.reference if metrics_csv.of_record(demo) else demo.layout.root
     found = pd.read_csv(folder / f"{name}.csv", keep_default_na=False)  # a class may be called "NA"
     numbers = [column for column in (*OF_OBJECT, "error", "flicker") if column in found]
     return found.assign(**{column: pd.to_numeric(found[column]) for column in dict.fromkeys(numbers)})

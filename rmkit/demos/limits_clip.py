@@ -84,10 +84,8 @@ def values(seen: Scene, method: str, frames: np.ndarray, at: Sequence[int]) -> d
     ends = [list(at).index(end) for end in (0, last) if end in at]
     change = objects.difference(frames, seen.render[at])
     if seen.truth is not None and method != "truth":
-        error, gap = (
-            objects.difference(frames, seen.truth[at]),
-            objects.difference(seen.truth[at], seen.render[at]),
-        )
+        error = objects.difference(frames, seen.truth[at])
+        gap = objects.difference(seen.truth[at], seen.render[at])
         if method != "render" and len(ends) == 2:
             found["anchor_change_ratio"] = float(change[ends].sum() / gap[ends].sum())
         if len(at) > last:

@@ -40,9 +40,8 @@ def newcomer(profile: Profile, clip: Clip, count: int = 5) -> Image.Image:
         raise InputError(f"nothing comes into clip {clip.id} after its first frame.")
     which = numbers[found.area[numbers].max(axis=1).argmax()]
     inner = [i for i in np.flatnonzero(found.area[which]) if 0 < i < len(found.index) - 1]
-    chosen = [inner[i] for i in sorted(set(video.evenly(min(count, len(inner)), len(inner))))]
     window = _window(np.isin(found.index[inner], which).any(axis=0))
-    places = [(moment, window) for moment in chosen]
+    places = [(moment, window) for moment in video.spread(inner, count)]
     return _crops(profile, clip, ("render", "edges", "realmaster", "truth"), places, found.kinds[which])
 
 
@@ -121,10 +120,6 @@ def _crops(
         frames = limits_clip.source_frames(profile, clip, method)
         at = limits_clip.moments(profile, clip) if method == ANCHORS else list(range(len(frames)))
         shown = [frames[at.index(moment)][window] for moment, window in places]
-        rows.append(
-            (
-                limits_figures.style(profile, method)["label"] + (f"\n{kind}" if kind and not rows else ""),
-                shown,
-            )
-        )
+        label = limits_figures.style(profile, method)["label"]
+        rows.append((f"{label}\n{kind}" if kind and not rows else label, shown))
     return video.contact_sheet(rows, 120 if len(places) > 4 else 192)

@@ -14,6 +14,7 @@ from rmkit import baselines
 from rmkit.demos import cuts, limits, objects
 from rmkit.demos.limits_clip import ANCHORS
 from rmkit.evaluation import figures, statistics
+from rmkit.evaluation.plots import LEGEND, nothing, reach, subplots
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
@@ -34,12 +35,11 @@ OF_SPEED = {
     "error": "error to the truth (grey levels)",
 }
 STYLES = {  # of what is no method of the tables
-    ANCHORS: ("Editor (anchors)", "#CC79A7", "D"),
+    ANCHORS: (limits.LABELS[ANCHORS], "#CC79A7", "D"),
     cuts.CUT: ("RealMaster, end cut off", "#D55E00", "o"),
     cuts.JOINED: ("RealMaster, cut inside", "#D55E00", "s"),
     cuts.RESEEDED: ("RealMaster, another seed", "#999999", "^"),
 }
-LEGEND = {"frameon": False, "fontsize": 8}
 
 
 def draw(profile: Profile) -> None:
@@ -54,10 +54,10 @@ def draw(profile: Profile) -> None:
 
 def by_size(profile: Profile, value: str = "covered") -> "Figure":
     """What is covered (or changed) of objects by their size, of each of INHERITED; means and 95 % intervals."""
-    points, figure, ax = limits.load(profile, "objects"), *_figure()
+    points, figure, ax = limits.load(profile, "objects"), *subplots(1, width=7.0, height=3.6)
     points = points.dropna(subset=value)
     if points.empty:
-        return _nothing(figure, ax, "no object was measured against a truth")
+        return nothing(figure, ax, "no object was measured against a truth")
     area = float((points.pixels / points["size"]).median())
     for i, (method, rows) in enumerate(_of_methods(points, INHERITED)):
         bins = pd.cut(rows["size"], SIZE_CURVE, right=False)
@@ -76,9 +76,12 @@ def by_size(profile: Profile, value: str = "covered") -> "Figure":
 
 def by_speed(profile: Profile, value: str = "flicker") -> "Figure":
     """Flicker (or error) by the speed of pixels in the render, of each of MOVING; means and 95 % intervals."""
-    points, figure, ax = limits.load(profile, "motion").dropna(subset=value), *_figure()
+    points, figure, ax = (
+        limits.load(profile, "motion").dropna(subset=value),
+        *subplots(1, width=7.0, height=3.6),
+    )
     if points.empty:
-        return _nothing(figure, ax, "no truth, so no error to it")
+        return nothing(figure, ax, "no truth, so no error to it")
     width = profile.clips.width
     shown = MOVING if value == "flicker" else MOVING[:-1]  # the truth has no error
     for i, (method, rows) in enumerate(_of_methods(points, shown)):
@@ -124,7 +127,9 @@ def hard_cut(profile: Profile) -> "Figure":
 
 def _rows(profile: Profile, panels: dict[str, str], methods: Sequence[str], xlabel: str) -> "Figure":
     """One panel a metric: a row a method, mean and interval."""
-    frame, (figure, axes) = limits.load(profile), _figure(len(panels), 2.0)
+    frame, count = limits.load(profile), len(panels)
+    width = 7.0 if count == 1 else 9.5
+    figure, axes = subplots(count, columns=count, width=width, height=2.0, sharex=True)
     shown = [method for method in reversed(methods) if frame.method.eq(method).any()]
     for i, (ax, (metric, title)) in enumerate(zip(np.atleast_1d(axes), panels.items(), strict=True)):
         for y, method in enumerate(shown):
@@ -137,7 +142,7 @@ def _rows(profile: Profile, panels: dict[str, str], methods: Sequence[str], xlab
         ax.set_title(f"{title} ({clips} clips of {sequences} sequences)".strip(), fontsize=9)
         ax.set_xlabel(xlabel, fontsize=8)
         if rows.empty:
-            _nothing(figure, ax, "not measured on this data")
+            nothing(figure, ax, "not measured on this data")
     return figure
 
 
@@ -153,9 +158,8 @@ def _draw(
     known = [(place * aside, found) for place, found in curve if found.known]
     if not known:
         return
-    places, means = [place for place, _ in known], [found.value for _, found in known]
-    low, high = ([getattr(found, end) for _, found in known] for end in ("low", "high"))
-    spread = np.nan_to_num([np.subtract(means, low), np.subtract(high, means)]).clip(min=0)
+    places, estimates = zip(*known, strict=True)
+    means, spread = [found.value for found in estimates], reach(estimates)
     look = {**style(profile, method), "capsize": 2, "markersize": 5, "linewidth": 1.2}
     if sideways:
         ax.errorbar(means, places, xerr=spread, linestyle="none", **look)
@@ -179,17 +183,3 @@ def style(profile: Profile, method: str) -> dict[str, str]:
         return dict(zip(("label", "color", "marker"), STYLES[method], strict=True))
     known = baselines.every(profile)[method]
     return {"label": known.label, "color": known.colour, "marker": known.marker}
-
-
-def _figure(columns: int = 1, height: float = 3.6) -> tuple:
-    """A figure outside pyplot, so that nothing stays open: (figure, axes or the one axis)."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.0 if columns == 1 else 9.5, height), layout="constrained")
-    return figure, figure.subplots(1, columns, sharex=True)
-
-
-def _nothing(figure: "Figure", ax: "Axes", why: str) -> "Figure":
-    ax.text(0.5, 0.5, f"n/a: {why}", ha="center", va="center", transform=ax.transAxes)
-    ax.set_axis_off()
-    return figure

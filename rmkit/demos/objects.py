@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from rmkit import sources
 from rmkit.errors import InputError
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
@@ -63,12 +64,16 @@ def find(profile: Profile, clip: Clip) -> Objects:
     """The objects of a clip; raises InputError where its data set has no object maps."""
     sequence = sampling.sequence_of(profile, clip)
     visible = sequence.visible(clip.source_frames)  # [D, h, w]
-    visible = sampling.crop_to(visible[..., None], profile.clips.height, profile.clips.width)[..., 0]
-    engine, kinds = sequence.folder / "engine.json", {}
-    if engine.is_file():
-        entries = json.loads(engine.read_text())["objects"]
-        kinds = {int(number): entry["class"] for number, entry in entries.items()}
-    return of_map(visible, kinds)
+    visible = sampling.crop_to(visible, profile.clips.height, profile.clips.width)
+    return of_map(visible, classes(sequence) or {})
+
+
+def classes(sequence: sources.Sequence) -> dict[int, str] | None:
+    """The class of each object by its number, as the diorama tells it; None where the data set has no engine.json."""
+    engine = sequence.folder / "engine.json"
+    if not engine.is_file():
+        return None
+    return {int(n): entry["class"] for n, entry in json.loads(engine.read_text())["objects"].items()}
 
 
 def of_map(visible: np.ndarray, kinds: dict[int, str]) -> Objects:

@@ -4,12 +4,12 @@ Reads the data set's `visible/` and, where the diorama wrote it, engine.json; wr
 are measured inside of them (`edge_f1.REGIONS`).
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from rmkit.demos import objects
 from rmkit.errors import InputError
 from rmkit.kit import stage, store
 from rmkit.method import sampling
@@ -57,13 +57,11 @@ def _write(item: stage.Item, temporary: Path) -> None:
     """Object numbers to regions. Without engine.json every object is a thing, and ground and sky are not known."""
     profile, sequence, clip = item.subject
     visible = sequence.visible(clip.source_frames)  # [D, h, w]
-    engine = sequence.folder / "engine.json"
-    found = np.where(visible > 0, edge_f1.THING, 0)
-    if engine.is_file():
+    kinds = objects.classes(sequence)
+    if kinds is None:
+        found = np.where(visible > 0, edge_f1.THING, 0)
+    else:
         found = np.where(visible > 0, 0, edge_f1.SKY)
-        for number, entry in json.loads(engine.read_text())["objects"].items():
-            found[visible == int(number)] = CLASSES.get(entry["class"], edge_f1.THING)
-    size = profile.clips
-    cropped = sampling.crop_to(found[..., None].astype(np.uint8), size.height, size.width)[..., 0]
-    times = sampling.repeats(clip, size.frames)
-    np.savez_compressed(temporary, regions=sampling.repeat(cropped, times, size.frames))
+        for number, kind in kinds.items():
+            found[visible == number] = CLASSES.get(kind, edge_f1.THING)
+    np.savez_compressed(temporary, regions=sampling.shown(profile, clip, found.astype(np.uint8)))

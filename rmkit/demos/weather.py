@@ -7,7 +7,7 @@ results/<profile>/weather/: clips, regions, enhanced/<weather>, metrics.csv. Eve
 import functools
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 from rmkit.baselines import truth
 from rmkit.baselines.weather_overlay import LOOKS, overlay
 from rmkit.demos import carla, regions
-from rmkit.evaluation import evaluate
+from rmkit.evaluation import evaluate, metrics_csv
 from rmkit.kit import encode, stage, store, video
 from rmkit.method import enhance, sampling, training
 from rmkit.method.sampling import Clip
@@ -57,9 +57,8 @@ def prompt(profile: Profile, weather: str, clip: Clip) -> str:
 
 def choose(profile: Profile) -> list[tuple[Profile, Clip]]:
     """The clips asked for weather, each with the profile whose stages made it: one shot a sequence, first the run's own."""
-    found = [
-        (profile, clip, PLACE) for clip in sampling.load(profile, "validation") if _is_outdoors(profile, clip)
-    ]
+    own = sampling.load(profile, "validation")
+    found = [(profile, clip, PLACE) for clip in own if profile.weather.outdoor in clip.sequence]
     if not carla.why_not(profile):
         drives = carla.prepare(profile)
         found += [(drives, clip, carla.NAME) for clip in sampling.sample(drives)]
@@ -132,7 +131,7 @@ def measure(profile: Profile, clips: Sequence[Clip], doses: Sequence[Clip] = ())
     names = list(_doses(profile))
     rows += evaluate.measure(demo, _subjects(demo, doses, names), OF_DOSE)
     order = [*methods, *names]
-    evaluate.write(
+    metrics_csv.write(
         demo.layout.metrics, sorted(rows, key=lambda row: (order.index(row["method"]), row["clip"]))
     )
     return demo.layout.metrics
@@ -164,10 +163,6 @@ def path(demo: Profile, method: str, clip: Clip) -> Path:
     return (
         sampling.path(demo, clip) if method == "render" else demo.layout.enhanced / method / f"{clip.id}.mp4"
     )
-
-
-def _is_outdoors(profile: Profile, clip: Clip) -> bool:
-    return profile.weather.outdoor in clip.sequence
 
 
 def _copy(item: stage.Item[Path], temporary: Path) -> None:
@@ -213,12 +208,10 @@ def _truth_item(profile: Profile, weather: str, clip: Clip) -> stage.Item | None
         source = truth.path(profile, clip)
     if not source.is_file() or clip.source_frames[-1] >= video.probe(source).frames:
         return None
-    times = sampling.repeats(clip, demo.clips.frames)
 
     def write(temporary: Path) -> None:
         frames = video.read(source)[list(clip.source_frames)]
-        frames = sampling.crop_to(frames, demo.clips.height, demo.clips.width)
-        video.write(temporary, sampling.repeat(frames, times, demo.clips.frames), demo.clips.fps)
+        video.write(temporary, sampling.shown(demo, clip, frames), demo.clips.fps)
 
     settings = {**demo.clips.model_dump(), "source_frames": clip.source_frames}
     recipe = store.Recipe("weather truth", VERSION, settings, {"truth": store.fingerprint(source)})
@@ -238,23 +231,9 @@ def _subjects(demo: Profile, clips: Sequence[Clip], methods: Sequence[str]) -> l
             files = {side: path(demo, of_side, clip) for side, of_side in sides.items()}
             if not all(file.is_file() for file in files.values()):
                 continue
-            frames: dict[str, Callable[[], Iterator[np.ndarray]]] = {
-                side: functools.partial(video.stream, file) for side, file in files.items()
-            }
+            frames = {side: functools.partial(video.stream, file) for side, file in files.items()}
             if (maps := regions.path(demo, clip)).is_file():
                 files["regions"], frames["regions"] = maps, functools.partial(regions.stream, maps)
-            found.append(
-                Subject(
-                    method=method,
-                    clip=clip.id,
-                    frames=frames,
-                    inputs={side: store.fingerprint(file) for side, file in files.items()},
-                    source_frames=clip.source_frames,
-                    count=demo.clips.frames,
-                    times=sampling.repeats(clip, demo.clips.frames),
-                    sequence=clip.sequence,
-                    subsets=clip.subsets,
-                    folder=demo.layout.root,
-                )
-            )
+            inputs = {side: store.fingerprint(file) for side, file in files.items()}
+            found.append(Subject.of(demo, clip, method, frames, inputs))
     return found

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from rmkit import metrics
 from rmkit.demos import carla, weather
-from rmkit.evaluation import figures, sheets, statistics, tables
+from rmkit.evaluation import figures, metrics_csv, plots, sheets, statistics, tables
 from rmkit.evaluation.typeset import Table, cell
 from rmkit.kit import video
 from rmkit.method.sampling import Clip
@@ -25,7 +25,7 @@ SHOWN = (
     *("weather_share", "weather_motion", "persons_f1", "objects_f1", "ground_f1", "sky_f1"),
     *("arcface", "temporal_flickering"),
 )
-SHADES = dict(zip(WEATHERS[1:], (figures.BLUE, figures.SKY, figures.ORANGE, figures.VERMILION), strict=True))
+SHADES = dict(zip(WEATHERS[1:], (plots.BLUE, plots.SKY, plots.ORANGE, plots.VERMILION), strict=True))
 MEANS = (
     "Mean over clips [95 % interval, resampled by sequence]. Aims (ours): a share of {:g} or more, of the clear output {:g} "
     "at most."
@@ -38,12 +38,12 @@ KEPT = (
 AIM, MOST_OF_CLEAR, MOST_OF_OVERLAY = 0.6, 0.2, 0.5
 AIM_OF_OUTLINES = 0.9  # of the clear output's
 OF_CLEAR = "outlines of persons, of the clear output's"
-WIDTH, GAP, HEAD = 144, 4, 20  # pixels of a picture in a sheet, between two, and of the columns' names
+WIDTH = 144  # pixels of a picture in a sheet
 
 
 def build(profile: Profile) -> list[Table]:
     """The tables of what was measured, and written beside it."""
-    frame = statistics.read(weather.of(profile).layout.metrics)
+    frame = metrics_csv.read(weather.of(profile).layout.metrics)
     made = [by_weather(profile, frame), by_place(profile, frame), verdicts(profile, frame)]
     tables.write(weather.of(profile), made)
     return made
@@ -99,7 +99,15 @@ def verdicts(profile: Profile, frame: pd.DataFrame) -> Table:
             (f"{w}: {OF_CLEAR}", statistics.ratio(frame, outlines, w, clear), AIM_OF_OUTLINES, None)
             for w in asked
         ),
-        *((f"{w}: flat overlay's share", _overlay(frame, w), None, MOST_OF_OVERLAY) for w in asked),
+        *(
+            (
+                f"{w}: flat overlay's share",
+                statistics.mean(frame, f"overlay_{w}", share),
+                None,
+                MOST_OF_OVERLAY,
+            )
+            for w in asked
+        ),
     ]
     cells, data = [], []
     for what, found, least, most in aims:
@@ -113,10 +121,6 @@ def verdicts(profile: Profile, frame: pd.DataFrame) -> Table:
     header = ["What", "Aim", "Found", "Verdict"]
     note = "Found: mean over clips, or ratio of means [95 % interval, resampled by sequence]; the verdict is of the mean."
     return Table("weather_aims", f"Aims, profile {profile.name}", header, cells, pd.DataFrame(data), [note])
-
-
-def _overlay(frame: pd.DataFrame, asked: str) -> statistics.Estimate:
-    return statistics.mean(frame, f"overlay_{asked}", "weather_share")
 
 
 def labels() -> dict[str, str]:
@@ -141,9 +145,7 @@ def missing(profile: Profile, frame: pd.DataFrame) -> list[str]:
 
 def dose_response(profile: Profile) -> "Figure | None":
     """Share and outlines against guidance, a line a weather, with 95 % intervals; None where it was not run."""
-    from matplotlib import pyplot
-
-    demo, frame = weather.of(profile), statistics.read(weather.of(profile).layout.metrics)
+    demo, frame = weather.of(profile), metrics_csv.read(weather.of(profile).layout.metrics)
     doses = profile.weather.dose
     if not doses:
         return None
@@ -153,37 +155,25 @@ def dose_response(profile: Profile) -> "Figure | None":
     if not (common := set.intersection(*given)):
         return None
     frame = frame[frame["clip"].isin(common)]
-    figure, axes = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    figure, axes = plots.subplots(2, columns=2, width=8, height=3)
     for ax, name in zip(axes, ("weather_share", "objects_f1"), strict=True):
         for weather_, names in methods.items():
             found = [statistics.mean(frame, method, name) for method in names]
             known = [(dose, e) for dose, e in zip(doses, found, strict=True) if e.known]
             if known:
-                x, means = zip(*known, strict=True)
-                bars = [
-                    [max(0.0, e.value - e.low) for e in means],
-                    [max(0.0, e.high - e.value) for e in means],
-                ]
-                ax.errorbar(
-                    x,
-                    [e.value for e in means],
-                    bars,
-                    marker="o",
-                    capsize=3,
-                    color=SHADES[weather_],
-                    label=weather_,
-                )
+                x, estimates = zip(*known, strict=True)
+                look = {"marker": "o", "capsize": 3, "color": SHADES[weather_], "label": weather_}
+                ax.errorbar(x, [e.value for e in estimates], plots.reach(estimates), **look)
         ax.set(xlabel="guidance of both experts", ylabel=metrics.columns()[name].label)
     axes[0].axhline(AIM, color="#999999", linestyle=":", linewidth=1)
-    axes[1].legend(*axes[1].get_legend_handles_labels(), **figures.LEGEND)
+    axes[1].legend(*axes[1].get_legend_handles_labels(), **plots.LEGEND)
     figures.save(demo, "weather_dose", figure)
-    pyplot.close(figure)
     return figure
 
 
 def doses(profile: Profile) -> pd.DataFrame:
     """The same as numbers: a row a weather and guidance."""
-    frame = statistics.read(weather.of(profile).layout.metrics)
+    frame = metrics_csv.read(weather.of(profile).layout.metrics)
     rows = []
     for asked in profile.weather.dose_weathers:
         for guidance in profile.weather.dose:
@@ -195,16 +185,9 @@ def doses(profile: Profile) -> pd.DataFrame:
 
 def sheet(profile: Profile, clips: Sequence[Clip], methods: Sequence[str], name: str) -> Image.Image:
     """A row a clip, a column a method (its middle frame, grey where there is none); saved as sheets/<name>.jpg."""
-    demo = weather.of(profile)
-    rows = video.contact_sheet(
-        [(clip.id, [middle(demo, m, clip) for m in methods]) for clip in clips], WIDTH, GAP
-    )
-    picture = Image.new("RGB", (rows.width, rows.height + HEAD), "white")
-    picture.paste(rows, (0, HEAD))
-    draw = ImageDraw.Draw(picture)
-    for place, method in enumerate(methods):
-        left = rows.width - (len(methods) - place) * (WIDTH + GAP)
-        draw.text((left, 2), method.replace("_", " "), fill="black", font=ImageFont.load_default(size=14))
+    demo, headings = weather.of(profile), [method.replace("_", " ") for method in methods]
+    rows = [(clip.id, [middle(demo, method, clip) for method in methods]) for clip in clips]
+    picture = video.contact_sheet(rows, WIDTH, headings=headings)
     folder = demo.layout.root / "sheets"
     folder.mkdir(parents=True, exist_ok=True)
     picture.save(folder / f"{name}.jpg", quality=90)

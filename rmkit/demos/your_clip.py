@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from rmkit import metrics
@@ -74,18 +73,9 @@ def sheet(pair: Pair, columns: int = 5, start: float = 0.0, width: int = 144) ->
     count = video.probe(pair.input).frames
     first = min(int(start * count), count - 1)
     moments = [first + moment for moment in video.evenly(columns, count - first)]
-    return video.contact_sheet(
-        [
-            (label, _frames(path, moments))
-            for label, path in zip(("Input", "RealMaster"), pair[:2], strict=True)
-        ],
-        width,
-    )
-
-
-def _frames(path: Path, moments: list[int]) -> list[np.ndarray]:
-    found = {i: frame for i, frame in enumerate(video.stream(path)) if i in moments}
-    return [found[moment] for moment in moments]
+    shown = {"Input": pair.input, "RealMaster": pair.output}
+    rows = [(label, video.at(video.stream(path), moments)) for label, path in shown.items()]
+    return video.contact_sheet(rows, width)
 
 
 def _shipped(profile: Profile, path: Path) -> tuple[Path, str]:

@@ -73,12 +73,9 @@ def times(profile: Profile) -> str:
         return "Not recorded: the notebooks were not run by `make reproduce`.\n"
     rows = []
     for name in names:
-        facts = times.get(name)
-        known = (
-            (f"{facts['seconds']:.0f}", f"{facts['peak_mib']:.0f}", facts["device"])
-            if facts
-            else ("n/a",) * 3
-        )
+        known = ["n/a"] * 3
+        if facts := times.get(name):
+            known = [f"{facts['seconds']:.0f}", f"{facts['peak_mib']:.0f}", facts["device"]]
         rows.append((f"[{name}](notebooks/{name}.html)", *known))
     total = sum(facts["seconds"] for facts in times.values())
     note = (

@@ -15,7 +15,7 @@ import pandas as pd
 from rmkit import baselines, metrics
 from rmkit.baselines import Folder, Method
 from rmkit.errors import InputError
-from rmkit.evaluation import having, statistics
+from rmkit.evaluation import having, metrics_csv, statistics
 from rmkit.evaluation.statistics import Estimate
 from rmkit.metrics import Column
 from rmkit.profile import Profile
@@ -44,10 +44,12 @@ class Choice:
 def runs(profile: Profile) -> dict[str, Path]:
     """The folders that can be set beside the profile's run: other runs under results/, and the shipped records."""
     results = profile.layout.run.parent
-    found = {folder.name: folder for folder in sorted(results.glob("*")) if statistics.file(folder)}
+    found = {folder.name: folder for folder in sorted(results.glob("*")) if metrics_csv.file(folder)}
     found |= {f"{folder.name} as shipped": folder for folder in sorted((results / "reference").glob("*"))}
-    shown = statistics.file(profile.layout.reference if statistics.of_record(profile) else profile.layout.run)
-    return {name: folder for name, folder in found.items() if statistics.file(folder) not in (None, shown)}
+    shown = metrics_csv.file(
+        profile.layout.reference if metrics_csv.of_record(profile) else profile.layout.run
+    )
+    return {name: folder for name, folder in found.items() if metrics_csv.file(folder) not in (None, shown)}
 
 
 def subsets(frame: pd.DataFrame) -> dict[str, int]:
@@ -64,13 +66,13 @@ class Found:
 
     def __init__(self, profile: Profile, choice: Choice):
         self.profile, self.choice = profile, choice
-        whole = statistics.to_show(profile)
-        self.here = f"{profile.name} as shipped" if statistics.of_record(profile) else profile.name
+        whole = metrics_csv.to_show(profile)
+        self.here = f"{profile.name} as shipped" if metrics_csv.of_record(profile) else profile.name
         self.frame = _of_subset(whole, choice.subset)
         self.frames = [self.frame]
         if choice.beside:
             folder = _known(choice.beside, runs(profile), "run")
-            self.frames.append(_of_subset(statistics.read(statistics.file(folder)), choice.subset))
+            self.frames.append(_of_subset(metrics_csv.read(metrics_csv.file(folder)), choice.subset))
         self.frames = [
             frame[frame.metric.isin(choice.metrics)] if choice.metrics else frame for frame in self.frames
         ]

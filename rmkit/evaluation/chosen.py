@@ -4,7 +4,6 @@ Pure functions of a `Choice`; `table_lab` puts menus on them. `export` writes ta
 captions say what was chosen.
 """
 
-import re
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +11,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from rmkit.errors import InputError
 from rmkit.evaluation import figures, plots, tables
 from rmkit.evaluation.choice import EVEN, Choice, Found
 from rmkit.evaluation.typeset import Table, as_columns, cell
+from rmkit.kit import store
 from rmkit.metrics import Column
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
 
 
 def table(found: Found) -> Table:
@@ -31,8 +28,7 @@ def table(found: Found) -> Table:
     signed, several = choice.statistic == "difference", len(found.names) > 1
     header, rows, data = ["Method", "Clips"], [], []
     for column in found.columns:
-        arrow = tables.ARROWS[column.better] if choice.statistic != "win rate" else ""
-        title = f"{column.label} {arrow}".strip()
+        title = column.label if choice.statistic == "win rate" else tables.title_of(column)
         header += [f"{title}, {name}" for name in found.names] if several else [title]
     for method, label in found.methods.items():
         row = [label, str(found.clips(method))]
@@ -67,8 +63,7 @@ def export(profile: Profile, choice: Choice, name: str = "chosen") -> list[Path]
 
     Raises InputError as `choice.Found` does, and for a name that is more than letters, digits, - and _.
     """
-    if not NAME.fullmatch(name):
-        raise InputError(f"'{name}' cannot be a file's name here: use letters, digits, - and _.")
+    store.require_name(name)
     found, folder = Found(profile, choice), profile.layout.tables / "chosen"
     made = tables.write(profile, [replace(table(found), name=name)], folder)
     return made + figures.save(profile, name, figure(found), folder)

@@ -15,7 +15,7 @@ import yaml
 from pydantic import model_validator
 
 from rmkit import metrics
-from rmkit.evaluation import statistics
+from rmkit.evaluation import metrics_csv, statistics
 from rmkit.evaluation.statistics import Estimate
 from rmkit.paths import REPOSITORY
 from rmkit.profile import Profile, Settings
@@ -133,12 +133,12 @@ def measured_beside(profile: Profile) -> dict[str, pd.DataFrame]:
 
     Of the shipped record where the run's own values are the record's. Raises InputError for a damaged file.
     """
-    of_record, found = statistics.of_record(profile), {}
+    of_record, found = metrics_csv.of_record(profile), {}
     for part in get_args(Part):
         layout = profile.demo(part).layout
         path = layout.reference / "metrics.csv" if of_record else layout.metrics
         if path.is_file():
-            found[part] = statistics.read(path)
+            found[part] = metrics_csv.read(path)
     study = profile.layout.tables / f"{STUDY}.csv"
     return found | ({STUDY: pd.read_csv(study)} if study.is_file() and not of_record else {})
 

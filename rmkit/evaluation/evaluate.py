@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from rmkit import baselines, metrics
 from rmkit.baselines import Method, real, truth
 from rmkit.errors import InputError
+from rmkit.evaluation import metrics_csv
+from rmkit.evaluation.metrics_csv import Row
 from rmkit.kit import models, stage, store, video
 from rmkit.kit.progress import track
 from rmkit.method import sampling
@@ -26,12 +27,8 @@ from rmkit.method.sampling import Clip
 from rmkit.metrics import Column, Measure, Metric, Subject
 from rmkit.profile import Profile
 
-COLUMNS = ["profile", "method", "clip", "metric", "value"]
-PROVENANCE = ["sequence", "subsets", "options", "artefact", "commit"]
 EVERY = 10.0  # seconds between two lines of progress inside a clip
 DECODED = 4  # videos: render, truth, and the outputs of a method and the one before it
-
-Row = dict[str, str | float]
 
 
 class Job(NamedTuple):
@@ -86,7 +83,7 @@ def evaluate(profile: Profile) -> Path:
         if all(item.is_done for item in items if not item.subject.metric.last):
             order = list(methods)
             by_method = sorted(_rows(profile, items), key=lambda r: (order.index(r["method"]), r["clip"]))
-            write(profile.layout.metrics, by_method)
+            metrics_csv.write(profile.layout.metrics, by_method)
     return profile.layout.metrics
 
 
@@ -126,20 +123,8 @@ def subjects(profile: Profile, clips: Sequence[Clip]) -> list[Subject]:
         for name in (name for name in methods if clip in having[name]):
             output = store.fingerprint(methods[name].path(profile, clip))
             sides = {"output": name} | known
-            found.append(
-                Subject(
-                    method=name,
-                    clip=clip.id,
-                    frames={side: partial(videos.stream, of, clip) for side, of in sides.items()},
-                    inputs={"output": output} | prints,
-                    source_frames=clip.source_frames,
-                    count=profile.clips.frames,
-                    times=sampling.repeats(clip, profile.clips.frames),
-                    sequence=clip.sequence,
-                    subsets=clip.subsets,
-                    folder=profile.layout.root,
-                )
-            )
+            frames = {side: partial(videos.stream, of, clip) for side, of in sides.items()}
+            found.append(Subject.of(profile, clip, name, frames, {"output": output} | prints))
     for path in real.files(profile):
         footage = Subject(
             method=real.Real.name,
@@ -155,14 +140,6 @@ def subjects(profile: Profile, clips: Sequence[Clip]) -> list[Subject]:
         )
         found.append(footage)
     return found
-
-
-def write(target: Path, rows: Sequence[Mapping[str, str | float]], more: Sequence[str] = ()) -> None:
-    """Rows as metrics.csv has them, and `more` columns, by rename; left alone when nothing changes."""
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, *PROVENANCE, *more], dtype=object)
-    text = frame.to_csv(index=False, na_rep="nan", lineterminator="\n")
-    if not (target.is_file() and target.read_text() == text):
-        store.write_text(target, text)
 
 
 def _decode(profile: Profile, methods: Mapping[str, Method], method: str, clip: Clip) -> list[np.ndarray]:
@@ -279,7 +256,6 @@ def _rows(profile: Profile, items: Sequence[stage.Item[Job]]) -> list[Row]:
 
 def _check(profile: Profile, method: Method, clips: Sequence[Clip]) -> None:
     """Raise InputError unless the clips that a method must have are there, of the profile's length and size."""
-    frames, height, width = profile.clips.frames, profile.clips.height, profile.clips.width
     for clip in method.having(profile, clips):
         path = method.path(profile, clip)
         if not path.is_file():
@@ -289,9 +265,4 @@ def _check(profile: Profile, method: Method, clips: Sequence[Clip]) -> None:
             )
         if method.name == "truth":
             continue  # its frames are counted and cropped as they are read
-        info = video.probe(path)
-        if (info.frames, info.height, info.width) != (frames, height, width):
-            raise InputError(
-                f"{path} has {info.frames} frames of {info.height}x{info.width} and the profile asks for "
-                f"{frames} of {height}x{width}: delete it and run its stage again."
-            )
+        video.require_size(path, profile.clips, "delete it and run its stage again")

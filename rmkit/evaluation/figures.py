@@ -13,7 +13,7 @@ import pandas as pd
 
 from rmkit import baselines, metrics
 from rmkit.errors import InputError
-from rmkit.evaluation import having, plots, statistics
+from rmkit.evaluation import having, metrics_csv, plots, statistics
 from rmkit.evaluation.plots import BLUE, LEGEND, ORANGE, SKY, VERMILION, nothing, style, subplots
 from rmkit.kit import face_pack, store, video
 from rmkit.method import identity, objective, record, sampling, training, wan
@@ -34,7 +34,7 @@ def draw(profile: Profile) -> dict[str, str]:
     for name, figure in (measured | of_run).items():
         try:
             if name in of_run:
-                statistics.require_run(profile)
+                metrics_csv.require_run(profile)
             save(profile, name, figure(profile))
         except InputError as error:
             left_out[name] = str(error)
@@ -67,7 +67,7 @@ def temporal(profile: Profile) -> "Figure":
 
 def gain_by_clip(profile: Profile) -> "Figure":
     """What each method gains over a colour transfer on each clip, in decibels of PSNR to the truth."""
-    frame = statistics.to_show(profile)
+    frame = metrics_csv.to_show(profile)
     table = frame[frame.metric == "psnr_truth"].pivot(index="clip", columns="method", values="value")
     figure, ax = subplots(1, width=7.5, height=3.2)
     if "realmaster" not in table or table.dropna(subset="realmaster").empty:
@@ -223,7 +223,7 @@ def attention(tokens: int = 6) -> "Figure":
 
 def _by_method(profile: Profile, names: list[str]) -> "Figure":
     """A panel a metric of `names`, with every method that has one of them; those on fewer clips last, with their number."""
-    frame, known = statistics.to_show(profile), baselines.every(profile)
+    frame, known = metrics_csv.to_show(profile), baselines.every(profile)
     rows = having.measured(frame)
     rows = rows[rows.metric.isin(names)]
     counts = {name: count for name, count in having.measured_clips(rows, list(known)).items() if count}
@@ -231,4 +231,7 @@ def _by_method(profile: Profile, names: list[str]) -> "Figure":
     apart = [name for name, count in counts.items() if count < full]
     labels = {known[name]: known[name].label for name in counts if name not in apart}
     labels |= {known[name]: f"{known[name].label}\n({counts[name]} of {full} clips)" for name in apart}
-    return plots.intervals(frame, [metrics.columns()[name] for name in names], labels, len(apart))
+    columns = [metrics.columns()[name] for name in names]
+    shown = {method.name for method in labels} | {"truth"}
+    found = {(n, c.name): [statistics.mean(frame, n, c.name)] for n in shown for c in columns}
+    return plots.panels(found, columns, labels, len(apart))

@@ -1,6 +1,6 @@
 """Which methods have rows in metrics.csv, on how many clips, and why one has none or a cell is empty.
 
-Of a frame as statistics.py reads it; reads and writes nothing itself.
+Of a frame as metrics_csv.py reads it; reads and writes nothing itself.
 """
 
 from collections.abc import Sequence

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from rmkit.evaluation import typeset
+from rmkit.evaluation.claims import Verdict
 from rmkit.kit import stage, store
 from rmkit.profile import Profile
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 VERSION = 1
 TEMPLATE = Path(__file__).with_name("page.html")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)]+)\)")
-VERDICTS = ("holds", "does not hold", "undecided", "not run")
 VIDEO = '<video controls loop muted playsinline preload="metadata" src="{}"></video>'
 TEXT = 28  # letters from which a cell of text is kept to two lines
 
@@ -57,20 +57,11 @@ def html(sections: Sequence[Section], folder: Path) -> str:
 
 def notebooks(profile: Profile) -> list[Path]:
     """Each executed notebook as a page beside it; returns those that there are."""
-    items = [
-        stage.Item(
-            path.with_suffix(".html"),
-            store.Recipe(
-                "page",
-                VERSION,
-                {"template": store.fingerprint(TEMPLATE)},
-                {"notebook": store.fingerprint(path)},
-            ),
-            path,
-        )
-        for path in sorted(profile.layout.notebooks.glob("[0-9][0-9]_*.ipynb"))
-        if not path.name.endswith(".failed.ipynb")
-    ]
+    items, template = [], {"template": store.fingerprint(TEMPLATE)}
+    for path in sorted(profile.layout.notebooks.glob("[0-9][0-9]_*.ipynb")):
+        if not path.name.endswith(".failed.ipynb"):
+            recipe = store.Recipe("page", VERSION, template, {"notebook": store.fingerprint(path)})
+            items.append(stage.Item(path.with_suffix(".html"), recipe, path))
     return stage.run("", items, lambda: _notebook)
 
 
@@ -133,13 +124,12 @@ def _rendered(text: str) -> str:
 
 def _dress_cell(cell: "Token", inline: "Token") -> None:
     """An interval goes below its value, text is as wide as two lines of it need, a verdict has its colour."""
-    if inline.content in VERDICTS:
+    if inline.content in get_args(Verdict):
         cell.attrSet("class", f"verdict {_slug(inline.content)}")
     for i, child in enumerate(inline.children):
-        value, bracket, interval = child.content.partition(" [")
-        if child.type == "text" and bracket and re.match(r"[(−+\d]", value):
+        if child.type == "text" and re.match(r"[(−+\d].* \[", child.content):
             cell.attrSet("class", "number")
-            inline.children[i] = _raw(child, f"{escape(value)}<br><small>[{escape(interval)}</small>")
+            inline.children[i] = _raw(child, typeset.html_cell(child.content))
             return
     if len(inline.content) > TEXT or cell.type == "th_open":
         wide = 1.15 if cell.type == "th_open" else 0.95  # bold letters, and others, beside a digit

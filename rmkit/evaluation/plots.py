@@ -8,7 +8,6 @@ from string import ascii_lowercase as LETTERS
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from rmkit.baselines import Method
 from rmkit.evaluation import statistics
@@ -25,20 +24,6 @@ LEGEND = {"frameon": False, "fontsize": 8}
 BETTER = {1: "higher is better", -1: "lower is better", 0: "nearest the truth's"}
 
 
-def intervals(
-    frame: pd.DataFrame, columns: Sequence[Column], methods: Mapping[Method, str], apart: int = 0
-) -> "Figure":
-    """A panel a metric, lettered as the caption names it: a row a method, mean and 95 % interval.
-
-    methods: from top to bottom, each with its label; the last `apart` of them, on fewer clips, stand below a line. Rows are
-    at the same height in all panels, whichever methods a metric has. Where the truth is what to be near (`better` 0), its
-    mean is marked and the axis is logarithmic.
-    """
-    names = {method.name for method in methods} | {"truth"}
-    found = {(n, c.name): [statistics.mean(frame, n, c.name)] for n in names for c in columns}
-    return panels(found, columns, methods, apart)
-
-
 def panels(
     found: Mapping[tuple[str, str], Sequence[Estimate]],
     columns: Sequence[Column],
@@ -47,8 +32,11 @@ def panels(
     line: float | None = None,
     axis: str | None = None,
 ) -> "Figure":
-    """The same of estimates by method and metric: one of each, or one a run, of which the second is hollow and below.
+    """A panel a metric, lettered as the caption names it: a row a method, value and interval, of estimates by method and metric.
 
+    found: one of each, or one a run, of which the second is hollow and below. methods: from top to bottom, each with its
+    label; the last `apart` of them, on fewer clips, stand below a line. Rows are at the same height in all panels, whichever
+    methods a metric has. Where the truth is what to be near (`better` 0), its value is marked and the axis is logarithmic.
     line: the value that stands for no difference, drawn in every panel; None: the values are levels. axis: what is counted,
     where it is not the metric's own unit.
     """
@@ -59,12 +47,10 @@ def panels(
             runs = found.get((method.name, column.name), ())
             for place, of_run in enumerate(runs):
                 if of_run.known:
-                    spread = np.nan_to_num([[of_run.value - of_run.low], [of_run.high - of_run.value]])
                     hollow = {"markerfacecolor": "white"} if place else {}
                     offset = 0.2 * (1 - 2 * place) * (len(runs) > 1)
-                    # A ratio's bounds can round to a hair on the wrong side of its value.
                     how = style(method) | hollow
-                    ax.errorbar(of_run.value, y + offset, xerr=spread.clip(min=0), capsize=3, **how)
+                    ax.errorbar(of_run.value, y + offset, xerr=reach([of_run]), capsize=3, **how)
         truth = next(iter(found.get(("truth", column.name), ())), statistics.NOTHING)
         if line is not None:
             ax.axvline(line, color="#555555", linewidth=1)
@@ -83,12 +69,21 @@ def panels(
     return figure
 
 
+def reach(found: Sequence[Estimate]) -> np.ndarray:
+    """How far the intervals of N estimates go below and above their values, for error bars: [2, N], 0 without one."""
+    ends = [[each.value - each.low for each in found], [each.high - each.value for each in found]]
+    # A ratio's bounds can round to a hair on the wrong side of its value.
+    return np.nan_to_num(ends).clip(min=0)
+
+
 def style(method: Method) -> dict[str, str]:
     """Colour, marker and label of a method, the same in every figure."""
     return {"color": method.colour, "marker": method.marker, "label": method.label}
 
 
-def subplots(count: int, columns: int = 3, width: float = 10.0, height: float = 2.6) -> tuple:
+def subplots(
+    count: int, columns: int = 3, width: float = 10.0, height: float = 2.6, sharex: bool = False
+) -> tuple:
     """A figure outside pyplot, so that nothing stays open: (figure, axes or the one axis)."""
     from matplotlib.figure import Figure
 
@@ -96,7 +91,7 @@ def subplots(count: int, columns: int = 3, width: float = 10.0, height: float = 
     figure = Figure(figsize=(width, height * rows), layout="constrained")
     if count == 1:
         return figure, figure.subplots()
-    axes = figure.subplots(rows, min(count, columns), squeeze=False).ravel()
+    axes = figure.subplots(rows, min(count, columns), squeeze=False, sharex=sharex).ravel()
     for ax in axes[count:]:
         ax.remove()
     return figure, axes[:count]
@@ -104,6 +99,6 @@ def subplots(count: int, columns: int = 3, width: float = 10.0, height: float = 
 
 def nothing(figure: "Figure", ax: "Axes", why: str) -> "Figure":
     """The figure with the reason why it is empty."""
-    ax.text(0.5, 0.5, f"n/a: {why}", ha="center", va="center")
+    ax.text(0.5, 0.5, f"n/a: {why}", ha="center", va="center", transform=ax.transAxes)
     ax.set_axis_off()
     return figure

@@ -18,9 +18,9 @@ from rmkit.evaluation import (
     claims,
     figures,
     having,
+    metrics_csv,
     page,
     sheets,
-    statistics,
     tables,
     typeset,
     verdicts,
@@ -71,7 +71,7 @@ def write(profile: Profile) -> Path:
 
     Prints a line for what is left out. Raises InputError where there is no metrics.csv, nor a shipped one.
     """
-    if statistics.of_record(profile):
+    if metrics_csv.of_record(profile):
         print(f"report: {_of_record(profile)}", flush=True)
     page.notebooks(profile)
     parts = sections(profile)
@@ -82,7 +82,7 @@ def write(profile: Profile) -> Path:
 
 def sections(profile: Profile, folder: Path | None = None) -> list[Section]:
     """The parts of a report that lies in `folder` (the run's), in order, after making the tables, figures, sheets and viewing copies that they show."""
-    frame = statistics.to_show(profile)
+    frame = metrics_csv.to_show(profile)
     made = {table.name: table for table in tables.build(profile)}
     tables.write(profile, list(made.values()))
     measured, not_run = verdicts.measured(made["claims"]), verdicts.not_run(made["claims"])
@@ -120,7 +120,7 @@ def _opening(profile: Profile, frame: pd.DataFrame, table: Table) -> str:
     counts = ", ".join(f"{found.count(v)} {text}" for v, text in VERDICTS.items() if v in found)
     paragraphs = [
         f"# RealMaster, profile `{profile.name}`",
-        *([f"**{_of_record(profile)}**"] if statistics.of_record(profile) else []),
+        *([f"**{_of_record(profile)}**"] if metrics_csv.of_record(profile) else []),
         "**What was asked.** Whether a video model, fine-tuned on pairs that an image editor and an edge-guided model have "
         "made, turns renders into photorealistic video and keeps the scene: a reproduction of *RealMaster: Lifting "
         "Rendered Scenes into Photorealistic Video* (arXiv 2603.23462).",
@@ -195,14 +195,14 @@ def _against_paper(order: Sequence[str]) -> str:
 
 
 def _of_record(profile: Profile) -> str:
-    record = f"results/reference/{profile.name}/{statistics.file(profile.layout.reference).name}"
+    record = f"results/reference/{profile.name}/{metrics_csv.file(profile.layout.reference).name}"
     return f"Nothing has been measured here: these are the values of the shipped record, {record}."
 
 
 def _left_out(profile: Profile, what: str, why: str) -> str:
     """Why a part is left out, by paths inside the results; printed as well, but not of the record: one line says it all."""
     text = f"left out: {why.replace(f'{profile.layout.root}/', '')}"
-    if not statistics.of_record(profile):
+    if not metrics_csv.of_record(profile):
         print(f"report: {what} {text}", flush=True)
     return text
 
@@ -220,7 +220,7 @@ def _figures(profile: Profile) -> Section:
 def _of_run(profile: Profile, title: str, part: Callable[[Profile], str], **how: bool) -> Section:
     """A section made of a run's own files; where one is missing the section says so."""
     try:
-        statistics.require_run(profile)
+        metrics_csv.require_run(profile)
         text = part(profile)
     except InputError as error:
         text = f"*{_left_out(profile, title, str(error))}*\n"

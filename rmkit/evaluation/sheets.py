@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from rmkit import baselines
 from rmkit.kit import stage, store, video
@@ -23,17 +23,16 @@ VERSION = 2
 ROWS = ("render", "anchors", "multi_anchor", "depth", "edges", "realmaster", "truth")
 BESIDE = ("render", "realmaster", "edges", "truth")
 LABELS = {"anchors": "Anchors", "edge_map": "Edge map", "depth_map": "Depth map"}  # rows that are no method
-EMPTY = 238  # grey of a frame that has no anchor
+EMPTY = 238  # grey of a frame that there is not
 WIDEST = 480  # pixels of one clip in a viewing copy: four beside one another are no wider than a screen
 QUALITY = 20  # crf of H.264: small files, no visible loss
-STRIP = 22  # pixels of the labels above
 
 
 def save(profile: Profile, clips: Sequence[Clip], columns: int = 4, width: int = 288) -> list[Path]:
     """Write a sheet and a viewing copy of each clip; returns the sheets' paths."""
     root, settings = profile.layout.root, {"columns": columns, "width": width}
     sheets = [_item(profile, clip, root / "sheets" / f"{clip.id}.png", ROWS, settings) for clip in clips]
-    beside = {"beside": BESIDE, "widest": WIDEST, "strip": STRIP, "quality": QUALITY}
+    beside = {"beside": BESIDE, "widest": WIDEST, "strip": video.STRIP, "quality": QUALITY}
     copies = [_item(profile, clip, root / "viewing" / f"{clip.id}.mp4", BESIDE, beside) for clip in clips]
     stage.run("viewing copies", copies, partial(_copying, profile))
     return stage.run("contact sheets", sheets, partial(_drawing, profile, columns, width))
@@ -63,8 +62,7 @@ def between(profile: Profile, most: int = 5) -> list[int]:
     """The first frame, `most` at most that are half-way between two of multi-anchor's anchors, and the last frame."""
     anchors = anchoring.indices(profile, "multi_anchor")
     middles = [(one + other) // 2 for one, other in pairwise(anchors) if other - one > 1]
-    some = [middles[i] for i in video.evenly(min(most, len(middles)), len(middles))] if middles else []
-    return sorted({0, *some, profile.clips.frames - 1})
+    return sorted({0, *video.spread(middles, most), profile.clips.frames - 1})
 
 
 def of_clips(
@@ -85,8 +83,7 @@ def frames(profile: Profile, clip: Clip, row: str, moments: Sequence[int]) -> li
         empty = np.full((profile.clips.height, profile.clips.width, 3), EMPTY, np.uint8)
         files = [anchoring.path(profile, clip, moment) for moment in moments]
         return [video.image(file) if file.is_file() else empty for file in files]
-    wanted = {i: frame for i, frame in enumerate(_stream(profile, clip, row)) if i in moments}
-    return [wanted[moment] for moment in moments]
+    return video.at(_stream(profile, clip, row), moments)
 
 
 def available(profile: Profile, clip: Clip, row: str) -> bool:
@@ -96,20 +93,11 @@ def available(profile: Profile, clip: Clip, row: str) -> bool:
 
 def beside(profile: Profile, clip: Clip, rows: Sequence[str] = BESIDE) -> Iterator[np.ndarray]:
     """Those of `rows` that there are, side by side under their labels, frame by frame, uint8 [H, W, 3]."""
-    parts = [row for row in rows if available(profile, clip, row)]
-    given, methods = profile.clips, baselines.every(profile)
-    # Small clips are enlarged without smoothing: a copy must not look better than the clip.
-    scale, kernel = (2, Image.NEAREST) if 2 * given.width <= WIDEST else (1, Image.BICUBIC)
-    scale = min(scale, WIDEST / given.width)
-    width, height = (2 * round(side * scale / 2) for side in (given.width, given.height))
-    strip = Image.new("RGB", (len(parts) * width, STRIP), "white")
-    for i, row in enumerate(parts):
-        ImageDraw.Draw(strip).text(
-            (i * width + 6, 3), methods[row].label, "black", ImageFont.load_default(14)
-        )
+    parts, methods = [row for row in rows if available(profile, clip, row)], baselines.every(profile)
+    width = 2 * profile.clips.width if 2 * profile.clips.width <= WIDEST else min(profile.clips.width, WIDEST)
     for frames in zip(*(_stream(profile, clip, row) for row in parts), strict=True):
-        row = [np.asarray(Image.fromarray(frame).resize((width, height), kernel)) for frame in frames]
-        yield np.concatenate([np.asarray(strip), np.concatenate(row, axis=1)])
+        shown = {methods[row].label: frame for row, frame in zip(parts, frames, strict=True)}
+        yield video.side_by_side(shown, width)
 
 
 def _path(profile: Profile, clip: Clip, row: str) -> Path:

@@ -8,7 +8,7 @@ import gzip
 import shutil
 from pathlib import Path
 
-from rmkit.evaluation import page, report, statistics
+from rmkit.evaluation import metrics_csv, page, report
 from rmkit.kit import store
 from rmkit.paths import Layout
 from rmkit.profile import Profile
@@ -16,7 +16,7 @@ from rmkit.profile import Profile
 
 def ship(profile: Profile) -> Path:
     """Write the record of a finished run; returns its folder. Raises InputError where nothing has been measured."""
-    statistics.load(profile)
+    metrics_csv.load(profile)
     layout, folder = profile.layout, profile.layout.reference
     folder.mkdir(parents=True, exist_ok=True)
     report.write(profile)

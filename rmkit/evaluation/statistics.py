@@ -1,6 +1,6 @@
 """Means with 95 % intervals: the unit is the clip, resampled by sequence (clips of one are correlated).
 
-The paper states no interval (4.1); all of this is ours. Reads metrics.csv; writes nothing.
+The paper states no interval (4.1); all of this is ours. Of a frame as `metrics_csv` reads it; reads and writes nothing.
 """
 
 import functools
@@ -8,20 +8,15 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 
-from rmkit.errors import InputError
-from rmkit.profile import Profile
-
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 REFERENCE = "realmaster"
 FEWEST = 8  # sequences in a sample, from which an unpaired difference has a verdict (ours)
-COLUMNS = ("method", "clip", "metric", "value", "sequence", "options")  # those that are read here and after
 
 
 @dataclass(frozen=True)
@@ -41,68 +36,6 @@ class Estimate:
 
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0, 0, "no data")
-
-
-def load(profile: Profile) -> pd.DataFrame:
-    """metrics.csv as a frame; raises InputError before 05_evaluation has measured anything."""
-    path = profile.layout.metrics
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: run 05_evaluation (or `make reproduce`) first.")
-    return read(path)
-
-
-def to_show(profile: Profile) -> pd.DataFrame:
-    """What tables and figures are made of: the run's metrics.csv, or the shipped record's before there is one.
-
-    Raises InputError as `load` does where there is neither.
-    """
-    return read(file(profile.layout.reference)) if of_record(profile) else load(profile)
-
-
-def of_record(profile: Profile) -> bool:
-    """Whether `to_show` gives the shipped record, as nothing has been measured here."""
-    return not profile.layout.metrics.is_file() and file(profile.layout.reference) is not None
-
-
-def require_run(profile: Profile) -> None:
-    """Raise InputError where `to_show` gives the record: what an unfinished run has left must not stand beside it."""
-    if of_record(profile):
-        raise InputError("the shipped record has its values alone, and nothing has been measured here.")
-
-
-def file(folder: Path) -> Path | None:
-    """The table of a folder: metrics.csv, as a run writes it, or metrics.csv.gz, as the record has it; None without one."""
-    return next(
-        (path for path in (folder / "metrics.csv", folder / "metrics.csv.gz") if path.is_file()), None
-    )
-
-
-def with_demos(folder: Path) -> pd.DataFrame:
-    """The values of a run's folder and of its demonstrations' folders, whose methods are called <demo>/<method>.
-
-    Raises InputError where there is no table, and for one that is damaged.
-    """
-    if not (path := file(folder)):
-        raise InputError(f"{folder / 'metrics.csv'} does not exist: give the folder of a finished run.")
-    frames = [read(path)]
-    for part in sorted(sub for sub in folder.iterdir() if sub.is_dir() and file(sub)):
-        frame = read(file(part))
-        frames.append(frame.assign(method=f"{part.name}/" + frame.method))
-    return pd.concat(frames, ignore_index=True)
-
-
-def read(path: Path) -> pd.DataFrame:
-    """A file of the form of metrics.csv; what was not run or does not apply has no value (NaN).
-
-    Raises InputError when the file is damaged: not a csv, a column missing, a value that is no number.
-    """
-    try:
-        frame = pd.read_csv(path, keep_default_na=False, na_values={"value": ["", "not run", "n/a"]})
-        if lacking := [column for column in COLUMNS if column not in frame]:
-            raise ValueError(f"no column {lacking[0]}")
-        return frame.astype({"value": float})
-    except ValueError as error:  # pandas' own are of this kind
-        raise InputError(f"{path} is not a whole table of metrics ({error}): make it again.") from None
 
 
 def mean(frame: pd.DataFrame, method: str, metric: str, confidence: float = CONFIDENCE) -> Estimate:
@@ -127,14 +60,9 @@ def median(
     if not len(values):
         return NOTHING
     names, which = np.unique(sequences, return_inverse=True)
-    value, clips, count = float(np.median(values)), len(values), len(names)
-    if count < 2:
-        return Estimate(value, math.nan, math.nan, clips, count, "one sequence")
-    if np.ptp(values) <= 1e-12:
-        return Estimate(value, value, value, clips, count, "no spread")
-    by_sequence = tuple(tuple(values[which == i].tolist()) for i in range(count))
-    low, high, name = _of_median(by_sequence, confidence)
-    return Estimate(value, low, high, clips, count, name)
+    by_sequence = tuple(tuple(values[which == i].tolist()) for i in range(len(names)))
+    bounds, is_flat = functools.partial(_of_median, by_sequence, confidence), np.ptp(values) <= 1e-12
+    return _estimate(float(np.median(values)), len(values), len(names), is_flat, bounds)
 
 
 def two_sample(
@@ -152,12 +80,10 @@ def two_sample(
     value = float(samples[0][0].mean() - samples[1][0].mean())
     sums = [(_sums(values, names), _sums(np.ones(len(values)), names)) for values, names in samples]
     clips, count = sum(len(values) for values, _ in samples), min(len(totals) for totals, _ in sums)
-    if count < 2:
-        return Estimate(value, math.nan, math.nan, clips, count, "one sequence")
-    if all(np.allclose(totals / counts, (totals / counts)[0], rtol=0, atol=1e-12) for totals, counts in sums):
-        return Estimate(value, value, value, clips, count, "no spread")
-    low, high, name = _unpaired(*(tuple(map(tuple, of_sample)) for of_sample in sums))
-    return Estimate(value, low, high, clips, count, name)
+    of_each = [totals / counts for totals, counts in sums]
+    is_flat = all(np.allclose(means, means[0], rtol=0, atol=1e-12) for means in of_each)
+    bounds = functools.partial(_unpaired, *(tuple(map(tuple, of_sample)) for of_sample in sums))
+    return _estimate(value, clips, count, is_flat, bounds)
 
 
 def spread(frame: pd.DataFrame, metric: str, method: str, less: str | None = None) -> Estimate:
@@ -211,17 +137,15 @@ def wilson(rate: float, trials: float, z: float) -> tuple[float, float]:
     return low, high
 
 
-def p_values(
-    frame: pd.DataFrame, metric: str, methods: Sequence[str], other: str = REFERENCE
-) -> dict[str, float]:
-    """Two-sided p of each method's difference to the other: Wilcoxon's signed ranks, corrected by Holm.
+def p_values(frame: pd.DataFrame, metric: str, methods: Sequence[str]) -> dict[str, float]:
+    """Two-sided p of each method's difference to RealMaster: Wilcoxon's signed ranks, corrected by Holm.
 
     On the means of sequences, which are independent where clips are not. Methods without a common clip, and those that
     differ on fewer than two sequences, are left out.
     """
     raw: dict[str, float] = {}
     for method in methods:
-        a, b, sequences = _paired(frame, metric, method, other)
+        a, b, sequences = _paired(frame, metric, method, REFERENCE)
         means = _sums(a - b, sequences) / _sums(np.ones(len(a)), sequences)
         if (means != 0).sum() > 1:
             raw[method] = _wilcoxon(means)
@@ -257,12 +181,19 @@ def ratio_of_sums(
         return NOTHING
     a, b = _sums(numerator, sequences), _sums(denominator, sequences)
     value = float(a.sum() / b.sum())
-    clips, count = len(numerator), len(a)
+    bounds = functools.partial(_interval, tuple(a.tolist()), tuple(b.tolist()), confidence)
+    return _estimate(value, len(numerator), len(a), np.allclose(a / b, value, rtol=0, atol=1e-12), bounds)
+
+
+def _estimate(
+    value: float, clips: int, count: int, is_flat: bool, bounds: Callable[[], tuple[float, float, str]]
+) -> Estimate:
+    """A value with its interval, where so many sequences have one and they differ."""
     if count < 2:
         return Estimate(value, math.nan, math.nan, clips, count, "one sequence")
-    if np.allclose(a / b, value, rtol=0, atol=1e-12):
+    if is_flat:
         return Estimate(value, value, value, clips, count, "no spread")
-    low, high, name = _interval(tuple(a.tolist()), tuple(b.tolist()), confidence)
+    low, high, name = bounds()
     return Estimate(value, low, high, clips, count, name)
 
 
@@ -293,11 +224,9 @@ def _unpaired(a: tuple[tuple[float, ...], ...], b: tuple[tuple[float, ...], ...]
     samples = [np.array(a), np.array(b)]
 
     def difference(*drawn: np.ndarray, axis: int) -> np.ndarray:
-        sums = [
-            np.take(sample, which, axis=1).sum(axis=axis)
-            for sample, which in zip(samples, drawn, strict=True)
-        ]
-        return sums[0][0] / sums[0][1] - sums[1][0] / sums[1][1]
+        pairs = zip(samples, drawn, strict=True)
+        (a, n), (b, m) = (np.take(sample, which, axis=1).sum(axis=axis) for sample, which in pairs)
+        return a / n - b / m
 
     # Which sequences are drawn: of each its sum and its count must stay together.
     return _bounds(tuple(np.arange(sample.shape[1]) for sample in samples), difference, False)

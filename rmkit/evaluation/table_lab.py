@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmkit import baselines, metrics
 from rmkit.errors import InputError
-from rmkit.evaluation import choice, chosen, having, statistics, typeset
+from rmkit.evaluation import choice, chosen, having, metrics_csv, statistics, typeset
 from rmkit.evaluation.choice import Choice
 from rmkit.kit import widgets
 from rmkit.profile import Profile
@@ -33,7 +33,7 @@ class _Lab:
     def __init__(self, profile: Profile):
         import ipywidgets
 
-        self.profile, frame = profile, statistics.to_show(profile)
+        self.profile, frame = profile, metrics_csv.to_show(profile)
         known, methods = metrics.columns(), baselines.every(profile)
         labels = {name: methods[name].label for name in methods}
         columns = {name: column.label for name, column in known.items() if name in set(frame.metric)}
@@ -105,12 +105,7 @@ class _Lab:
         picture = io.BytesIO()
         drawn.savefig(picture, dpi=DPI)
         self.plot.value, self.plot.layout.display = picture.getvalue(), ""
-        text = typeset.styled(made).to_html()
-        notes = "<br>".join(escape(note) for note in made.notes)
-        lines = "line-height: normal"  # a widget's own are for one line of text
-        self.table.value = (
-            f'<div style="overflow-x: auto; {lines}">{text}</div><div style="{lines}">{notes}</div>'
-        )
+        self.table.value = typeset.for_widget(made)
 
     def _export(self, _: Any) -> None:
         try:

@@ -8,13 +8,14 @@ of one profile never stands in another's column.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import yaml
 
 from rmkit import baselines, metrics
 from rmkit.errors import InputError
-from rmkit.evaluation import having, statistics, verdicts
+from rmkit.evaluation import having, metrics_csv, statistics, verdicts
 from rmkit.evaluation.statistics import Estimate
 from rmkit.evaluation.typeset import Table, as_columns, cell, latex, markdown
 from rmkit.kit import store
@@ -37,6 +38,15 @@ WINS = (
 )
 
 
+class Selection(NamedTuple):
+    """What a table is made of: a run's values, of some methods by some columns."""
+
+    profile: Profile
+    frame: pd.DataFrame
+    names: Sequence[str]
+    columns: Sequence[Column]
+
+
 def write(profile: Profile, made: Sequence[Table], folder: Path | None = None) -> list[Path]:
     """Write tables in their three forms, to the run's `tables/` or to `folder`; returns the paths."""
     folder, paths = folder or profile.layout.tables, []
@@ -51,7 +61,7 @@ def write(profile: Profile, made: Sequence[Table], folder: Path | None = None) -
 
 def build(profile: Profile) -> list[Table]:
     """All tables of a run, from its metrics.csv, or of the shipped record before there is one."""
-    frame, methods = statistics.to_show(profile), baselines.every(profile)
+    frame, methods = metrics_csv.to_show(profile), baselines.every(profile)
     first = [name for name, method in methods.items() if method.table1]
     second = [name for name, method in methods.items() if method.ablation]
     # Compared with RealMaster clip by clip; real footage is of other clips.
@@ -66,33 +76,28 @@ def build(profile: Profile) -> list[Table]:
             (wins, "wins", "Win rates against RealMaster", paired),
         ):
             title = f"{title}{kind}, profile {profile.name}"
-            made.append(make(profile, frame, f"{name}{ending}", title, names, shown))
+            made.append(make(Selection(profile, frame, names, shown), f"{name}{ending}", title))
     return [*made, verdicts.table(profile, frame), *beside_paper(profile, frame)]
 
 
-def means(
-    profile: Profile,
-    frame: pd.DataFrame,
-    name: str,
-    title: str,
-    names: Sequence[str],
-    columns: Sequence[Column],
-) -> Table:
+def means(of: Selection, name: str, title: str) -> Table:
     """Means of some methods: a table of the paper with the rows it lacks (input, grading, ceiling, truth).
 
     Those measured on fewer clips than the others, or on other clips, come last, under a line of their own, and do not
     compete: a mean of the easier half is no better mean.
     """
+    profile, frame, names, columns = of
     counts = having.measured_clips(frame, names)
     full = max((count for method, count in counts.items() if method != "real"), default=0)
     apart = [method for method in names if method == "real" or 0 < counts[method] < full]
     names = [method for method in names if method not in apart] + apart
-    cells, data = _rows(profile, frame, names, columns, lambda m, c: statistics.mean(frame, m, c.name))
+    of = of._replace(names=names)
+    cells, data = _rows(of, lambda method, column: statistics.mean(frame, method, column.name))
     for method, row in zip(names, cells, strict=True):
         row.insert(1, str(counts[method]) if counts[method] else having.missing(profile, frame, method))
     table = pd.DataFrame(data)
     table.insert(2, "clips", [counts[method] for method in names])
-    notes = [*_why_empty(profile, frame, names), MEANS.format(having.measured(frame).sequence.nunique())]
+    notes = [*_why_empty(of), MEANS.format(having.measured(frame).sequence.nunique())]
     own = {column.name for column in columns}
     for metric in metrics.every():
         of_metric = {column.name for column in metric.columns}
@@ -102,53 +107,39 @@ def means(
     compete = [name for name in names if baselines.every(profile)[name].competes and name not in apart]
     best = [_best(frame, column, compete) for column in columns]
     bold = {(names.index(method), place) for place, method in enumerate(best, start=2) if method}
-    header = ["Method", "Clips", *map(_title, columns)]
+    header = ["Method", "Clips", *map(title_of, columns)]
     if apart:
         cells.insert(len(names) - len(apart), [APART, *[""] * (len(header) - 1)])
     return Table(name, title, header, cells, table, [n for n in notes if n], frozenset(bold))
 
 
-def differences(
-    profile: Profile,
-    frame: pd.DataFrame,
-    name: str,
-    title: str,
-    names: Sequence[str],
-    columns: Sequence[Column],
-) -> Table:
+def differences(of: Selection, name: str, title: str) -> Table:
     """Paired differences of methods to RealMaster, clip by clip."""
-    cells, data = _rows(
-        *(profile, frame, names, columns),
-        lambda method, column: statistics.difference(frame, column.name, method),
-        signed=True,
-    )
-    notes = [*_why_empty(profile, frame, names), DIFFERENCES]
-    header = ["Method − RealMaster", *map(_title, columns)]
-    return Table(name, title, header, cells, pd.DataFrame(data), notes)
+    cells, data = _rows(of, lambda m, column: statistics.difference(of.frame, column.name, m), signed=True)
+    header = ["Method − RealMaster", *map(title_of, of.columns)]
+    return Table(name, title, header, cells, pd.DataFrame(data), [*_why_empty(of), DIFFERENCES])
 
 
-def wins(
-    profile: Profile,
-    frame: pd.DataFrame,
-    name: str,
-    title: str,
-    names: Sequence[str],
-    columns: Sequence[Column],
-) -> Table:
+def wins(of: Selection, name: str, title: str) -> Table:
     """How often each method beats RealMaster, and whether a difference could be chance."""
-    columns = [column for column in columns if column.better]
-    cells, data = _rows(
-        *(profile, frame, names, columns),
-        lambda method, column: statistics.win_rate(frame, column.name, method, column.better),
-        digits=2,
-    )
+    frame, names, columns = of.frame, of.names, [column for column in of.columns if column.better]
+
+    def won(method: str, column: Column) -> Estimate:
+        return statistics.win_rate(frame, column.name, method, column.better)
+
+    cells, data = _rows(of._replace(columns=columns), won, digits=2)
     for place, column in enumerate(columns, start=1):
         for method, p in statistics.p_values(frame, column.name, names).items():
             row = names.index(method)
             cells[row][place] += f", p {p:.3f}" if p >= 0.001 else ", p < 0.001"
             data[row][f"{column.name}_p"] = round(p, 6)
-    header = ["Method against RealMaster", *map(_title, columns)]
+    header = ["Method against RealMaster", *map(title_of, columns)]
     return Table(name, title, header, cells, pd.DataFrame(data), [WINS])
+
+
+def title_of(column: Column) -> str:
+    """The head of a metric's column: its label, and which way is better."""
+    return f"{column.label} {ARROWS[column.better]}".strip()
 
 
 def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
@@ -187,24 +178,21 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
 
 
 def _rows(
-    profile: Profile,
-    frame: pd.DataFrame,
-    names: Sequence[str],
-    columns: Sequence[Column],
+    of: Selection,
     estimate: Callable[[str, Column], Estimate],
     digits: int | None = None,
     signed: bool = False,
 ) -> tuple[list[list[str]], list[dict]]:
     """Cells and rows of the csv: a row a method, a column a metric; `digits`: in place of the column's own."""
-    methods, cells, data = baselines.every(profile), [], []
-    for name in names:
-        found = {column.name: estimate(name, column) for column in columns}
+    methods, cells, data = baselines.every(of.profile), [], []
+    for name in of.names:
+        found = {column.name: estimate(name, column) for column in of.columns}
         cells.append([methods[name].label])
-        for column in columns:
+        for column in of.columns:
             shown = column.digits if digits is None else digits
-            absent = having.missing(profile, frame, name, column)
+            absent = having.missing(of.profile, of.frame, name, column)
             cells[-1].append(cell(found[column.name], shown, absent, signed))
-        data.append({"profile": profile.name, "method": name, **as_columns(found)})
+        data.append({"profile": of.profile.name, "method": name, **as_columns(found)})
     return cells, data
 
 
@@ -220,11 +208,8 @@ def _best(frame: pd.DataFrame, column: Column, names: Sequence[str]) -> str | No
     return first if is_clear else None
 
 
-def _why_empty(profile: Profile, frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+def _why_empty(of: Selection) -> list[str]:
     """Why a row is empty, a sentence each."""
-    methods, run = baselines.every(profile), set(frame.method)
-    return [f"{methods[name].label}: {having.why_no_row(profile, name)}" for name in names if name not in run]
-
-
-def _title(column: Column) -> str:
-    return f"{column.label} {ARROWS[column.better]}".strip()
+    methods, run = baselines.every(of.profile), set(of.frame.method)
+    empty = (name for name in of.names if name not in run)
+    return [f"{methods[name].label}: {having.why_no_row(of.profile, name)}" for name in empty]

@@ -31,7 +31,7 @@ STAYS = [
         "props": "position: sticky; left: 0; text-align: left; background: inherit",
     },
     {"selector": "tr", "props": "background: var(--jp-layout-color0, white)"},
-    {"selector": "th, td", "props": "padding: 3px 8px"},
+    {"selector": "th, td", "props": "padding: 3px 8px; text-align: right"},
     {"selector": "td", "props": "white-space: nowrap"},
 ]
 
@@ -104,6 +104,13 @@ def styled(table: Table) -> "Styler":
     ]
     style = _styler(table).set_caption(table.title).set_table_styles(STAYS + wide)
     return style.format(html_cell).format_index(escape="html", axis="columns")
+
+
+def for_widget(table: Table) -> str:
+    """The same with its notes, for a widget, whose own line height is for one line of text."""
+    lines, notes = "line-height: normal", "<br>".join(map(html.escape, table.notes))
+    shown = styled(table).to_html()
+    return f'<div style="overflow-x: auto; {lines}">{shown}</div><div style="{lines}">{notes}</div>'
 
 
 def html_cell(text: str) -> str:

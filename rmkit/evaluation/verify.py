@@ -16,7 +16,7 @@ from rmkit import baselines, metrics
 from rmkit import profile as profiles
 from rmkit.baselines import real
 from rmkit.errors import InputError
-from rmkit.evaluation import statistics
+from rmkit.evaluation import metrics_csv
 from rmkit.kit import store
 from rmkit.profile import Profile
 
@@ -54,8 +54,8 @@ def verify(profile: Profile) -> int:
     expected = _reference(profile)
     tolerances = _tolerances(folder / "tolerances.csv")
     _require_settings(profile, folder / "profile.yaml")
-    statistics.load(profile)  # what to run first, where there is none
-    found = statistics.with_demos(profile.layout.root)
+    metrics_csv.load(profile)  # what to run first, where there is none
+    found = metrics_csv.with_demos(profile.layout.root)
     # Ratings of a judge that the shipped run did not have, and of the user's own footage, have no counterpart.
     unshipped = found.metric.isin(_rated()) & ~found.metric.isin(expected.metric)
     found = found[~unshipped & (found.method != real.Real.name)]
@@ -134,7 +134,7 @@ def spread(profile: Profile, folders: Sequence[Path]) -> int:
     runs = {str(target): _values(expected)}
     for folder in folders:
         run = str(folder)
-        frame = statistics.with_demos(folder)
+        frame = metrics_csv.with_demos(folder)
         _require_comparable(expected, frame, run)
         runs[run] = _values(frame)
         if lone := unmatched(runs[str(target)], runs[run]):
@@ -147,14 +147,8 @@ def spread(profile: Profile, folders: Sequence[Path]) -> int:
     rows = []
     fixed = {name for name, method in baselines.every(profile).items() if method.fixed}
     for (method, metric), values in pd.concat(runs, axis=1).groupby(level=["method", "metric"], sort=False):
-        rows.append(
-            (
-                method,
-                metric,
-                *_tolerance(method, metric, values, method.rpartition("/")[2] in fixed),
-                len(runs),
-            )
-        )
+        is_fixed = method.rpartition("/")[2] in fixed
+        rows.append((method, metric, *_tolerance(method, metric, values, is_fixed), len(runs)))
     settings = profile.model_dump(mode="json", exclude=FREE)
     store.write_text(target / "profile.yaml", yaml.safe_dump(settings, sort_keys=False))
     store.write_text(target / "tolerances.csv", pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))
@@ -195,12 +189,12 @@ def _apart(a: float, b: float, tolerance: float) -> bool:
 
 def _reference(profile: Profile) -> pd.DataFrame:
     folder = profile.layout.reference
-    if not statistics.file(folder):
+    if not metrics_csv.file(folder):
         known = sorted(path.parent.name for path in folder.parent.glob("*/metrics.csv*"))
         raise InputError(
             f"{folder / 'metrics.csv.gz'} does not exist: profiles with a reference are {', '.join(known) or 'none'}."
         )
-    return statistics.with_demos(folder)
+    return metrics_csv.with_demos(folder)
 
 
 def _tolerances(path: Path) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 Reads folders, sidecars and the files that stand where an output would go; writes nothing.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -48,9 +49,9 @@ def places(source: Path, target: Path) -> list[Place]:
     else:
         made = [Place(source, target / f"{source.stem}.mp4" if target.is_dir() else target)]
     files = [path for place in made for path in place.written]
-    if len(set(files)) < len(files):
+    if twice := [path.name for path, count in Counter(files).items() if count > 1]:
         raise InputError(
-            f"{source} holds two videos whose outputs would have one name ({_twice(files).name}): rename one."
+            f"{source} holds two videos whose outputs would have one name ({twice[0]}): rename one."
         )
     return made
 
@@ -97,7 +98,3 @@ def _is_kits(path: Path, out: Path) -> bool:
         return True
     known = side.get("files")
     return known is None or (path.is_file() and known.get(path.name) == store.fingerprint(path))
-
-
-def _twice(files: Sequence[Path]) -> Path:
-    return next(path for number, path in enumerate(files) if path in files[:number])

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from rmkit.errors import InputError
 from rmkit.extras import outputs, pace, rewrite, windows
@@ -174,14 +173,7 @@ def enhanced(
     made = _windows(profile, pipeline, job, text, negative, models.generator(seed))
     for number, frame in enumerate(windows.joined(made, job.first, profile.enhance.overlap)):
         if number < job.shot.frames:  # the rest repeats the last
-            yield resized(frame[: job.height, : job.width], job.shot.height, job.shot.width)
-
-
-def resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A picture uint8 [H, W, 3] at another size; the same one where it has it."""
-    if frame.shape[:2] == (height, width):
-        return frame
-    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS))
+            yield video.resized(frame[: job.height, : job.width], job.shot.height, job.shot.width)
 
 
 def _windows(
@@ -200,7 +192,7 @@ def _windows(
     calls = profile.enhance.steps * (1 if negative is None else 2) * len(first)
     ticks = track(range(calls), job.source.name, every=EVERY)
     next(ticks)
-    shown = (resized(frame, job.height, job.width) for frame in video.stream(job.source))
+    shown = (video.resized(frame, job.height, job.width) for frame in video.stream(job.source))
     for number, frames in enumerate(_stretches(shown, first, length)):
         frames = padded(frames, models.cell(pipeline))
         after = None if number + 1 == len(first) else first[number + 1] - first[number]

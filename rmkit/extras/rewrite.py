@@ -51,9 +51,7 @@ def check(shot: Footage, target: Path) -> str:
     )
 
 
-def write(
-    path: Path, frames: Iterable[np.ndarray], shot: Footage, quality: int = QUALITY, streams: bool = True
-) -> None:
+def write(path: Path, frames: Iterable[np.ndarray], shot: Footage, streams: bool = True) -> None:
     """Write as many frames as `shot` has, uint8 [H, W, 3], at its times and in its colours, by the ending of `path`.
 
     streams: sound and what else it holds is copied; without, it is a copy for looking at (4:2:0). A file that names no
@@ -73,7 +71,7 @@ def write(
     ):
         container.metadata["comment"] = MADE
         pixels = video.pixels(first, shot.subsampling if streams else "420")
-        encoder = container.add_stream("libx264", rate=rate, options=video.coding(quality, pixels))
+        encoder = container.add_stream("libx264", rate=rate, options=video.coding(QUALITY, pixels))
         encoder.height, encoder.width = first.shape[:2]
         encoder.pix_fmt = pixels
         encoder.codec_context.thread_count = 1  # the same bytes whatever the number of cores
@@ -135,15 +133,15 @@ def _packets(
     for packet in source.demux(streams):
         if packet.dts is None:
             packet.dts = packet.pts
-        if begins and packet.dts is not None:
+        if packet.dts is None:
+            continue
+        if begins:
             back = round(begins / packet.time_base)
             packet.dts, packet.pts = packet.dts - back, None if packet.pts is None else packet.pts - back
-        if packet.dts is not None and packet.dts <= (
-            before := latest.get(packet.stream.index, packet.dts - 1)
-        ):
+        if packet.dts <= (before := latest.get(packet.stream.index, packet.dts - 1)):
             packet.dts = before + 1  # as no container takes it otherwise
             packet.pts = max(packet.pts or 0, packet.dts)
-        if packet.dts is not None and not (hidden and packet.pts is not None and packet.pts < 0):
+        if not (hidden and packet.pts is not None and packet.pts < 0):
             latest[packet.stream.index] = packet.dts
             yield packet
 

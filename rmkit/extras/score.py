@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from rmkit import metrics
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, statistics, typeset
+from rmkit.evaluation import evaluate, metrics_csv, statistics, typeset
 from rmkit.extras import outputs as files
 from rmkit.kit import footage, store, video
 from rmkit.kit.footage import Footage
@@ -25,9 +24,8 @@ from rmkit.method import sampling
 from rmkit.metrics import Metric, Subject
 from rmkit.profile import Profile
 
-KEPT = (
-    512 * 2**20
-)  # bytes of a decoded video that is kept for all metrics of its pair; a larger one is read anew for each
+# Bytes of a decoded video that is kept for all metrics of its pair; a larger one is read anew for each.
+KEPT = 512 * 2**20
 FEWEST = 3  # distinct frames, of Motion Smoothness
 
 
@@ -51,11 +49,7 @@ class Pair:
 
     def read(self, side: str) -> Iterator[np.ndarray]:
         """The same, decoded."""
-        height, width = self.size
-        for frame in video.stream(getattr(self, side).path):
-            if frame.shape[:2] != (height, width):
-                frame = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS))
-            yield frame
+        return (video.resized(frame, *self.size) for frame in video.stream(getattr(self, side).path))
 
 
 def score(
@@ -96,13 +90,13 @@ def score(
         groups.append((_subjects(pair, profile.layout.scored / name, repeats), taken))
     for note in notes:
         print(note, flush=True)
-    rows: list[evaluate.Row] = []
+    rows: list[metrics_csv.Row] = []
     for pair, found in zip(
         pairs, track(evaluate.measured(profile, groups), "measured", len(pairs)), strict=True
     ):
         rows += [{**row, "note": pair.note} for row in found]
         rows.sort(key=lambda row: (row["method"] == "output", row["clip"]))
-        evaluate.write(target, rows, ["note"])
+        metrics_csv.write(target, rows, ["note"])
     _decoded.cache_clear()
     _show(profile, target, repeats, chosen)
     return target
@@ -224,7 +218,7 @@ def _writable(path: Path, force: bool) -> Path:
     if path.exists() and not force:
         with path.open("rb") as file:
             header = file.readline().decode(errors="replace").strip().split(",")
-        if header[: len(evaluate.COLUMNS)] != evaluate.COLUMNS:
+        if header[: len(metrics_csv.COLUMNS)] != metrics_csv.COLUMNS:
             raise InputError(
                 f"--out {path} exists and is no table of this kind: name another, or give --force."
             )
@@ -233,7 +227,7 @@ def _writable(path: Path, force: bool) -> Path:
 
 def _show(profile: Profile, path: Path, repeats: int, chosen: Sequence[Metric]) -> None:
     """Print the means over clips with their 95 % intervals, and what was not measured."""
-    frame = statistics.read(path)
+    frame = metrics_csv.read(path)
     names = set(frame.metric)
     print(f"{path}: {frame['clip'].nunique()} clips, mean [95 % interval]")
     print(f"  {'':42} {'render':>26} {'output':>26}")

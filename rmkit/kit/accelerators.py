@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rmkit.errors import InputError
-from rmkit.kit import store, weights
-from rmkit.paths import resolve
+from rmkit.kit import weights
 from rmkit.profile import Accelerator, Profile
 
 Role = Literal["wan", "vace", "editor"]
@@ -29,7 +28,7 @@ def settings(profile: Profile, role: Role) -> dict[str, Any]:
     """What of it decides a result, for a recipe; nothing where there is none. InputError when a file is out of reach."""
     if not (asked := of(profile, role)):
         return {}
-    prints = [commit or store.fingerprint(file) for file, commit in _files(asked, role).values()]
+    prints = [fingerprint for _, fingerprint in _files(asked, role).values()]
     return {"accelerator": {**asked.model_dump(exclude={"model"}), "files": prints}}
 
 
@@ -96,19 +95,8 @@ def put_lora_on(pipeline: Any, part: str, file: Path, name: str) -> int:
     return len({key.rpartition(".lora_")[0] for key in wanted})
 
 
-def _files(asked: Accelerator, role: Role) -> dict[str, tuple[Path, str | None]]:
-    """(file, None) on disk or (cached file, commit and name) of the hub, by the part of the pipeline it is for."""
-    found = {}
-    for part, name in (("transformer", asked.file), ("transformer_2", asked.file_2)):
-        if name is None:
-            continue
-        if weights.is_hub_name(asked.model):
-            root, commit = weights.hub_snapshot(asked.model, name)
-            found[part] = root / name, f"{commit}/{name}"
-        elif (file := resolve(asked.model) / name).is_file():
-            found[part] = file, None
-        else:
-            raise InputError(
-                f"models.accelerators.{role} is {asked.model}, and {file} does not exist: get it or set it to null."
-            )
-    return found
+def _files(asked: Accelerator, role: Role) -> dict[str, tuple[Path, str]]:
+    """(path, fingerprint) of each file, by the part of the pipeline it is for."""
+    files = {"transformer": asked.file, "transformer_2": asked.file_2}
+    key = f"models.accelerators.{role}"
+    return {part: weights.lora_file(key, asked.model, file) for part, file in files.items() if file}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from rmkit.errors import InputError
-from rmkit.kit import accelerators, store, weights
+from rmkit.kit import accelerators, editor, store, weights
 from rmkit.kit.accelerators import Role
 from rmkit.paths import resolve
 from rmkit.profile import Profile
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 ROLES: tuple[Role, ...] = get_args(Role)  # the models that every profile names, under `models`
 SHARED = ("vae", "text_encoder", "tokenizer")  # parts that a VACE folder may leave to the Wan folder
 TEXT_TOKENS = 512  # Wan's text length
-DEFAULT_AREA = 1024 * 1024  # pixels at which QwenImageEditPipeline works
 
 P = TypeVar("P", bound="diffusers.DiffusionPipeline")
 
@@ -196,11 +195,11 @@ def load_editor(profile: Profile) -> "diffusers.QwenImageEditPipeline":
     # One type throughout: this pipeline hands latents over in the text encoder's type.
     arguments["dtype"] = dtype(profile)
     if profile.models.editor_weights == "nf4":
-        arguments["quantization_config"] = _nf4(profile)
+        arguments["quantization_config"] = editor.nf4(dtype(profile))
     if not (is_torchvision_available() and (root / "processor").is_dir()):
-        arguments["processor"] = _processor(root)
+        arguments["processor"] = editor.processor(root)
     pipeline = getattr(diffusers, name).from_pretrained(**arguments)
-    _check_template(pipeline)
+    editor.check_template(pipeline)
     accelerators.put_on(profile, pipeline, "editor")
     if profile.models.editor_weights == "fp8":  # after the accelerator, which keeps its own type
         import torch
@@ -233,23 +232,6 @@ def cell(pipeline: "WanLike") -> int:
     parts = (pipeline.transformer, pipeline.transformer_2)
     patch = next(part for part in parts if part is not None).config.patch_size[1]
     return pipeline.vae_scale_factor_spatial * patch
-
-
-@contextmanager
-def edit_area(pipeline: "diffusers.QwenImageEditPipeline", area: int) -> Iterator[None]:
-    """Have the editor work at about `area` pixels instead of one megapixel, inside the block only."""
-    module = sys.modules[type(pipeline).__module__]
-    original = module.calculate_dimensions
-
-    def calculate_dimensions(target_area: int, ratio: float) -> tuple:
-        # The Plus form also asks for a smaller picture for its text encoder: never larger than the edit.
-        return original(area if target_area == DEFAULT_AREA else min(target_area, area), ratio)
-
-    module.calculate_dimensions = calculate_dimensions
-    try:
-        yield
-    finally:
-        module.calculate_dimensions = original
 
 
 def text_length(tokenizer: "PreTrainedTokenizerBase") -> int:
@@ -353,40 +335,3 @@ def _set_attention(pipeline: Any, backend: str) -> None:
                 raise InputError(
                     f"models.attention is '{backend}', which cannot be had here: {error}"
                 ) from None
-
-
-def _nf4(profile: Profile) -> Any:
-    """The editor's two large parts in 4 bit, by bitsandbytes."""
-    from diffusers import PipelineQuantizationConfig
-
-    options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype(profile)}
-    parts = ["transformer", "text_encoder"]
-    return PipelineQuantizationConfig("bitsandbytes_4bit", quant_kwargs=options, components_to_quantize=parts)
-
-
-def _processor(root: Path) -> Any:
-    """Qwen2VLProcessor without its video part, which needs torchvision; on the folder's settings where it has some."""
-    from transformers import AutoTokenizer, Qwen2VLImageProcessorPil, Qwen2VLProcessor
-
-    class ImageProcessor(Qwen2VLProcessor):
-        # The stock class takes the names of its parts from this signature.
-        def __init__(self, image_processor: Any, tokenizer: Any):
-            super().__init__(image_processor, tokenizer)
-
-    folder = root / "processor"
-    images = (
-        Qwen2VLImageProcessorPil.from_pretrained(folder) if folder.is_dir() else Qwen2VLImageProcessorPil()
-    )
-    return ImageProcessor(images, AutoTokenizer.from_pretrained(root / "tokenizer"))
-
-
-def _check_template(pipeline: Any) -> None:
-    """The pipeline drops a fixed number of tokens, counted for Qwen's own tokenizer, ahead of the prompt."""
-    dropped = pipeline.prompt_template_encode_start_idx
-    system = pipeline.prompt_template_encode.split("<|vision_start|>")[0].split("{}")[0]
-    count = len(pipeline.tokenizer(system)["input_ids"])
-    if count < dropped:
-        raise InputError(
-            f"the editor's tokenizer makes {count} tokens of the system prompt and the pipeline drops the "
-            f"first {dropped}, which would cut into the prompt: use a tokenizer with a smaller vocabulary."
-        )

@@ -156,6 +156,12 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         return {}
 
 
+def require_name(name: str) -> None:
+    """Raise InputError for what cannot be the name of files in a folder of the kit's: letters, digits, - and _ can."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}", name):
+        raise InputError(f"'{name}' cannot be a file's name here: use letters, digits, - and _.")
+
+
 def require_writable(folder: Path) -> None:
     """Make the folder and raise InputError unless a file can be written into it, which is found out by writing one."""
     trial = folder / f".writable.{os.getpid()}.tmp"

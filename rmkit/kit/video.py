@@ -4,11 +4,12 @@ Frames are uint8 arrays [F, H, W, 3], RGB. Stored clips are libx264rgb at qp 0 i
 no codec moves a metric; viewing copies are made apart. Videos that the kit did not make are read as `footage` says.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -16,8 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rmkit.errors import InputError
 from rmkit.kit import colour, footage
+from rmkit.settings import Clips
 
-OUTLINE = "#999999"  # of a picture in a sheet
+T = TypeVar("T")
+OUTLINE, GAP = "#999999", 4  # of a picture in a sheet, and the pixels around it
+STRIP = 22  # pixels of the headings above pictures side by side
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,16 @@ def probe(path: Path) -> VideoInfo:
         return VideoInfo(own.frames, own.height, own.width, own.average_rate)
 
 
+def require_size(path: Path, size: Clips, remedy: str) -> None:
+    """Raise InputError, which ends with the remedy, unless a video has the length and size of the profile's clips."""
+    found = probe(path)
+    if (found.frames, found.height, found.width) != (size.frames, size.height, size.width):
+        raise InputError(
+            f"{path} has {found.frames} frames of {found.height}x{found.width} and the profile asks for {size.frames} of "
+            f"{size.height}x{size.width}: {remedy}."
+        )
+
+
 def write(path: Path, frames: np.ndarray, fps: int | Fraction) -> None:
     """Store uint8 [F, H, W, 3] bit-exactly as libx264rgb qp 0 in mp4."""
     if frames.ndim != 4:
@@ -93,6 +107,13 @@ def image(path: Path) -> np.ndarray:
         raise InputError(f"{path} is not a readable picture ({error}).") from None
 
 
+def resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture uint8 [H, W, 3] at another size; the same one where it has it."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS))
+
+
 def to_unit(frames: np.ndarray) -> np.ndarray:
     """uint8 0..255 to float32 -1..1, the range of the VAEs."""
     return frames.astype(np.float32) / 127.5 - 1.0
@@ -116,7 +137,6 @@ def require_finite(values: np.ndarray) -> None:
 def contact_sheet(
     rows: Sequence[tuple[str, Sequence[np.ndarray]]],
     width: int = 240,
-    gap: int = 4,
     headings: Sequence[str] = (),
 ) -> Image.Image:
     """Pictures in labelled rows: each row is (label, frames uint8 [H, W, 3]), scaled to `width` pixels.
@@ -127,29 +147,55 @@ def contact_sheet(
     height = max(round(frame.shape[0] * width / frame.shape[1]) for _, row in rows for frame in row)
     columns = max(len(row) for _, row in rows)
     strip = 20 if headings else 0
-    size = (label_width + columns * (width + gap), strip + len(rows) * (height + gap) + gap)
+    size = (label_width + columns * (width + GAP), strip + len(rows) * (height + GAP) + GAP)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=14)
     for j, heading in enumerate(headings):
-        draw.text((label_width + j * (width + gap), 3), heading, fill="black", font=font)
+        draw.text((label_width + j * (width + GAP), 3), heading, fill="black", font=font)
     for i, (label, row) in enumerate(rows):
-        top = strip + gap + i * (height + gap)
+        top = strip + GAP + i * (height + GAP)
         lines = label.count("\n") + 1
         draw.text((6, top + height // 2 - 8 * lines), label, fill="black", font=font)
         for j, frame in enumerate(row):
-            # Small clips are enlarged without smoothing: a sheet must not look better than the clip.
-            method = Image.NEAREST if frame.shape[1] * 2 <= width else Image.BICUBIC
-            picture = Image.fromarray(frame).resize((width, height), method)
-            left = label_width + j * (width + gap)
+            left = label_width + j * (width + GAP)
             draw.rectangle((left - 1, top - 1, left + width, top + height), outline=OUTLINE)
-            sheet.paste(picture, (left, top))
+            sheet.paste(_scaled(frame, width, height), (left, top))
     return sheet
+
+
+def side_by_side(frames: Mapping[str, np.ndarray], width: int) -> np.ndarray:
+    """Frames under their headings in a row, uint8 [H, W, 3]: each `width` pixels wide, its height even, as H.264 wants it."""
+    parts = []
+    for heading, frame in frames.items():
+        height = 2 * round(width * frame.shape[0] / frame.shape[1] / 2)
+        part = Image.new("RGB", (width, STRIP + height), "white")
+        part.paste(_scaled(frame, width, height), (0, STRIP))
+        ImageDraw.Draw(part).text((6, 3), heading, "black", ImageFont.load_default(14))
+        parts.append(np.asarray(part))
+    return np.concatenate(parts, axis=1)
+
+
+def _scaled(frame: np.ndarray, width: int, height: int) -> Image.Image:
+    """A picture for the eye; small ones are enlarged without smoothing: they must not look better than they are."""
+    kernel = Image.NEAREST if 2 * frame.shape[1] <= width else Image.BICUBIC
+    return Image.fromarray(frame).resize((width, height), kernel)
 
 
 def evenly(count: int, of: int) -> list[int]:
     """Indices of `count` frames spread over `of`, both ends included."""
     return np.linspace(0, of - 1, count).round().astype(int).tolist()
+
+
+def at(frames: Iterable[np.ndarray], moments: Sequence[int]) -> list[np.ndarray]:
+    """The frames of a stream at `moments`, in their order."""
+    wanted = {i: frame for i, frame in enumerate(frames) if i in moments}
+    return [wanted[moment] for moment in moments]
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """`most` items at most, evenly spread over all, the first and the last among them."""
+    return [items[i] for i in evenly(min(most, len(items)), len(items))]
 
 
 def midpoints(count: int, of: int) -> list[int]:

@@ -50,3 +50,22 @@ class VisionModel:
 
         stacked = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2)
         return (stacked.float() / 255 - self.mean) / self.std
+
+
+class Classifier(VisionModel):
+    """One that tells classes apart; `what` names it in errors."""
+
+    what = "the classifier"
+
+    def __init__(self, name: str, commit: str | None, device: "torch.device | str" = "cpu"):
+        """`name` is a folder, or a hub name with its commit. Raises InputError when weights are missing."""
+        from transformers import AutoModelForImageClassification
+
+        super().__init__(AutoModelForImageClassification, self.what, name, commit, device)
+
+    def logits(self, frames: Sequence[np.ndarray]) -> "torch.Tensor":
+        """Of pictures uint8 [H, W, 3] of one size: float64 [N, classes]."""
+        import torch
+
+        with torch.inference_mode():
+            return self.model(self.pixels(frames)).logits.double()

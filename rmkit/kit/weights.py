@@ -74,6 +74,20 @@ def where(name: str, file: str) -> Path:
     return hub_snapshot(name, file)[0] if is_hub_name(name) else resolve(name)
 
 
+def lora_file(key: str, name: str, file: str) -> tuple[Path, str]:
+    """(path, fingerprint) of a LoRA in a folder, or of a hub name in the cache; `key` is where the profile names the model.
+
+    Raises InputError when it is out of reach.
+    """
+    if is_hub_name(name):
+        root, commit = hub_snapshot(name, file)
+        return root / file, f"{commit}/{file}"
+    path = resolve(name) / file
+    if not path.is_file():
+        raise InputError(f"{key} is {name}, and {path} does not exist: get the LoRA or correct the profile.")
+    return path, store.fingerprint(path)
+
+
 def part_folder(name: str, part: str) -> Path:
     """The folder of one part of a pipeline; of a hub name, that part's files in the cache, without asking the hub for what is there.
 
@@ -169,9 +183,9 @@ def pipeline_index(root: Path) -> dict[str, Any]:
         raise InputError(f"{file} is not valid JSON ({error}); copy the model again.") from None
 
 
-def pipeline_fingerprint(key: str, name: str, optional: Collection[str] = ("processor",)) -> str:
+def pipeline_fingerprint(key: str, name: str) -> str:
     """Content hash of a diffusers pipeline, for a hub name its commit; InputError as `pipeline_folder`."""
-    root, commit = pipeline_folder(key, name, optional)
+    root, commit = pipeline_folder(key, name)
     return commit or content(root)
 
 

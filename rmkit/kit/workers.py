@@ -82,9 +82,8 @@ def start() -> None:
         return
     own = {} if ADDRESS in os.environ else {"include_dashboard": False, "object_store_memory": STORE}
     try:
-        if part := re.fullmatch(
-            r"([^/]+):(\d+)", os.environ.get(ADDRESS, "")
-        ):  # Ray would try for two minutes
+        # Ray would try for two minutes.
+        if part := re.fullmatch(r"([^/]+):(\d+)", os.environ.get(ADDRESS, "")):
             socket.create_connection((part[1], int(part[2])), timeout=10).close()
         context = ray.init(logging_level="ERROR", log_to_driver=False, **own)
     except (OSError, ValueError, RuntimeError) as error:

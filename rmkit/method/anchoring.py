@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from rmkit.errors import InputError
-from rmkit.kit import accelerators, alignment, models, prompts, stage, store, video
+from rmkit.kit import accelerators, alignment, editor, models, prompts, stage, store, video
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
@@ -109,7 +109,7 @@ def edit_frame(profile: Profile, pipeline: Any, render: np.ndarray, seed: int) -
     if accelerator := accelerators.of(profile, "editor"):
         options["sigmas"] = list(accelerator.sigmas)
     # Height and width are never passed: the reference would keep its own size, and the edit come out zoomed.
-    with models.edit_area(pipeline, settings.edit_area):
+    with editor.at_area(pipeline, settings.edit_area):
         picture = pipeline(
             image=Image.fromarray(render),
             prompt=settings.prompt,
@@ -119,9 +119,7 @@ def edit_frame(profile: Profile, pipeline: Any, render: np.ndarray, seed: int) -
             output_type="np",
             **options,
         ).images[0]
-    size = (render.shape[1], render.shape[0])
-    picture = Image.fromarray(video.to_uint8(picture))
-    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+    return video.resized(video.to_uint8(picture), *render.shape[:2])
 
 
 def recipe(profile: Profile, clip: Clip, index: int, model: str) -> store.Recipe:
@@ -142,8 +140,11 @@ def recipe(profile: Profile, clip: Clip, index: int, model: str) -> store.Recipe
 
 
 def _ready(profile: Profile) -> stage.Make[tuple[Clip, int]]:
-    """Load the editor; returns what makes one anchor."""
-    pipeline = models.load_editor(profile)
+    return maker(profile, models.load_editor(profile))
+
+
+def maker(profile: Profile, pipeline: Any) -> stage.Make[tuple[Clip, int]]:
+    """What makes one anchor by a loaded editor."""
     render = functools.lru_cache(maxsize=1)(video.read)  # all anchors of a clip follow one another
 
     def make(item: stage.Item[tuple[Clip, int]], temporary: Path) -> dict[str, Any]:

@@ -119,15 +119,8 @@ def batch_indices(count: int, size: int, step: int, seed: int) -> list[int]:
 
 
 def _check(profile: Profile, pair: Pair) -> None:
-    wanted = (profile.clips.frames, profile.clips.height, profile.clips.width)
     for path in (pair.render, pair.target):
-        info = video.probe(path)
-        found = (info.frames, info.height, info.width)
-        if found != wanted:
-            raise InputError(
-                f"pair {pair.id}: {path} has {found[0]} frames of {found[1]}x{found[2]} and the profile asks "
-                f"for {wanted[0]} of {wanted[1]}x{wanted[2]}; delete it and make it again."
-            )
+        video.require_size(path, profile.clips, "delete it and make it again")
     if store.fingerprint(pair.render) == store.fingerprint(pair.target):
         raise _copy(pair)
 

@@ -196,10 +196,8 @@ def prompt_of(profile: Profile, clip: Clip) -> str:
 
 def _ready(profile: Profile, folder: Path, jobs: Sequence[Job]) -> stage.Make[Job]:
     """What enhances one clip; each prompt is embedded once, since many clips may share it."""
-    check_prompts(
-        profile,
-        {f"the prompt of clip {job.clip.id} (its caption, or train.prompt)": job.prompt for job in jobs},
-    )
+    said = {f"the prompt of clip {job.clip.id} (its caption, or train.prompt)": job.prompt for job in jobs}
+    check_prompts(profile, said)
     pipeline = load(profile, folder)
     text = functools.cache(functools.partial(encode.text, pipeline))
     if mode(profile) == CACHED:

@@ -166,6 +166,12 @@ def crop_to(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return frames[:, top : top + height, left : left + width]
 
 
+def shown(profile: Profile, clip: Clip, frames: np.ndarray) -> np.ndarray:
+    """A clip's source frames as it shows them, cropped and repeated: [D, h, w, ...] -> [F, H, W, ...]."""
+    size = profile.clips
+    return repeat(crop_to(frames, size.height, size.width), repeats(clip, size.frames), size.frames)
+
+
 def offsets(profile: Profile, source_fps: int) -> list[int]:
     """Source frames of a clip, counted from its first: what is on screen when each is due, so time is not stretched.
 
@@ -207,10 +213,9 @@ def _choose(profile: Profile, split: str, sequences: list[sources.Sequence], cou
             f"data.source {profile.data.source} gives {len(candidates)} {split} clips of {profile.clips.frames} frames "
             f"and the profile asks for {count} (data.stride.{split}: {stride}): lower data.{split}_clips."
         )
-    picked = [candidates[i] for i in video.evenly(count, len(candidates))]
     return [
         Chosen(sequence, _clip(sequence, [start + offset for offset in shown[sequence.id]]))
-        for sequence, start in picked
+        for sequence, start in video.spread(candidates, count)
     ]
 
 
@@ -262,8 +267,6 @@ def _ready(profile: Profile) -> stage.Make[Chosen]:
     def make(item: stage.Item[Chosen], temporary: Path) -> None:
         sequence, clip = item.subject
         frames = sequence.frames(clip.source_frames)  # [D, h, w, 3]
-        frames = crop_to(frames, profile.clips.height, profile.clips.width)
-        frames = repeat(frames, repeats(clip, profile.clips.frames), profile.clips.frames)  # [F, H, W, 3]
-        video.write(temporary, frames, profile.clips.fps)
+        video.write(temporary, shown(profile, clip, frames), profile.clips.fps)
 
     return make

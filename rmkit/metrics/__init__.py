@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from rmkit.kit import weights
+from rmkit.method import sampling
+from rmkit.method.sampling import Clip
 from rmkit.paths import resolve
 from rmkit.profile import Profile
 
@@ -47,13 +49,15 @@ class Column:
     distinct: bool = False  # on the source's own frames, without the repetition that raises the rate
     options: Mapping[str, str] = field(default_factory=dict)  # written beside the values
     optional: bool = False  # a clip may have no value though its metric ran
-    beside: str | None = (
-        None  # another stream of `Subject.frames` that it reads: without it there is no value
-    )
+    # Another stream of `Subject.frames` that it reads: without it there is no value.
+    beside: str | None = None
     asked: bool = False  # measured only where somebody asks for it by name
     paper: bool = False  # in the paper's tables, or in the place of one that is
     # always: in the tables even where it was not run; never: in metrics.csv only.
     shown: Literal["always", "measured", "never"] = "measured"
+
+
+Opens = Callable[[], Iterator[np.ndarray]]  # a stream anew, at each call
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Subject:
 
     method: str
     clip: str
-    frames: Mapping[str, Callable[[], Iterator[np.ndarray]]]
+    frames: Mapping[str, Opens]
     inputs: Mapping[str, str]
     source_frames: tuple[int, ...]  # of the sequence; the file of a truth is the whole sequence's
     count: int  # frames
@@ -74,6 +78,15 @@ class Subject:
     sequence: str
     subsets: tuple[str, ...]
     folder: Path  # where intermediate artefacts of it may be kept
+
+    @classmethod
+    def of(
+        cls, profile: Profile, clip: Clip, method: str, frames: Mapping[str, Opens], inputs: Mapping[str, str]
+    ) -> "Subject":
+        """A clip of the profile's by a method."""
+        count, times = profile.clips.frames, sampling.repeats(clip, profile.clips.frames)
+        facts = (clip.source_frames, count, times, clip.sequence, clip.subsets, profile.layout.root)
+        return cls(method, clip.id, frames, inputs, *facts)
 
     def output(self, column: Column) -> Iterator[np.ndarray]:
         """The output's frames, uint8 [H, W, 3], without repetitions where the column counts distinct frames."""

@@ -20,27 +20,15 @@ OPTIONS = {"canny": "-".join(map(str, THRESHOLDS)), "tolerance": str(TOLERANCE)}
 # What the numbers in a stream of "regions", uint8 [H, W], stand for; 0 is all else.
 PERSON, THING, GROUND, SKY = 1, 2, 3, 4
 REGIONS = {"persons_f1": (PERSON,), "objects_f1": (PERSON, THING), "ground_f1": (GROUND,), "sky_f1": (SKY,)}
-_INSIDE = {
-    "floor": 2e-3,
-    "against": "render",
-    "beside": "regions",
-    "options": OPTIONS,
-    "asked": True,
-    "optional": True,
-}
+_EVERYWHERE = {"floor": 2e-3, "against": "render", "options": OPTIONS}
+_INSIDE = {**_EVERYWHERE, "beside": "regions", "asked": True, "optional": True}
 
 
 class EdgeF1(Metric):
     """Agreement of a clip's outlines with the render's."""
 
     columns = (
-        Column(
-            *("edge_f1", "Edge F1 to render", "", 1),
-            floor=2e-3,
-            against="render",
-            options=OPTIONS,
-            shown="always",
-        ),
+        Column("edge_f1", "Edge F1 to render", "", 1, **_EVERYWHERE, shown="always"),
         Column("persons_f1", "Edge F1 in persons", "", 1, 3, **_INSIDE),
         Column("objects_f1", "Edge F1 in persons and things", "", 1, 3, **_INSIDE),
         Column("ground_f1", "Edge F1 in the ground", "", 0, 3, **_INSIDE),

@@ -11,14 +11,13 @@ import numpy as np
 
 from rmkit.errors import InputError
 from rmkit.kit import models, video, weights
-from rmkit.kit.vision import VisionModel
+from rmkit.kit.vision import Classifier
 from rmkit.method import anchoring
 from rmkit.metrics import Column, Measure, Metric, Subject, options_of
 from rmkit.profile import Profile
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
 FRAMES = 5  # as many as GPT-RS and ArcFace look at
 
@@ -26,13 +25,7 @@ FRAMES = 5  # as many as GPT-RS and ArcFace look at
 class OfflineRating(Metric):
     """The rating of a clip by a classifier of ours; never in GPT-RS's column."""
 
-    columns = (
-        Column(
-            *("offline_judge", "Offline judge, 1-10 (ours)", "1-10", 1),
-            digits=2,
-            floor=0.05,
-        ),
-    )
+    columns = (Column("offline_judge", "Offline judge, 1-10 (ours)", "1-10", 1, digits=2, floor=0.05),)
     version = 2
     label = "Offline judge"
     needs_model = True
@@ -81,24 +74,16 @@ class OfflineRating(Metric):
         )
 
 
-class OfflineJudge(VisionModel):
+class OfflineJudge(Classifier):
     """A classifier in transformers' format, its two classes render and truth."""
 
-    def __init__(self, name: str, commit: str | None, device: "torch.device | str" = "cpu"):
-        """`name` is a folder, or a hub name with its commit. Raises InputError when weights are missing."""
-        from transformers import AutoModelForImageClassification
-
-        super().__init__(AutoModelForImageClassification, "the offline judge", name, commit, device)
-        self.calibration = self.model.config.calibration
+    what = "the offline judge"
 
     def __call__(self, frames: Sequence[np.ndarray]) -> np.ndarray:
         """Ratings, float64 [N] in 1..10, of pictures uint8 [H, W, 3]: 1 + 9 x probability of the truth."""
-        import torch
-
-        with torch.inference_mode():
-            logits = self.model(self.pixels(frames)).logits.double()  # [N, 2]
+        calibration, logits = self.model.config.calibration, self.logits(frames)  # [N, 2]
         score = logits[:, 1] - logits[:, 0]
-        probability = (self.calibration["slope"] * score + self.calibration["offset"]).sigmoid()
+        probability = (calibration["slope"] * score + calibration["offset"]).sigmoid()
         return (1 + 9 * probability).cpu().numpy()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from rmkit.metrics import Column, Metric, Subject
 
+_NAME = "Temporal Flickering"
 _SHOWN = {"floor": 2e-5, "shown": "always"}
 
 
@@ -17,15 +18,8 @@ class TemporalFlickering(Metric):
     """VBench's Temporal Flickering of a clip."""
 
     columns = (
-        Column("temporal_flickering", "Temporal Flickering", "", 1, **_SHOWN, paper=True),
-        Column(
-            "temporal_flickering_distinct",
-            "Temporal Flickering, distinct frames",
-            "",
-            1,
-            distinct=True,
-            **_SHOWN,
-        ),
+        Column("temporal_flickering", _NAME, "", 1, **_SHOWN, paper=True),
+        Column("temporal_flickering_distinct", f"{_NAME}, distinct frames", "", 1, distinct=True, **_SHOWN),
     )
 
     def measure(self, subject: Subject, columns: Sequence[Column]) -> dict[str, float]:

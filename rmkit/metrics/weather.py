@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rmkit.errors import InputError
-from rmkit.kit import models, weights
-from rmkit.kit.vision import VisionModel
+from rmkit.kit import models, vision, weights
 from rmkit.metrics import Column, Measure, Metric, Subject, options_of
 from rmkit.profile import WEATHERS, Profile
 
@@ -28,10 +27,8 @@ SENTENCES = {
     "fog": "a photo taken in thick fog",
     "dusk": "a photo taken at dusk",
 }
-ENDS = (
-    "weather_vae",
-    "clear_vae",
-)  # the two rulers that a share is read between: both through the video VAE, as outputs are
+# The two rulers that a share is read between: both through the video VAE, as outputs are.
+ENDS = ("weather_vae", "clear_vae")
 _ASKED = {"digits": 3, "floor": 5e-3, "asked": True, "distinct": True}
 
 
@@ -74,9 +71,8 @@ class WeatherShare(Metric):
 
     def ready(self, profile: Profile, subjects: Sequence[Subject]) -> Measure:
         config, rulers = self._config(profile), self.rulers(profile)
-        classifier = (ZeroShot if _is_clip(config) else Classifier)(
-            *self.place(profile), models.device(profile)
-        )
+        kind = ZeroShot if _is_clip(config) else Classifier
+        classifier = kind(*self.place(profile), models.device(profile))
 
         def measure(subject: Subject, columns: Sequence[Column]) -> dict[str, float]:
             found = look(classifier, list(subject.output(columns[0])))
@@ -117,20 +113,13 @@ class Looks(Protocol):
     def __call__(self, frames: Sequence[np.ndarray]) -> np.ndarray: ...
 
 
-class Classifier(VisionModel):
+class Classifier(vision.Classifier):
     """A classifier in transformers' format, its classes the five weathers."""
 
-    def __init__(self, name: str, commit: str | None, device: "torch.device | str" = "cpu"):
-        """`name` is a folder, or a hub name with its commit. Raises InputError when weights are missing."""
-        from transformers import AutoModelForImageClassification
-
-        super().__init__(AutoModelForImageClassification, "the weather classifier", name, commit, device)
+    what = "the weather classifier"
 
     def __call__(self, frames: Sequence[np.ndarray]) -> np.ndarray:
-        import torch
-
-        with torch.inference_mode():
-            return self.model(self.pixels(frames)).logits.double().softmax(1).cpu().numpy()
+        return self.logits(frames).softmax(1).cpu().numpy()
 
 
 class ZeroShot:

@@ -18,22 +18,16 @@ from rmkit.kit import store
 from rmkit.paths import REPOSITORY, Layout
 from rmkit.profile import Profile
 
-Reads = tuple[
-    tuple[str, ...], tuple[str, ...]
-]  # settings (a group stands for all in it), and stages whose results
+# Settings (a group stands for all in it), and stages whose results.
+Reads = tuple[tuple[str, ...], tuple[str, ...]]
 
 NUMBERS = ("models.dtype", "models.attention")  # how they are computed
 EDITOR = ("models.editor", "models.editor_weights", "models.accelerators.editor", *NUMBERS)
 VACE = ("models.vace", "models.wan", "models.accelerators.vace", *NUMBERS)
 WAN = ("models.wan", *NUMBERS)
 FACES = ("identity.model_pack", "identity.det_size", "identity.det_thresh")
-PROPAGATED = (
-    *(
-        f"propagation.{name}"
-        for name in ("steps", "guidance", "shift", "conditioning", "prompt", "negative_prompt")
-    ),
-    *("seed", *VACE),
-)
+SAMPLED = ("steps", "guidance", "shift", "conditioning", "prompt", "negative_prompt")
+PROPAGATED = (*(f"propagation.{name}" for name in SAMPLED), "seed", *VACE)
 # Settings that change what a run costs, and not what comes out.
 COST = (
     *("train.checkpoint_every", "train.evaluate_every", "train.gradient_checkpointing", "train.block_inputs"),
@@ -136,9 +130,8 @@ def said(found: list[str]) -> str:
     """That in a line: what is measured is named by its method."""
     stages = [name for name in found if " of " not in name]
     measured = dict.fromkeys(name.partition(" of ")[2] for name in found if " of " in name)
-    return "; ".join(
-        filter(None, [", ".join(stages), f"measured: {', '.join(measured)}" if measured else ""])
-    ) or ("nothing")
+    parts = [", ".join(stages), f"measured: {', '.join(measured)}" if measured else ""]
+    return "; ".join(filter(None, parts)) or "nothing"
 
 
 def differences(before: dict[str, Any], after: dict[str, Any], group: str = "") -> list[str]:

@@ -19,6 +19,7 @@ from rmkit.pipeline.passes import Cost, Latents
 from rmkit.profile import WEATHERS, Clips, Profile
 
 VIDEO = "float32"  # the type of the VAEs of video
+BYTES = {"float32": 4, "bfloat16": 2}  # of a number
 STEPS_OF_DEPTH = 518  # pixels of the shorter side at which Depth Anything works
 PATCH = 14  # pixels of Qwen2.5-VL's vision patches, four of which become one token
 WORDS = 80  # tokens of the editor's template and prompt
@@ -57,12 +58,10 @@ class Work:
     @property
     def calls(self) -> float:
         """Of the largest model: a denoiser's passes, a VAE's where there is no denoiser."""
-        largest = max(self.uses, key=lambda use: use.flops, default=None)
-        return (
-            sum(use.calls for use in self.uses if use.part.split()[0] == largest.part.split()[0])
-            if largest
-            else 0
-        )
+        if not self.uses:
+            return 0
+        kind = max(self.uses, key=lambda use: use.flops).part.split()[0]
+        return sum(use.calls for use in self.uses if use.part.split()[0] == kind)
 
     @property
     def weights(self) -> float:
@@ -173,7 +172,7 @@ def enhance(profile: Profile, clips: int, size: Clips | None = None) -> Work:
         both = count.denoise(transformer, latents, tokens, dtype, "one-way", rank)
         # The reference's own pass runs once a text and expert; its keys and values are kept from step to step.
         numbers = 2 * transformer["num_layers"] * _widths(transformer, latents)
-        kept = TEXTS * numbers * {"float32": 4, "bfloat16": 2}[dtype]
+        kept = TEXTS * numbers * BYTES[dtype]
         cost = replace(plain, flops=both.flops - plain.flops, working=plain.working + kept)
     else:
         cost = count.denoise(transformer, latents, tokens, dtype, mode, rank)
@@ -326,5 +325,5 @@ def _lighter(cost: Cost, share: float) -> Cost:
 def _without_block_inputs(profile: Profile, name: str, step: Cost, latents: Latents, batch: int) -> Cost:
     """The inputs of checkpointed blocks wait in CPU memory: but for two, they are not on the device."""
     config = configs.counted(name, "transformer")
-    size = 2 * batch * _widths(config, latents) * {"float32": 4, "bfloat16": 2}[profile.models.dtype]
+    size = 2 * batch * _widths(config, latents) * BYTES[profile.models.dtype]
     return replace(step, working=step.working - (config["num_layers"] - 2) * size)

@@ -131,6 +131,8 @@ STAGES: dict[str, Callable[[Profile], object]] = {
     "evaluate": evaluate,
     "report": report,
 }
+# Those of whose name the plan has no row: nothing is counted before them, and the report needs no torch.
+UNPLANNED = ("filter", "baselines", "report")
 # Those that make clip by clip, which workers and shards may divide.
 SPREAD = ("anchors", "structure", "propagate", "encode", "enhance", "baselines", "evaluate")
 

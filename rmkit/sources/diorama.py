@@ -40,7 +40,7 @@ def prepare(profile: Profile) -> None:
             videos = [folder / "truth.mp4" for folder in folders]
             target = profile.layout.truth
             items += [_item("truth", target / f"{path.parent.name}.mp4", "truth", path) for path in videos]
-        stage.run(f"unpack {split}", items, _ready)
+        stage.run(f"unpack {split}", items, lambda: _unpack)
         store.write_json(root / sailvos.SPLIT_FILES[split], _listing(map(read_meta, folders)))
 
 
@@ -131,10 +131,6 @@ def _root(profile: Profile) -> Path:
 
 def _item(name: str, target: Path, kind: str, source: Path) -> stage.Item[Path]:
     return stage.Item(target, store.Recipe(name, VERSION, {}, {kind: store.fingerprint(source)}), source)
-
-
-def _ready() -> stage.Make[Path]:
-    return _unpack
 
 
 def _unpack(item: stage.Item[Path], temporary: Path) -> None:

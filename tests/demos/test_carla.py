@@ -11,7 +11,7 @@ from PIL import Image
 from rmkit import profile, sources
 from rmkit.demos import carla
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, tables
+from rmkit.evaluation import metrics_csv, tables
 from rmkit.method import dataset, sampling, training
 from rmkit.pipeline import doctor, notebooks
 from rmkit.sources import carla_loc
@@ -89,7 +89,7 @@ def test_fewer_than_eight_sequences_have_a_range_and_no_verdict(
     here = tiny_profile.model_copy(update={"carla": tiny_profile.data}).demo("carla")
     for settings, made in ((tiny_profile, rows(2.0, 12, 1)), (here, rows(0.5, towns, 2))):
         settings.layout.root.mkdir(parents=True, exist_ok=True)
-        evaluate.write(settings.layout.metrics, made)
+        metrics_csv.write(settings.layout.metrics, made)
     table = carla.compare(tiny_profile, here)
     assert [row[1] for row in table.cells] == ["in domain", "out of domain", "out − in"]
     place = table.header.index("RealMaster − Render (input)")
@@ -161,7 +161,7 @@ def test_drives_are_enhanced_measured_and_set_beside_the_run(
     assert here.clips == settings.clips and here.layout.root == settings.layout.root / "carla"
     path = carla.measure(here)
     frame = pd.read_csv(path)
-    assert list(frame.columns) == evaluate.COLUMNS + evaluate.PROVENANCE
+    assert list(frame.columns) == metrics_csv.COLUMNS + metrics_csv.PROVENANCE
     assert list(frame.method.unique()) == [
         "render",
         "colour_transfer",

@@ -9,7 +9,7 @@ from rmkit import profile
 from rmkit.baselines import truth
 from rmkit.demos import cuts, limits, limits_clip, limits_crops, limits_figures, objects
 from rmkit.errors import InputError
-from rmkit.evaluation import claims, statistics, verdicts
+from rmkit.evaluation import claims, metrics_csv, verdicts
 from rmkit.kit import store, video
 from rmkit.method import enhance, sampling
 
@@ -221,11 +221,11 @@ def test_claims_read_the_part(played: profile.Profile) -> None:
     store.write_text(played.layout.metrics, played.demo("limits").layout.metrics.read_text())  # some run
     beside = claims.measured_beside(played)
     assert set(beside) == {"limits"}
-    found = {o.claim.id: o for o in claims.check(statistics.load(played), beside)}
+    found = {o.claim.id: o for o in claims.check(metrics_csv.load(played), beside)}
     assert found["editor_over_edits"].verdict == "not run"  # no anchors
     assert found["no_last_frame_change"].verdict == "holds" and found["no_last_frame_change"].found.value == 0
     assert found["rain_comes"].verdict == "not run"
-    assert "weather, carla" in verdicts.table(played, statistics.load(played)).notes[0]
+    assert "weather, carla" in verdicts.table(played, metrics_csv.load(played)).notes[0]
 
 
 def test_without_maps_and_truth_the_rest_is_measured(

@@ -7,7 +7,7 @@ import pytest
 
 from rmkit import profile
 from rmkit.demos import carla, regions, weather, weather_results
-from rmkit.evaluation import statistics
+from rmkit.evaluation import metrics_csv
 from rmkit.kit import video
 from rmkit.method import sampling
 from rmkit.metrics import edge_f1
@@ -135,7 +135,7 @@ def test_measured_without_a_classifier_says_so_and_the_rest_is_there(made: profi
     clips = weather.prepare(settings)
     weather.make(settings, clips)
     weather.make_doses(settings, clips)
-    frame = statistics.read(weather.measure(settings, clips, clips))
+    frame = metrics_csv.read(weather.measure(settings, clips, clips))
     assert {"render", *WEATHERS, "overlay_rain", "fog_guidance_3"} <= set(frame.method)
     assert not frame.metric.str.startswith("weather_share").any()
     assert set(frame[frame.method == "clear"].metric) == {

@@ -13,7 +13,7 @@ from test_tables import put_metrics
 
 from rmkit import profile
 from rmkit.errors import InputError
-from rmkit.evaluation import choice, chosen, statistics, table_lab, tables
+from rmkit.evaluation import choice, chosen, metrics_csv, table_lab, tables
 from rmkit.evaluation.choice import Choice
 from rmkit.evaluation.typeset import Table
 from rmkit.kit import widgets
@@ -63,7 +63,7 @@ def test_it_agrees_with_the_tables_of_the_report(made: profile.Profile) -> None:
 
 
 def test_each_part_of_a_choice(made: profile.Profile) -> None:
-    frame = statistics.load(made)
+    frame = metrics_csv.load(made)
     values = frame[(frame.method == "edges") & (frame.metric == "psnr_truth")].set_index("clip").value
     plain = cells(made, confidence=None)
     assert plain["Edges"][:2] == ["16", f"{values.mean():.2f}"]

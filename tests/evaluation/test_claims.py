@@ -8,7 +8,7 @@ from test_statistics import frame_of, sequences
 from test_tables import put_metrics
 
 from rmkit import baselines, profile
-from rmkit.evaluation import claims, report, statistics, verdicts
+from rmkit.evaluation import claims, metrics_csv, report, statistics, verdicts
 
 BOUND = {"metric": "m", "least": 0.5}
 
@@ -106,7 +106,7 @@ def test_the_file_has_statements_of_every_section_and_says_which_came_later() ->
 
 def test_the_report_counts_by_section_and_parts_by_their_files(tiny_profile: profile.Profile) -> None:
     put_metrics(tiny_profile, [*baselines.FIRST, *baselines.LAST[:-1]])
-    frame = statistics.load(tiny_profile)
+    frame = metrics_csv.load(tiny_profile)
     part = tiny_profile.demo("weather").layout.metrics
     part.parent.mkdir(parents=True)
     clips = {"rain": shifted(0.8), "snow": shifted(0.3), "clear": shifted(0.1)}

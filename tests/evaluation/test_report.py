@@ -172,9 +172,9 @@ def test_sheets_show_every_row(finished: profile.Profile) -> None:
     small = sheets.of_clip(finished, clip, columns=3, width=96)
     assert small.height == len(sheets.ROWS) * (64 + 4) + 4
     (*_, last) = shown = list(sheets.beside(finished, clip))
-    assert len(shown) == 9 and last.shape == (sheets.STRIP + 2 * 32, 4 * 2 * 48, 3)
+    assert len(shown) == 9 and last.shape == (video.STRIP + 2 * 32, 4 * 2 * 48, 3)
     render = video.read(sampling.path(finished, clip))[-1].repeat(2, 0).repeat(2, 1)
-    assert (last[sheets.STRIP :, : 2 * 48] == render).all()  # in step, the render first
+    assert (last[video.STRIP :, : 2 * 48] == render).all()  # in step, the render first
 
 
 def test_labelled_subsets_are_among_the_clips_shown() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from rmkit import baselines, metrics, profile
 from rmkit.errors import InputError
-from rmkit.evaluation import figures, statistics, tables, typeset
+from rmkit.evaluation import figures, metrics_csv, statistics, tables, typeset
 
 PLAIN = [column for column in metrics.shown(()) if metrics.metric_of(column.name).name in metrics.ORDER[:6]]
 PAIRS = ("table1", "table2", "differences", "wins")  # each with the paper's columns, then one with the others
@@ -86,7 +86,7 @@ def test_the_papers_values_stand_beside_ours_where_they_are_known(
     file.write_text("table2: {realmaster: {temporal_flickering: 0.5, dino: 3.0}, depth: {dino: null}}")
     monkeypatch.setattr(tables, "PAPER", file)
     made = {table.name: table for table in tables.build(tiny_profile)}["paper"]
-    ours = statistics.mean(statistics.load(tiny_profile), "realmaster", "temporal_flickering").value
+    ours = statistics.mean(metrics_csv.load(tiny_profile), "realmaster", "temporal_flickering").value
     assert made.cells[0][3] == "0.5" and made.cells[0][5] == f"{ours - 0.5:+.4g}"
     assert made.cells[1][3:] == ["3", "not run", "n/a"] and len(made.cells) == 2
     content = tiny_profile.model_dump()
@@ -140,7 +140,7 @@ def test_figures_have_the_same_rows_at_the_same_height(tiny_profile: profile.Pro
     assert [ax.get_title(loc="left")[:3] for ax in figure.axes] == ["(a)", "(b)", "(c)", "(d)"]
     sharpness = figure.axes[3]
     assert sharpness.get_xscale() == "log" and figure.axes[0].get_xscale() == "linear"
-    truth = statistics.mean(statistics.load(tiny_profile), "truth", "sharpness").value
+    truth = statistics.mean(metrics_csv.load(tiny_profile), "truth", "sharpness").value
     assert any(list(line.get_xdata()) == [truth, truth] for line in sharpness.lines)
 
 
@@ -223,14 +223,14 @@ def test_a_styled_frame_shows_the_same(tiny_profile: profile.Profile) -> None:
 
 def test_before_a_run_the_shipped_record_is_shown(tiny_profile: profile.Profile) -> None:
     put_metrics(tiny_profile, ["render", "edges", "realmaster"])
-    assert not statistics.of_record(tiny_profile)
+    assert not metrics_csv.of_record(tiny_profile)
     here = [typeset.markdown(table) for table in tables.build(tiny_profile)]
     tiny_profile.layout.reference.mkdir(parents=True)
     tiny_profile.layout.metrics.rename(tiny_profile.layout.reference / "metrics.csv")
-    assert statistics.of_record(tiny_profile)
+    assert metrics_csv.of_record(tiny_profile)
     assert [typeset.markdown(table) for table in tables.build(tiny_profile)] == here
     with pytest.raises(InputError, match="run 05_evaluation"):
-        statistics.load(tiny_profile)  # nothing else takes the record for a run
+        metrics_csv.load(tiny_profile)  # nothing else takes the record for a run
 
 
 def test_tables_before_evaluation(tiny_profile: profile.Profile) -> None:

@@ -90,7 +90,7 @@ def test_missing_anchors_are_grey_then_edited_into_the_lab_and_refused_ones_said
     choice = choices.choose(profile, clip, "multi_anchor", propagation={"anchor_seconds": 0.125})
     assert choice.anchors == (0, 2, 4, 6, 8)
     given = choices.condition(choice)
-    assert (given.anchors[2] == choices.MISSING).all() and not (given.anchors[4] == choices.MISSING).all()
+    assert (given.anchors[2] == sheets.EMPTY).all() and not (given.anchors[4] == sheets.EMPTY).all()
     loaded = results.Models(profile)
     try:
         results.generate(profile, choice, loaded)

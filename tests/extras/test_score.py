@@ -13,7 +13,7 @@ from test_metrics import PLAIN, rows_of, write_interpolator
 from rehearsal.faces import KNOWN, OTHER
 from rmkit import cli, metrics, profile
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, statistics
+from rmkit.evaluation import evaluate, metrics_csv, statistics
 from rmkit.extras import score
 from rmkit.kit import video
 from rmkit.method import sampling
@@ -56,7 +56,7 @@ def test_every_metric_that_needs_no_truth(capsys, tiny_profile: profile.Profile,
     command = ["evaluate", "--renders", str(renders), "--outputs", str(outputs), "--repeats", "2"]
     assert cli.main([*command, "--profile", str(saved(tiny_profile, tmp_path))]) == 0
     path = tiny_profile.layout.scored / "made.csv"
-    assert list(rows_of(path)[0]) == [*evaluate.COLUMNS, *evaluate.PROVENANCE, "note"]
+    assert list(rows_of(path)[0]) == [*metrics_csv.COLUMNS, *metrics_csv.PROVENANCE, "note"]
     found = values(path)
     wanted = {column.name for column in PLAIN if column.against != "truth" and not column.asked}
     assert {name for method, _, name in found if method == "output"} == wanted
@@ -74,7 +74,7 @@ def test_every_metric_that_needs_no_truth(capsys, tiny_profile: profile.Profile,
     out = capsys.readouterr().out
     assert "made.csv: 2 clips" in out and "ArcFace: not run: no face model" in out and "DINO: not run" in out
     line = next(line for line in out.splitlines() if line.strip().startswith("Sharpness"))
-    mean = statistics.mean(statistics.read(path), "output", "sharpness").value
+    mean = statistics.mean(metrics_csv.read(path), "output", "sharpness").value
     assert f" {mean:.0f} " in line
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from rmkit.errors import InputError
-from rmkit.kit import models, weights
+from rmkit.kit import editor, models, weights
 from rmkit.profile import Profile
 
 
@@ -79,7 +79,7 @@ def test_edit_area_acts_inside_the_block_only(tiny_profile):
 
     pipeline = models.load_editor(tiny_profile)
     before = module.calculate_dimensions
-    with pytest.raises(RuntimeError), models.edit_area(pipeline, 64 * 96):
+    with pytest.raises(RuntimeError), editor.at_area(pipeline, 64 * 96):
         assert module.calculate_dimensions(1024 * 1024, 1.5)[:2] == (96, 64)
         raise RuntimeError
     assert module.calculate_dimensions is before
@@ -87,7 +87,7 @@ def test_edit_area_acts_inside_the_block_only(tiny_profile):
 
 
 def test_processor_without_torchvision_expands_each_picture(tiny_profile, tiny_checkpoints):
-    processor = models._processor(tiny_checkpoints / "editor")
+    processor = editor.processor(tiny_checkpoints / "editor")
     pictures = [Image.new("RGB", size) for size in ((96, 64), (64, 64))]
     text = "one <|image_pad|> two <|image_pad|>"
     inputs = processor(text=[text], images=pictures, padding=True, return_tensors="pt")
@@ -106,7 +106,7 @@ def test_the_plus_form_of_the_editor_loads_and_edits(tiny_profile, tiny_checkpoi
     )
     pipeline = models.load_editor(pointed_at(tiny_profile, editor=folder))
     assert type(pipeline).__name__ == "QwenImageEditPlusPipeline"
-    with models.edit_area(pipeline, 64 * 96):
+    with editor.at_area(pipeline, 64 * 96):
         picture = pipeline(
             image=Image.fromarray(np.full((32, 48, 3), 120, np.uint8)),
             prompt="make it look photorealistic",
@@ -219,7 +219,7 @@ def test_tokenizer_that_would_cut_into_the_prompt_is_refused(tiny_profile):
     pipeline = models.load_editor(tiny_profile)
     pipeline.prompt_template_encode_start_idx = 10_000
     with pytest.raises(InputError, match="cut into the prompt"):
-        models._check_template(pipeline)
+        editor.check_template(pipeline)
 
 
 def _truncate(file: Path) -> None:

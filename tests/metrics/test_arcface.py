@@ -6,7 +6,7 @@ from test_metrics import put_results, rows_of
 
 from rehearsal.faces import KNOWN, OTHER
 from rmkit import baselines
-from rmkit.evaluation import claims, evaluate, statistics, tables
+from rmkit.evaluation import claims, evaluate, metrics_csv, tables
 from rmkit.kit import face_pack, store, video
 from rmkit.method import sampling
 from rmkit.metrics.arcface import METRIC
@@ -75,7 +75,7 @@ def test_the_tables_have_a_column_where_it_was_measured(measured):
     cells = {row[0]: row[column] for row in table.cells}
     assert cells["Render (input)"].startswith("1.000") and cells["Depth"].startswith("0.3")
     assert cells["Edges"] == "n/a"  # no face of it could be matched
-    frame = statistics.load(measured)
+    frame = metrics_csv.load(measured)
     assert "dino" in claims.not_measured(frame) and "arcface" not in claims.not_measured(frame)
     verdicts = {outcome.claim.id: outcome.verdict for outcome in claims.check(frame)}
     assert verdicts["edges_over_depth_arcface"] == "not run"  # no face of Edges could be matched
@@ -90,4 +90,4 @@ def test_without_a_face_model_there_is_no_row_and_a_reason(tiny_profile, tiny_cl
     assert "ArcFace: not run: no face model: identity.model_pack is null." in table.notes
     assert [title for title in table.header if "ArcFace" in title] == ["ArcFace ↑"]
     assert {row[table.header.index("ArcFace ↑")] for row in table.cells if row[1] == "2"} == {"not run"}
-    assert "arcface" in claims.not_measured(statistics.load(tiny_profile))
+    assert "arcface" in claims.not_measured(metrics_csv.load(tiny_profile))

@@ -17,7 +17,7 @@ from transformers import ViTModel
 
 from rmkit import baselines, cli, profile
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, statistics, tables
+from rmkit.evaluation import evaluate, metrics_csv, tables
 from rmkit.kit import video as videos
 from rmkit.method import sampling
 from rmkit.metrics import dino
@@ -216,7 +216,7 @@ def test_without_a_model_it_is_not_run_and_says_why(compared: profile.Profile) -
     (finding,) = (f for f in doctor.check(settings) if f.what == "model dino")
     assert not finding.needed and "metrics.dino of this profile names no model" in finding.found
     assert "run 05_evaluation again" in " ".join(tables.build(compared)[0].notes)
-    assert "dino" not in set(statistics.load(settings).metric)
+    assert "dino" not in set(metrics_csv.load(settings).metric)
 
 
 @pytest.mark.parametrize(

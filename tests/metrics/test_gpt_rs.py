@@ -24,8 +24,8 @@ from PIL import Image
 from rmkit import baselines, metrics, profile
 from rmkit.baselines import real, truth
 from rmkit.errors import InputError
-from rmkit.evaluation import evaluate, having, statistics, tables
-from rmkit.kit import keys, store, video
+from rmkit.evaluation import evaluate, having, metrics_csv, tables
+from rmkit.kit import endpoint, keys, store, video
 from rmkit.method import propagation, sampling
 from rmkit.metrics import gpt_rs
 from rmkit.pipeline import doctor, notebooks
@@ -152,8 +152,8 @@ def settings(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(profile, "REPOSITORY", tmp_path)
     monkeypatch.setenv(gpt_rs.KEY, SECRET)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(gpt_rs, "ATTEMPTS", 4)
-    monkeypatch.setattr(gpt_rs, "PAUSE", 0.001)
+    monkeypatch.setattr(endpoint, "ATTEMPTS", 4)
+    monkeypatch.setattr(endpoint, "PAUSE", 0.001)
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
     expert = {"steps": 1, "sigma": (0.0, 1.0)}
     return profile.Profile.model_validate(
@@ -336,22 +336,23 @@ def test_what_cannot_be_read_is_shown_after_few_requests_and_kept(
     said = r"no rating can be read \(the last: an answer without a rating: 'I am sorry, but as a language model x+\.\.\.'\)"
     with pytest.raises(InputError, match=said):
         rate(asking(settings, concurrency=1), [subject()])
-    assert len(server.requests) == gpt_rs.UNREADABLE
+    assert len(server.requests) == endpoint.UNREADABLE
     (kept,) = settings.layout.judge.rglob("*.json")
-    assert kept.name.endswith(".unread.json") and kept.read_text().count("I am sorry") == gpt_rs.UNREADABLE
+    assert kept.name.endswith(".unread.json") and kept.read_text().count("I am sorry") == endpoint.UNREADABLE
     # Eight at once, four questions each: no more than the first of each is paid for, and nothing is lost.
     server.requests.clear()
     with pytest.raises(InputError, match="no rating can be read"):
         rate(asking(settings, concurrency=8), [subject("other")])
-    assert len(server.requests) <= 8 + gpt_rs.UNREADABLE
+    assert len(server.requests) <= 8 + endpoint.UNREADABLE
     # What was paid for stands with the answers of the run that goes on.
     server.otherwise = rates(7)
     assert rate(settings, [subject()])[0]["gpt_rs"] == 7.0
     assert not list(kept.parent.glob("*.unread.json"))
     assert (
-        sum(path.read_text().count("I am sorry") for path in kept.parent.glob("*.json")) >= gpt_rs.UNREADABLE
+        sum(path.read_text().count("I am sorry") for path in kept.parent.glob("*.json"))
+        >= endpoint.UNREADABLE
     )
-    assert gpt_rs.spent(settings).answers >= 8 + gpt_rs.UNREADABLE
+    assert gpt_rs.spent(settings).answers >= 8 + endpoint.UNREADABLE
 
 
 @pytest.mark.parametrize("bad", [says(429), says(500), breaks_off, says(200, b"<html>busy</html>")])
@@ -567,7 +568,7 @@ def test_real_footage_is_rated_as_a_method_of_its_own(
     assert {row["method"] for row in rows} == {"real"}
     assert (found["drive", "gpt_rs"]["value"], found["walk", "gpt_rs"]["value"]) == (9.0, 8.5)
     assert found["walk", "gpt_rs"]["artefact"] == store.fingerprint(folder / "walk.mp4")
-    assert set(rows[0]) == set(evaluate.COLUMNS + evaluate.PROVENANCE)
+    assert set(rows[0]) == set(metrics_csv.COLUMNS + metrics_csv.PROVENANCE)
 
     # Again: nothing is asked. Switched off: no row, and the folder does not matter.
     assert judged(filmed) == rows and len(server.requests) == 8
@@ -717,7 +718,7 @@ def test_through_to_the_tables(
     server.otherwise = rates(6)
     text = evaluate.evaluate(finished).read_text()
     assert set(computed.splitlines()) < set(text.splitlines())
-    frame = statistics.load(finished)
+    frame = metrics_csv.load(finished)
     rated = frame[frame.metric.isin(["gpt_rs", "gpt_rs_ref"])]
     assert set(rated.method) == {*baselines.FIRST, *baselines.LAST[:-1]} - {
         *baselines.EXTERNAL,

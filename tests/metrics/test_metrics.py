@@ -437,7 +437,7 @@ def test_simple_baselines(measured: profile.Profile) -> None:
     row = prefilter.filtered(step)[8, :, 0].astype(int)
     # A ramp in place of the step, with less than a fifth of its height beyond it on either side.
     assert 60 < row[7] < row[8] < 180 and 36 < row.min() < 60 and 180 < row.max() < 204
-    some = per_frame.chosen(held)
+    some = video.spread(held, per_frame.CLIPS)
     assert 0 < len(some) <= per_frame.CLIPS
     edited = video.read(methods["per_frame"].path(measured, some[0]))
     assert edited.shape == render.shape

@@ -17,7 +17,7 @@ import pytest
 
 from rmkit import profile, sources
 from rmkit.errors import InputError
-from rmkit.evaluation import statistics
+from rmkit.evaluation import metrics_csv
 from rmkit.kit import machine, store, video
 from rmkit.paths import REPOSITORY
 from rmkit.pipeline import notebooks
@@ -84,7 +84,7 @@ def test_the_series_runs_and_then_does_nothing(
     report = notebooks.run(series)
     text = report.read_text()
     assert "Table 2" in text and "does not hold" in text and "| [05_evaluation](" in text
-    frame = statistics.load(series)
+    frame = metrics_csv.load(series)
     assert set(frame.method) >= {"render", "colour_transfer", "vae_ceiling", "edges", "realmaster"}
     for notebook in notebooks.series():
         copy = notebooks.executed(series, notebook)

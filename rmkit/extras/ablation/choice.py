@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from rmkit import profile as profiles
 from rmkit.baselines import truth
 from rmkit.errors import InputError
+from rmkit.evaluation import sheets
 from rmkit.kit import depth, store, video
 from rmkit.method import anchoring, propagation, sampling, structure
 from rmkit.method.sampling import Clip
@@ -22,7 +23,6 @@ from rmkit.profile import Profile, Variant
 
 VERSION = 1
 DECODED = 6  # videos kept in memory: what one look at a choice reads
-MISSING = 238  # grey of an anchor that has not been edited yet
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,10 @@ def folder(profile: Profile) -> Path:
 def condition(choice: Choice) -> Condition:
     """What VACE is given; an anchor that has not been edited yet is grey. Raises InputError where something is missing."""
     profile, clip = choice.profile, choice.clip
-    lines, grey = guide(choice), np.full((profile.clips.height, profile.clips.width, 3), MISSING, np.uint8)
+    lines, grey = (
+        guide(choice),
+        np.full((profile.clips.height, profile.clips.width, 3), sheets.EMPTY, np.uint8),
+    )
     files = {index: anchor_path(choice, index) for index in choice.anchors}
     pictures = {index: video.image(file) if file.is_file() else grey for index, file in files.items()}
     repeat = sampling.repeats(clip, profile.clips.frames)
@@ -118,10 +121,9 @@ def render(choice: Choice) -> np.ndarray:
 
 
 def true(profile: Profile, clip: Clip) -> np.ndarray:
-    """The clip's truth, uint8 [F, H, W, 3]: its sequence's, cut and repeated as the clip was."""
-    whole = read(truth.path(profile, clip))[list(clip.source_frames)]
-    cropped = sampling.crop_to(whole, profile.clips.height, profile.clips.width)
-    return sampling.repeat(cropped, sampling.repeats(clip, profile.clips.frames), profile.clips.frames)
+    """The clip's truth, uint8 [F, H, W, 3]."""
+    whole = read(truth.path(profile, clip))
+    return sampling.shown(profile, clip, whole[list(clip.source_frames)])
 
 
 def read(path: Path) -> np.ndarray:

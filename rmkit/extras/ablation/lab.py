@@ -6,7 +6,6 @@ A thin layer over the other modules of this room; under papermill it stays away.
 import contextlib
 import io
 import os
-import re
 import threading
 from collections.abc import Callable
 from html import escape
@@ -199,14 +198,11 @@ class Lab:
         return None
 
     def _export(self, _: Any) -> None:
-        name = self.keeping.file.value.strip()
-        if not re.fullmatch(r"[\w-]+", name):
-            return self.keeping.say(
-                f"'{escape(name)}' cannot be a file's name: use letters, digits, - and _."
-            )
-        fps = self.profile.clips.fps
-        frame, width = self.viewer.frame.value, self.viewer.zoom.value
-        paths = pictures.export(self.profile, name, self.shown, frame, self.table, fps, width)
+        name, frame, width = self.keeping.file.value.strip(), self.viewer.frame.value, self.viewer.zoom.value
+        try:
+            paths = pictures.export(self.profile, name, self.shown, frame, self.table, width)
+        except InputError as error:
+            return self.keeping.say(escape(str(error)))
         folder = escape(os.path.relpath(paths[0].parent, profiles.REPOSITORY))
         names = " ".join(f"<code>{path.name}</code>" for path in paths)
         return self.keeping.say(f"Written to <code>{folder}</code>: {names}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from rmkit.baselines import truth
 from rmkit.evaluation import sheets
@@ -19,10 +19,8 @@ from rmkit.kit import store, video
 from rmkit.profile import Profile
 
 ANCHOR = (213, 94, 0)  # the line around an anchor's frame
-NOTHING = 238  # grey of what has not been generated
 GAIN = 4  # of differences, which are small
 WIDEST = 640  # pixels of a picture sent to a browser
-STRIP = 22  # pixels of the headings in an exported video
 
 Columns = dict[str, np.ndarray]  # frames by heading
 
@@ -36,7 +34,7 @@ def columns(
 ) -> Columns:
     """All that there is to see of a choice; result: None where it has not been generated; own: the profile's, to compare."""
     render = choices.render(choice)
-    blank = np.full_like(render, NOTHING)
+    blank = np.full_like(render, sheets.EMPTY)
     found = {
         "Render": render,
         "Control video": given.video,
@@ -103,29 +101,22 @@ def sheet(profile: Profile, choice: Choice, width: int = 288) -> Image.Image:
     return video.contact_sheet(rows, width, headings=headings)
 
 
-def headed(shown: Columns, frame: int, width: int) -> np.ndarray:
-    """One frame of every column side by side under their headings, each `width` pixels wide."""
-    pictures = []
-    for heading, frames in shown.items():
-        height = 2 * round(width * frames.shape[1] / frames.shape[2] / 2)
-        kernel = Image.NEAREST if 2 * frames.shape[2] <= width else Image.BICUBIC
-        picture = Image.new("RGB", (width, height + STRIP), "white")
-        picture.paste(Image.fromarray(frames[frame]).resize((width, height), kernel), (0, STRIP))
-        ImageDraw.Draw(picture).text((4, 3), heading, "black", ImageFont.load_default(14))
-        pictures.append(np.asarray(picture))
-    return np.concatenate(pictures, axis=1)
-
-
 def export(
-    profile: Profile, name: str, shown: Columns, frame: int, table: pd.DataFrame, fps: int, width: int = 288
+    profile: Profile, name: str, shown: Columns, frame: int, table: pd.DataFrame, width: int = 288
 ) -> list[Path]:
-    """Write columns as <name>.mp4, one frame of them as <name>.png, and the table as <name>.csv; returns the paths."""
+    """Write columns as <name>.mp4, one frame of them as <name>.png, and the table as <name>.csv; returns the paths.
+
+    Raises InputError for a name that no file can have.
+    """
+    store.require_name(name)
     folder = choices.folder(profile) / "exported"
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{kind}" for kind in ("png", "mp4", "csv")]
-    Image.fromarray(headed(shown, frame, width)).save(paths[0])
-    count = len(next(iter(shown.values())))
-    video.write_viewing_copy(paths[1], (headed(shown, i, width) for i in range(count)), fps)
+    every = [dict(zip(shown, moment, strict=True)) for moment in zip(*shown.values(), strict=True)]
+    Image.fromarray(video.side_by_side(every[frame], width)).save(paths[0])
+    video.write_viewing_copy(
+        paths[1], (video.side_by_side(moment, width) for moment in every), profile.clips.fps
+    )
     store.write_text(paths[2], table.to_csv(index_label="metric", lineterminator="\n"))
     return paths
 
@@ -133,5 +124,5 @@ def export(
 def _nearest(given: Condition, count: int) -> np.ndarray:
     """For each frame the picture of the anchor that is nearest in time; grey without any."""
     if not given.anchors:
-        return np.full_like(given.video, NOTHING)
+        return np.full_like(given.video, sheets.EMPTY)
     return np.stack([given.anchors[min(given.anchors, key=lambda at: abs(at - i))] for i in range(count)])

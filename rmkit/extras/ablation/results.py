@@ -9,14 +9,12 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from rmkit.errors import InputError
 from rmkit.extras.ablation import choice as choices
 from rmkit.extras.ablation.choice import Choice, Condition
-from rmkit.kit import models, prompts, store, video
+from rmkit.kit import models, prompts, stage, store, video
 from rmkit.method import anchoring, propagation, sampling
 from rmkit.profile import Profile
 
@@ -24,9 +22,8 @@ if TYPE_CHECKING:
     from diffusers import QwenImageEditPipeline, WanVACEPipeline
 
 VERSION = 1
-Tell = Callable[
-    [str, float], None
-]  # what is being done, and the part that is done, 0 to 1; what it raises stops the work
+# What is being done, and the part that is done, 0 to 1; what it raises stops the work.
+Tell = Callable[[str, float], None]
 
 
 class Models:
@@ -110,12 +107,9 @@ def _edit(choice: Choice, index: int, loaded: Models, tell: Tell) -> None:
     if not target.is_file():
         tell(f"editing the anchor of frame {index}", 0)
         recipe = anchoring.recipe(profile, clip, index, models.fingerprint(profile, "editor"))
-        facts: dict[str, Any] = {"device": str(models.device(profile))}
-        with store.writing(target, recipe, facts=facts) as temporary:
-            name = f"{clip.id}/{index}"
-            picture, found = anchoring.gated(profile, loaded.editor, name, choices.render(choice)[index])
-            Image.fromarray(picture).save(temporary)
-            facts |= found
+        items = [stage.Item(target, recipe, (clip, index))]
+        ready = functools.partial(anchoring.maker, profile, loaded.editor)
+        stage.run("", items, ready, device=str(models.device(profile)))
     if not store.read_sidecar(target).get("accepted", True):
         raise InputError(
             f"the anchor of frame {index} was refused, as its edit is out of place: take it away."

@@ -4,20 +4,19 @@ Reads metrics.csv where the video is the run's; writes results/<profile>/lab/met
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from html import escape
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from rmkit import baselines, metrics
 from rmkit.baselines import truth
-from rmkit.evaluation import evaluate
+from rmkit.evaluation import evaluate, metrics_csv, tables, typeset
+from rmkit.evaluation.typeset import Table
 from rmkit.extras.ablation import results
 from rmkit.extras.ablation.choice import Choice, folder
 from rmkit.kit import store, video
-from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.metrics import Subject
 from rmkit.profile import Profile
@@ -37,25 +36,13 @@ def measure(profile: Profile, clip: Clip, name: str, path: Path | None = None) -
     methods = baselines.every(profile)
     sides = {"render": methods["render"]}
     sides |= {"truth": methods["truth"]} if truth.exists(profile, clip) else {}
-    frames: dict[str, Callable[[], Iterator[np.ndarray]]]
     frames = {side: functools.partial(method.stream, profile, clip) for side, method in sides.items()}
     inputs = {side: store.fingerprint(method.path(profile, clip)) for side, method in sides.items()}
     frames["output"] = functools.partial(video.stream, path) if path else frames[name]
     inputs["output"] = store.fingerprint(path) if path else inputs[name]
     if found := _of_run(profile, clip, inputs["output"]):
         return found
-    subject = Subject(
-        method=name,
-        clip=clip.id,
-        frames=frames,
-        inputs=inputs,
-        source_frames=clip.source_frames,
-        count=profile.clips.frames,
-        times=sampling.repeats(clip, profile.clips.frames),
-        sequence=clip.sequence,
-        subsets=clip.subsets,
-        folder=folder(profile),
-    )
+    subject = replace(Subject.of(profile, clip, name, frames, inputs), folder=folder(profile))
     (rows,) = evaluate.measured(profile, [([subject], MEASURED)])
     return {str(row["metric"]): float(row["value"]) for row in rows}
 
@@ -77,9 +64,8 @@ def table(measured: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     rows = {}
     for name in (name for name in MEASURED if any(name in each for each in measured.values())):
         column = columns[name]
-        arrow = {1: " ↑", -1: " ↓", 0: ""}[column.better]
-        title = f"{column.label}{f' ({column.unit})' if column.unit else ''}{arrow}"
-        rows[title] = {
+        unit = f" ({column.unit})" if column.unit else ""
+        rows[f"{column.label}{unit} {tables.ARROWS[column.better]}".strip()] = {
             heading: f"{each[name]:.{column.digits}f}" if name in each else ""
             for heading, each in measured.items()
         }
@@ -87,15 +73,9 @@ def table(measured: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
 
 
 def html(table: pd.DataFrame) -> str:
-    """The table for a widget, whose own line height is for one line of text."""
-    heads = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
-    rows = "".join(
-        f"<tr><th style='text-align: left'>{escape(str(name))}</th>"
-        + "".join(f"<td style='text-align: right; padding: 2px 10px'>{escape(value)}</td>" for value in row)
-        + "</tr>"
-        for name, row in zip(table.index, table.to_numpy(), strict=True)
-    )
-    return f"<div style='overflow-x: auto; line-height: normal'><table><tr><th></th>{heads}</tr>{rows}</table></div>"
+    """The table for a widget."""
+    cells = [[title, *row] for title, row in zip(table.index, table.to_numpy(), strict=True)]
+    return typeset.for_widget(Table("lab", "", ["Metric", *table.columns], cells, table, ()))
 
 
 def _of_run(profile: Profile, clip: Clip, artefact: str) -> dict[str, float]:
@@ -111,4 +91,4 @@ def _of_run(profile: Profile, clip: Clip, artefact: str) -> dict[str, float]:
 
 @functools.lru_cache(1)
 def _table(path: Path, _changed: int) -> pd.DataFrame:
-    return pd.read_csv(path)
+    return metrics_csv.read(path)
