@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,36 +92,38 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_profile(tiny_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> profile.Profile:
     """A profile of seconds, whose results and source dataset lie in a folder of the test's own."""
     monkeypatch.setattr(profile, "REPOSITORY", tmp_path)
-    made = profile.Profile.model_validate(
-        {
-            "name": "tiny",
-            "data": {"root": str(tmp_path / "dataset"), "train_clips": 2, "validation_clips": 2},
-            "clips": {"frames": FRAMES, "height": HEIGHT, "width": WIDTH},
-            "models": {
-                **{name: str(tiny_checkpoints / name) for name in ("wan", "vace", "editor")},
-                "dtype": "float32",
-                "device": "cpu",
-            },
-            "anchors": {"steps": 2, "true_cfg_scale": 1.0, "edit_area": 64 * 96, "attempts": 2},
-            "propagation": {
-                "steps": 2,
-                "guidance": 1.0,
-                "shift": 3.0,
-                "anchor_seconds": 0.25,
-                "negative_prompt": "",
-            },
-            "train": {
-                "low": {"steps": 2, "sigma": [0.0, 0.875]},
-                "high": {"steps": 2, "sigma": [0.875, 1.0]},
-            },
-            "enhance": {
-                **{"steps": 2, "guidance_low": 1.0, "guidance_high": 1.0, "shift": 3.0, "overlap": 4},
-                "negative_prompt": "",
-            },
-        }
-    )
     write_dataset(tmp_path / "dataset")
-    return made
+    return profile.Profile.model_validate(tiny_settings(tiny_checkpoints, tmp_path / "dataset"))
+
+
+def tiny_settings(checkpoints: Path, dataset: Path) -> dict[str, Any]:
+    """That profile as its file would have it."""
+    return {
+        "name": "tiny",
+        "data": {"root": str(dataset), "train_clips": 2, "validation_clips": 2},
+        "clips": {"frames": FRAMES, "height": HEIGHT, "width": WIDTH},
+        "models": {
+            **{name: str(checkpoints / name) for name in ("wan", "vace", "editor")},
+            "dtype": "float32",
+            "device": "cpu",
+        },
+        "anchors": {"steps": 2, "true_cfg_scale": 1.0, "edit_area": 64 * 96, "attempts": 2},
+        "propagation": {
+            "steps": 2,
+            "guidance": 1.0,
+            "shift": 3.0,
+            "anchor_seconds": 0.25,
+            "negative_prompt": "",
+        },
+        "train": {
+            "low": {"steps": 2, "sigma": [0.0, 0.875]},
+            "high": {"steps": 2, "sigma": [0.875, 1.0]},
+        },
+        "enhance": {
+            **{"steps": 2, "guidance_low": 1.0, "guidance_high": 1.0, "shift": 3.0, "overlap": 4},
+            "negative_prompt": "",
+        },
+    }
 
 
 @pytest.fixture(scope="session")
