@@ -24,6 +24,8 @@ from rmkit.sources import sailvos
 for folder in ("data/diorama", "benchmarks"):
     sys.path.insert(0, str(REPOSITORY / folder))
 
+gc.disable()  # while the tests are collected, which imports everything: a quarter of that time
+
 # A key of the user's must not be charged for tests: before any profile is loaded, and for subprocesses too.
 for key in ("OPENAI_API_KEY", "RUNWAYML_API_SECRET"):
     os.environ.pop(key, None)
@@ -39,7 +41,7 @@ WORDS = (
 )
 
 # Minutes each: first, so that at the end no core waits for another (`make test` gives a file to a core).
-LONGEST = ("test_one_file.py", "test_notebooks.py", "test_workers.py")
+LONGEST = ("test_one_file.py", "test_workers.py", "test_training.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,6 +54,7 @@ def short_collections() -> None:
     """What libraries and collected tests hold is there to stay: every stage collects cycles, and need not look at it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
