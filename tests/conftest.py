@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from rmkit.sources import sailvos
 
 for folder in ("data/diorama", "benchmarks"):
     sys.path.insert(0, str(REPOSITORY / folder))
+
+gc.disable()  # while the tests are collected, which imports everything: a quarter of that time
 
 # A key of the user's must not be charged for tests: before any profile is loaded, and for subprocesses too.
 for key in ("OPENAI_API_KEY", "RUNWAYML_API_SECRET"):
@@ -38,7 +41,7 @@ WORDS = (
 )
 
 # Minutes each: first, so that at the end no core waits for another (`make test` gives a file to a core).
-LONGEST = ("test_one_file.py", "test_notebooks.py", "test_workers.py")
+LONGEST = ("test_one_file.py", "test_workers.py", "test_training.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,6 +54,7 @@ def short_collections() -> None:
     """What libraries and collected tests hold is there to stay: every stage collects cycles, and need not look at it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -91,36 +95,38 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_profile(tiny_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> profile.Profile:
     """A profile of seconds, whose results and source dataset lie in a folder of the test's own."""
     monkeypatch.setattr(profile, "REPOSITORY", tmp_path)
-    made = profile.Profile.model_validate(
-        {
-            "name": "tiny",
-            "data": {"root": str(tmp_path / "dataset"), "train_clips": 2, "validation_clips": 2},
-            "clips": {"frames": FRAMES, "height": HEIGHT, "width": WIDTH},
-            "models": {
-                **{name: str(tiny_checkpoints / name) for name in ("wan", "vace", "editor")},
-                "dtype": "float32",
-                "device": "cpu",
-            },
-            "anchors": {"steps": 2, "true_cfg_scale": 1.0, "edit_area": 64 * 96, "attempts": 2},
-            "propagation": {
-                "steps": 2,
-                "guidance": 1.0,
-                "shift": 3.0,
-                "anchor_seconds": 0.25,
-                "negative_prompt": "",
-            },
-            "train": {
-                "low": {"steps": 2, "sigma": [0.0, 0.875]},
-                "high": {"steps": 2, "sigma": [0.875, 1.0]},
-            },
-            "enhance": {
-                **{"steps": 2, "guidance_low": 1.0, "guidance_high": 1.0, "shift": 3.0, "overlap": 4},
-                "negative_prompt": "",
-            },
-        }
-    )
     write_dataset(tmp_path / "dataset")
-    return made
+    return profile.Profile.model_validate(tiny_settings(tiny_checkpoints, tmp_path / "dataset"))
+
+
+def tiny_settings(checkpoints: Path, dataset: Path) -> dict[str, Any]:
+    """That profile as its file would have it."""
+    return {
+        "name": "tiny",
+        "data": {"root": str(dataset), "train_clips": 2, "validation_clips": 2},
+        "clips": {"frames": FRAMES, "height": HEIGHT, "width": WIDTH},
+        "models": {
+            **{name: str(checkpoints / name) for name in ("wan", "vace", "editor")},
+            "dtype": "float32",
+            "device": "cpu",
+        },
+        "anchors": {"steps": 2, "true_cfg_scale": 1.0, "edit_area": 64 * 96, "attempts": 2},
+        "propagation": {
+            "steps": 2,
+            "guidance": 1.0,
+            "shift": 3.0,
+            "anchor_seconds": 0.25,
+            "negative_prompt": "",
+        },
+        "train": {
+            "low": {"steps": 2, "sigma": [0.0, 0.875]},
+            "high": {"steps": 2, "sigma": [0.875, 1.0]},
+        },
+        "enhance": {
+            **{"steps": 2, "guidance_low": 1.0, "guidance_high": 1.0, "shift": 3.0, "overlap": 4},
+            "negative_prompt": "",
+        },
+    }
 
 
 @pytest.fixture(scope="session")

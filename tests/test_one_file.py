@@ -1,11 +1,14 @@
 """A usual change is one file: a metric with a model, a method, a data set and a notebook, each found by being there.
 
-A copy of the kit gets one new file of each kind and a profile that names them; nothing else is edited.
+A copy of the kit gets one new file of each kind and a profile that names them; nothing else is edited. Its whole series of
+notebooks is run, and then again: nothing is done twice, and what was lost is made anew.
 """
 
+import json
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from shutil import copytree
 
@@ -14,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import FRAMES, HEIGHT, WIDTH, tiny_settings
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -131,7 +135,7 @@ CELLS = (
 
 
 @pytest.fixture(scope="module")
-def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kit(tiny_checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the kit with four files more; data and the lock are shared."""
     root = tmp_path_factory.mktemp("one_file") / "kit"
     for room in ("rmkit", "notebooks"):
@@ -147,20 +151,25 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nbformat.write(book, root / "notebooks" / "06_warmth.ipynb")
     for split in ("train", "validation"):
         for shot in sorted((REPOSITORY / "data/diorama/clips" / split).glob("*_street_*"))[:2]:
+            frames = video.stream(shot / "render.mp4")
+            pictures = [Image.fromarray(frame).resize((WIDTH, HEIGHT)) for frame in islice(frames, FRAMES)]
             folder = root / "stills" / split / f"still_{shot.name}"
             folder.mkdir(parents=True)
-            for number, frame in zip(range(8), video.stream(shot / "render.mp4"), strict=False):
-                Image.fromarray(frame).save(folder / f"{number:03d}.png")
+            for number, picture in enumerate(pictures):
+                picture.save(folder / f"{number:03d}.png")
+            truth = np.stack(pictures) * np.array([0.9, 0.95, 1.0])
+            video.write(root / "results/one-file/truth" / f"{folder.name}.mp4", truth.astype(np.uint8), 8)
     (root / "warmth").mkdir()
     save_file({"direction": np.array([0.5, 0.0, -0.5], np.float32)}, root / "warmth" / "warmth.safetensors")
+    tiny = tiny_settings(tiny_checkpoints, Path("stills"))
+    tiny["data"]["source"] = "stills"
+    (root / "tiny.json").write_text(json.dumps(tiny))
     return root
 
 
 def run(kit: Path, name: str, command: str, **metrics: str) -> subprocess.CompletedProcess[str]:
-    """A command of the copy, with the profile `smoke` on the stills."""
-    content = yaml.safe_load((kit / "rmkit" / "profiles" / "smoke.yaml").read_text())
-    content |= {"name": name, "metrics": {**content["metrics"], **metrics}}
-    content["data"] = {"source": "stills", "root": "stills", "train_clips": 2, "validation_clips": 2}
+    """A command of the copy, with the tiny profile on the stills."""
+    content = json.loads((kit / "tiny.json").read_text()) | {"name": name, "metrics": metrics}
     profile = kit / f"{name}.yaml"
     profile.write_text(yaml.safe_dump(content))
     arguments = [sys.executable, "-m", "rmkit", command, "--profile", str(profile)]
@@ -168,10 +177,15 @@ def run(kit: Path, name: str, command: str, **metrics: str) -> subprocess.Comple
     return subprocess.run(arguments, cwd=kit, env=variables, capture_output=True, text=True, check=False)
 
 
-def test_one_file_each_is_enough(kit: Path) -> None:
+@pytest.fixture(scope="module")
+def results(kit: Path) -> Path:
+    """What a run of the whole series left."""
     done = run(kit, "one-file", "notebooks", warmth="warmth")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    results = kit / "results" / "one-file"
+    return kit / "results" / "one-file"
+
+
+def test_one_file_each_is_enough(results: Path) -> None:
     frame = pd.read_csv(results / "metrics.csv", keep_default_na=False)
     # The data set: its clips, and its frames.
     assert set(frame["clip"]) == {path.stem for path in (results / "clips").glob("still_validation_*.mp4")}
@@ -185,21 +199,47 @@ def test_one_file_each_is_enough(kit: Path) -> None:
     assert "Warmth" in table.splitlines()[2] and "| Mirrored render | 2 |" in table
     # The notebook, after the others.
     assert "mirror" in (results / "warmth.txt").read_text()
-    book = nbformat.read(results / "notebooks" / "06_warmth.ipynb", 4)
-    assert "mirror" in str(book.cells[-1].outputs)
+    assert "mirror" in str(cells(results, "06_warmth")[-1].outputs)
+
+
+def test_the_series_leaves_a_report_and_executed_copies(kit: Path, results: Path) -> None:
+    text = (results / "report.md").read_text()
+    assert "Table 2" in text and "does not hold" in text and "| [05_evaluation](" in text
+    frame = pd.read_csv(results / "metrics.csv", keep_default_na=False)
+    assert set(frame.method) >= {"render", "colour_transfer", "vae_ceiling", "edges", "realmaster", "truth"}
+    times = json.loads((results / "notebooks" / "times.json").read_text())
+    names = {path.stem for path in (kit / "notebooks").glob("*.ipynb")}
+    assert times.keys() == names
+    for name in names:
+        assert any(cell.get("outputs") for cell in cells(results, name))
+        assert times[name]["peak_mib"] > 50
+
+
+def test_a_second_run_does_nothing_and_what_is_lost_is_made_again(kit: Path, results: Path) -> None:
+    def state() -> dict[str, int]:
+        return {str(p): p.stat().st_mtime_ns for p in results.rglob("*") if p.is_file()}
+
+    before, values = state(), (results / "metrics.csv").read_bytes()
     again = run(kit, "one-file", "notebooks", warmth="warmth")
     books = len(list((kit / "notebooks").glob("*.ipynb")))
     assert again.stdout.count("up to date") == books and "06_warmth: up to date" in again.stdout
+    assert state() == before
+    # One clip is lost: the notebook that makes it runs again, and the values stay.
+    lost = next((results / "enhanced" / "realmaster").glob("*.mp4"))
+    lost.unlink()
+    out = run(kit, "one-file", "notebooks", warmth="warmth").stdout
+    assert "03_propagation_ablations: up to date" in out and "04_iclora_training: done" in out
+    assert lost.is_file() and (results / "metrics.csv").read_bytes() == values
 
 
-def test_a_metric_without_its_model_is_said(kit: Path) -> None:
+def test_a_metric_without_its_model_is_said(kit: Path, results: Path) -> None:
     lost = run(kit, "lost", "doctor", warmth="nowhere")
     assert lost.returncode == 2
     assert any("MISSING" in line and "nowhere" in line for line in lost.stdout.splitlines())
     reason = "not run: metrics.warmth of this profile names no model."
     assert reason in run(kit, "unnamed", "doctor").stdout
     # Of a run that has not measured it, the table says the same.
-    frame = pd.read_csv(kit / "results" / "one-file" / "metrics.csv", keep_default_na=False)
+    frame = pd.read_csv(results / "metrics.csv", keep_default_na=False)
     (kit / "results" / "unnamed").mkdir()
     frame[frame.metric != "warmth"].to_csv(kit / "results" / "unnamed" / "metrics.csv", index=False)
     reported = run(kit, "unnamed", "report")
@@ -207,3 +247,8 @@ def test_a_metric_without_its_model_is_said(kit: Path) -> None:
     table = (kit / "results" / "unnamed" / "tables" / "table1_further.md").read_text()
     row = next(line for line in table.splitlines() if "Mirrored render" in line)
     assert f"Warmth: {reason}" in table and "Warmth ↑" in table and "| not run |" in row
+
+
+def cells(results: Path, name: str) -> list[nbformat.NotebookNode]:
+    """Of an executed copy."""
+    return nbformat.read(results / "notebooks" / f"{name}.ipynb", 4).cells

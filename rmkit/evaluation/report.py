@@ -73,15 +73,24 @@ def write(profile: Profile) -> Path:
     """
     if metrics_csv.of_record(profile):
         print(f"report: {_of_record(profile)}", flush=True)
-    page.notebooks(profile)
-    parts = sections(profile)
-    store.write_text(profile.layout.report, page.markdown(parts, profile.layout.root))
-    store.write_text(profile.layout.root / "index.html", page.html(parts, profile.layout.root))
+    put(sections(profile), profile.layout.root)
     return profile.layout.report
 
 
-def sections(profile: Profile, folder: Path | None = None) -> list[Section]:
-    """The parts of a report that lies in `folder` (the run's), in order, after making the tables, figures, sheets and viewing copies that they show."""
+def put(parts: Sequence[Section], folder: Path) -> None:
+    """Write report.md and index.html of these parts into a folder."""
+    store.write_text(folder / "report.md", page.markdown(parts, folder))
+    store.write_text(folder / "index.html", page.html(parts, folder))
+
+
+def contents(folder: Path) -> Section:
+    """What lies in the folder of a report, its last part."""
+    return Section("Contents", account.contents(folder))
+
+
+def sections(profile: Profile) -> list[Section]:
+    """The parts of a run's report, in order, after making the tables, figures, sheets, viewing copies and pages that they show."""
+    page.notebooks(profile)
     frame = metrics_csv.to_show(profile)
     made = {table.name: table for table in tables.build(profile)}
     tables.write(profile, list(made.values()))
@@ -99,7 +108,7 @@ def sections(profile: Profile, folder: Path | None = None) -> list[Section]:
         Section("Settings that are ours", account.settings(profile), folded=True),
         _of_run(profile, "Notebooks and times", account.times),
         _of_run(profile, "Environment", account.environment, folded=True),
-        Section("Contents", account.contents(folder or profile.layout.root)),
+        contents(profile.layout.root),
     ]
 
 

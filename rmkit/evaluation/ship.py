@@ -8,8 +8,7 @@ import gzip
 import shutil
 from pathlib import Path
 
-from rmkit.evaluation import metrics_csv, page, report
-from rmkit.kit import store
+from rmkit.evaluation import metrics_csv, report
 from rmkit.paths import Layout
 from rmkit.profile import Profile
 
@@ -19,16 +18,16 @@ def ship(profile: Profile) -> Path:
     metrics_csv.load(profile)
     layout, folder = profile.layout, profile.layout.reference
     folder.mkdir(parents=True, exist_ok=True)
-    report.write(profile)
+    parts = report.sections(profile)
+    report.put(parts, layout.root)
     _copy(layout, folder)
     for part in sorted(path.parent for path in layout.root.glob("*/metrics.csv")):
         _copy(Layout(layout.run, part.name), folder / part.name)
     (folder / "figures").mkdir(exist_ok=True)
     for figure in layout.figures.glob("*.png"):
         shutil.copyfile(figure, folder / "figures" / figure.name)
-    parts = [part for part in report.sections(profile, folder) if not part.stays]
-    store.write_text(folder / "report.md", page.markdown(parts, folder))
-    store.write_text(folder / "index.html", page.html(parts, folder))
+    kept = [part for part in parts[:-1] if not part.stays]
+    report.put([*kept, report.contents(folder)], folder)
     return folder
 
 

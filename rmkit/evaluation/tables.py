@@ -190,7 +190,8 @@ def _rows(
         cells.append([methods[name].label])
         for column in of.columns:
             shown = column.digits if digits is None else digits
-            absent = having.missing(of.profile, of.frame, name, column)
+            is_known = found[column.name].known
+            absent = "" if is_known else having.missing(of.profile, of.frame, name, column)
             cells[-1].append(cell(found[column.name], shown, absent, signed))
         data.append({"profile": of.profile.name, "method": name, **as_columns(found)})
     return cells, data

@@ -180,9 +180,11 @@ def _execute(notebook: Notebook, parameter: str, target: Path, failed: Path) -> 
 
     The copy of a notebook that failed is moved to `failed`, to be looked at.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "papermill"])  # once for all notebooks: it takes seconds
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(notebook.path, target, parameter, sending), daemon=True)
+    given = notebook.path, target, parameter, dict(os.environ), sending
+    process = context.Process(target=_work, args=given, daemon=True)
     process.start()
     sending.close()
     try:
@@ -200,8 +202,11 @@ def _execute(notebook: Notebook, parameter: str, target: Path, failed: Path) -> 
     return came
 
 
-def _work(path: Path, target: Path, parameter: str, sending: Connection) -> None:
-    """The process of one notebook: sends back MiB of the largest process, or the exception to be raised."""
+def _work(path: Path, target: Path, parameter: str, environment: dict[str, str], sending: Connection) -> None:
+    """The process of one notebook: sends back MiB of the largest process, or the exception to be raised.
+
+    environment: the runner's as it is now; the server that forks this process has that of the first notebook.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner is interrupted too, and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import resource
@@ -209,7 +214,9 @@ def _work(path: Path, target: Path, parameter: str, sending: Connection) -> None
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    os.environ.clear()
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), environment.get("PYTHONPATH")]))
+    os.environ.update(environment | {"PYTHONPATH": paths})
     try:
         papermill.execute_notebook(
             path,

@@ -16,6 +16,7 @@ from rmkit import baselines, metrics
 from rmkit.errors import InputError
 from rmkit.kit import store
 from rmkit.method import anchoring
+from rmkit.metrics import Metric
 from rmkit.pipeline import calibration, cards, changes, costs
 from rmkit.pipeline.cards import Card
 from rmkit.pipeline.costs import Work
@@ -114,10 +115,11 @@ def _steps(profile: Profile, card: Card | None, own: bool) -> Iterator[Step]:
     for metric in metrics.with_models(profile):
         if all(column.asked for column in metric.columns):
             continue  # the demonstrations ask for them
-        yield row(
+        step = row(
             metric.name, "clips x methods", videos, (layout.root / "metrics" / metric.name, "*/*.json"),
             lambda p, n, metric=metric: costs.features(p, metric.name, n), rates=("video",),
         )  # fmt: skip
+        yield replace(step, seconds=_a_video(profile, metric)) if step.is_own else step
     if profile.identity.model_pack:  # both sides of every training pair, for the filter, and what is measured
         yield row("faces", "videos", 2 * train + videos, (layout.faces, "*/*.npz"), rates=("faces",))
     yield from _demonstrations(row)
@@ -215,8 +217,22 @@ def _evaluation(row: _Rows) -> Step:
     done = min(count, max(map(len, spent), default=0))
     step = row("evaluate", "clips x methods", count, None, rates=("evaluate",), done=done)
     if row.is_own and done >= ENOUGH:
-        return replace(step, seconds=sum(map(median, filter(None, spent))), is_own=True)
+        measured = (metric for metric, seconds in zip(plain, spent, strict=True) if seconds)
+        return replace(step, seconds=sum(_a_video(row.profile, metric) for metric in measured), is_own=True)
     return step
+
+
+def _a_video(profile: Profile, metric: Metric) -> float:
+    """Seconds a video of the whole run takes by a metric of which some are measured.
+
+    Each method counts as often as it has videos, by its own median: the first of a clip pays for the render and the truth that
+    all share, and repeated frames are looked at once. One that has none yet counts as realmaster, generated like most.
+    """
+    folders = (profile.layout.root / "metrics" / metric.name).glob("*/")
+    known = {folder.name: median(spent) for folder in folders if (spent := _seconds(folder, "*.json"))}
+    like = known.get("realmaster", median(known.values()))
+    counts = {name: method.count(profile) for name, method in baselines.every(profile).items()}
+    return sum(known.get(name, like) * count for name, count in counts.items()) / sum(counts.values())
 
 
 def _demonstrations(row: _Rows) -> Iterator[Step]:

@@ -10,7 +10,7 @@ import pytest
 from test_report import finished  # noqa: F401
 
 from rmkit import profile
-from rmkit.evaluation import page, report, ship, tables
+from rmkit.evaluation import page, ship, tables
 from rmkit.evaluation.page import Section
 from rmkit.paths import REPOSITORY
 
@@ -66,7 +66,7 @@ def test_a_run_is_whole_and_is_shipped_whole(finished: profile.Profile) -> None:
         ]
     )
     nbformat.write(book, layout.notebooks / "00_seen.ipynb")
-    report.write(finished)
+    folder = ship.ship(finished)  # which writes the run's report, too
     links = follow(layout.root / "index.html")
     assert len([link for tag, link in links if tag == "video"]) == 2
     assert ("a", "notebooks/00_seen.html") in links and not any(tag == "script" for tag, _ in links)
@@ -74,7 +74,6 @@ def test_a_run_is_whole_and_is_shipped_whole(finished: profile.Profile) -> None:
     follow(layout.notebooks / "00_seen.html")
     assert "a &lt; b" in (layout.notebooks / "00_seen.html").read_text()
 
-    folder = ship.ship(finished)
     for name in ("report.md", "index.html"):
         text = (folder / name).read_text()
         links = follow(folder / name)

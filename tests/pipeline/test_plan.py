@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rmkit import cli, profile
+from rmkit import baselines, cli, profile
 from rmkit.errors import InputError
 from rmkit.method import sampling
 from rmkit.pipeline import calibrate, calibration, cards, configs, costs, fit, plan, plan_table
@@ -125,6 +125,35 @@ def test_calibrating_times_every_stage_and_is_shown_beside_the_run(
     plan_table.show(tiny_profile)
     shown = capsys.readouterr().out.split("calibrated beside this run")[1]
     assert "data, s an item" in shown and "01_data_prep, MiB" in shown and "propagate" not in shown
+
+
+def test_a_metric_of_a_few_methods_foretells_a_run_of_all(monkeypatch, tmp_path: Path) -> None:
+    """As DINO is: the first of a clip looks at render and truth, the first of all loads, and frames are looked at once."""
+    mini = profile.load("mini")
+    monkeypatch.setattr(profile, "REPOSITORY", tmp_path)
+    repeated = ("blur", "prefilter", "colour_transfer")
+    methods = {
+        name: 0.6 if name in repeated else 1.0 for name, m in baselines.every(mini).items() if m.count(mini)
+    }
+    methods |= {"render": 1.1, "truth": 0.05}
+
+    def seconds_of(names: list[str], clips: int) -> float:
+        run = changed(mini.model_copy(update={"name": f"of-{clips}"}), "data", validation_clips=clips)
+        for name in names:
+            for clip in range(clips):
+                folder = run.layout.root / "metrics" / "dino" / name
+                folder.mkdir(parents=True, exist_ok=True)
+                loading = 9.0 if (name, clip) == ("render", 0) else 0.0
+                sidecar = {"seconds": methods[name] + loading}
+                (folder / f"{clip}.json.json").write_text(json.dumps(sidecar))
+        (row,) = [row for row in plan.steps(run) if row.stage == "dino"]
+        assert row.is_own
+        return row.seconds
+
+    counts = {name: method.count(mini) for name, method in baselines.every(mini).items() if name in methods}
+    each = sum(methods[name] * count for name, count in counts.items()) / sum(counts.values())
+    assert seconds_of(list(methods), 24) == pytest.approx(each, rel=1e-6)
+    assert seconds_of(["render", "truth", "realmaster"], calibrate.CLIPS) == pytest.approx(each, rel=0.3)
 
 
 @pytest.mark.parametrize(
