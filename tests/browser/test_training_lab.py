@@ -80,11 +80,11 @@ def test_a_click_stops_and_another_goes_on(run: profile.Profile, browser, tmp_pa
     page = context.new_page()
     with serving(tmp_path / "lab") as address:
         page.goto(f"{address}lab/tree/04.ipynb?reset")
-        page.get_by_text("| Idle").wait_for(timeout=60_000)
+        page.get_by_text("| Idle").wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         button = page.get_by_role("button", name="Stop after this step")
-        button.wait_for(timeout=60_000)
+        button.wait_for()
         assert page.get_by_label("sampler").input_value() == "logit-normal"  # the profile's own
         _turned(page, 0, {"sampler": "uniform"})
         _turned(page, 1, {"expert": "low", "block": "1", "head": "2", "place": "top left"})
