@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from jupyter_lab import WIDTHS, serving
+from jupyter_lab import WIDTHS, run_all, serving
 from test_enhance import save_adapters
 
 from rmkit import profile
@@ -71,23 +71,24 @@ def test_a_click_stops_and_another_goes_on(run: profile.Profile, browser, tmp_pa
             "validation = sampling.load(settings, 'validation')",
         ],
     }
-    (tmp_path / "lab" / "04.ipynb").write_text(
-        json.dumps(book | {"cells": [*code[:2], imports, noise, attention, *lab]})
-    )
+    for name, cells in (("menus", [imports, noise, attention]), ("04", lab)):
+        text = json.dumps(book | {"cells": [*code[:2], *cells]})
+        (tmp_path / "lab" / f"{name}.ipynb").write_text(text)
     log = run.layout.adapters / training.NAME / "high.log" / "curve.csv"
     context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900})
     context.set_default_timeout(120_000)  # of a machine with other tests on every core
     page = context.new_page()
     with serving(tmp_path / "lab") as address:
+        run_all(page, address, "menus.ipynb")
+        assert page.get_by_label("sampler").input_value() == "logit-normal"  # the profile's own
+        _turned(page, 0, {"sampler": "uniform"})
+        _turned(page, 1, {"expert": "low", "block": "1", "head": "2", "place": "top left"})
         page.goto(f"{address}lab/tree/04.ipynb?reset")
         page.get_by_text("| Idle").wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         button = page.get_by_role("button", name="Stop after this step")
         button.wait_for()
-        assert page.get_by_label("sampler").input_value() == "logit-normal"  # the profile's own
-        _turned(page, 0, {"sampler": "uniform"})
-        _turned(page, 1, {"expert": "low", "block": "1", "head": "2", "place": "top left"})
         while not log.is_file():
             page.wait_for_timeout(100)
         button.click()
