@@ -82,7 +82,7 @@ def test_a_click_stops_and_another_goes_on(run: profile.Profile, browser, tmp_pa
         run_all(page, address, "menus.ipynb")
         assert page.get_by_label("sampler").input_value() == "logit-normal"  # the profile's own
         _turned(page, 0, {"sampler": "uniform"})
-        _turned(page, 1, {"expert": "low", "block": "1", "head": "2", "place": "top left"})
+        _turned(page, 1, {"expert": "low", "block": "2", "head": "2", "place": "middle"})
         page.goto(f"{address}lab/tree/04.ipynb?reset")
         page.get_by_text("| Idle").wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
