@@ -41,7 +41,7 @@ class LabPage:
         """The metrics, as text."""
         return self.page.locator(".widget-html table").last.inner_text()
 
-    def wait(self, text: str, seconds: float = 30) -> None:
+    def wait(self, text: str, seconds: float = 120) -> None:
         """Until a text is on the screen."""
         self.page.get_by_text(text).last.wait_for(timeout=seconds * 1000)
 
@@ -82,7 +82,7 @@ class LabPage:
         before, begun = self.pictures(), time.monotonic()
         act()
         while any(self.pictures().get(name) == before.get(name) for name in what):
-            assert time.monotonic() < begun + 30, what
+            assert time.monotonic() < begun + 120, what
             self.page.wait_for_timeout(10)
         now, seconds = self.pictures(), time.monotonic() - begun
         assert all(now[name] == before[name] for name in still)

@@ -2,7 +2,8 @@
 
 Reads a render, what RealMaster made of it, and the adapter; writes adapters/<name>/attention/<clip>.safetensors. Of each
 expert, one forward of the model at the middle of its noise levels: queries and keys of every block's self-attention are
-computed once more beside the model's own, which keeps no weights.
+computed once more beside the model's own, which keeps no weights. At any size it takes about what a step of enhancing
+does, and a few MB: of a frame at most QUERIES tokens are asked, and single points show their own frame alone.
 """
 
 import functools
@@ -22,7 +23,10 @@ from rmkit.profile import Profile
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VERSION = 1
+VERSION = 2
+QUERIES = (
+    256  # tokens of a frame that are asked, evenly spaced; `mini` has 54 and asks all, the paper's size 3,750
+)
 PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
 
 
@@ -32,8 +36,8 @@ def measure(profile: Profile, clip: Clip, name: str = training.NAME) -> Path:
 
     It holds of each expert `<expert>.frames` [blocks, heads, F, 2F], how much of the attention of a frame's noisy tokens
     goes to each frame of the render and then of the noisy clip, each row a sum of 1; and `<expert>.points`
-    [blocks, 9, 2, F, H, W], the same of single tokens of the middle frame at PLACES, over tokens, mean of the heads. Raises
-    InputError without the adapter or the enhanced clip.
+    [blocks, 9, 2, H, W], how much of that of single tokens of the middle frame, at PLACES, goes to each token of the same
+    frame of the render and of the noisy clip, mean of the heads. Raises InputError without the adapter or the enhanced clip.
     """
     import torch
     from safetensors.torch import save_file
@@ -108,17 +112,22 @@ def _look(
     count, height, width = size
     rows, columns = ([(2 * i + 1) * side // 6 for i in range(3)] for side in (height, width))
     chosen = [row * width + column for row in rows for column in columns]
+    asked = torch.arange(number := min(height * width, QUERIES)) * (height * width) // number
     shares = torch.zeros(attention.heads, count, 2 * count)
-    seen = torch.zeros(len(chosen), 2 * count * height * width)
+    seen = torch.zeros(len(chosen), 2, height * width)
+
+    def weights(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:  # [N, 2F, H W]
+        return (queries @ keys.T / keys.shape[1] ** 0.5).softmax(dim=1).unflatten(1, (2 * count, -1)).cpu()
+
     for head in range(attention.heads):
         keys = key[:, :, head].flatten(0, 1)  # [2L, D/heads], the render's first
-        for frame, queries in enumerate(query[0, :, head].unflatten(0, (count, -1))):
-            weights = (queries @ keys.T / keys.shape[1] ** 0.5).softmax(dim=1)  # [H W, 2L]
-            shares[head, frame] = weights.unflatten(1, (2 * count, -1)).sum(dim=2).mean(dim=0).cpu()
-            if frame == count // 2:
-                seen += weights[chosen].cpu() / attention.heads
+        frame_queries = query[0, :, head].unflatten(0, (count, -1))  # [F, H W, D/heads]
+        for frame, queries in enumerate(frame_queries):
+            shares[head, frame] = weights(queries[asked], keys).sum(dim=2).mean(dim=0)
+        middle = [count // 2, count // 2 + count]  # of the render and of the noisy clip
+        seen += weights(frame_queries[count // 2, chosen], keys)[:, middle] / attention.heads
     frames.append(shares)
-    points.append(seen.unflatten(1, (2, count, height, width)))
+    points.append(seen.unflatten(2, (height, width)))
 
 
 def picture(
@@ -148,11 +157,11 @@ def picture(
     left.set(xticks=[count / 2, 1.5 * count], xticklabels=["render's frames", "noisy clip's frames"])
     left.set(
         ylabel="noisy frame that reads",
-        title=f"{100 * shares[:, :count].sum() / count:.0f} % read of the render",
+        title=f"{100 * shares[:, :count].sum() / count:.0f} % of it goes to the render",
     )
     left.invert_yaxis()
     figure.colorbar(grid, ax=left, label="% of its attention", fraction=0.05)
-    chosen = points[block, PLACES.index(place)][:, count // 2]  # [2, H, W]
+    chosen = points[block, PLACES.index(place)]  # [2, H, W]
     height, width = chosen.shape[1:]
     row, column = (
         (2 * i + 1) * side // 6

@@ -81,7 +81,8 @@ def follow(profile: Profile, name: str = training.NAME, seconds: float = trainin
     from IPython.display import display
 
     switch = ipywidgets.ToggleButton(description="Follow the log", icon="line-chart")
-    picture, said = ipywidgets.Image(format="png", layout={"max_width": "100%"}), ipywidgets.HTML()
+    hidden = {"max_width": "100%", "display": "none"}  # a picture of nothing yet is shown as a broken one
+    picture, said = ipywidgets.Image(format="png", layout=hidden), ipywidgets.HTML()
 
     async def look() -> None:
         while switch.value:
@@ -89,6 +90,7 @@ def follow(profile: Profile, name: str = training.NAME, seconds: float = trainin
                 drawn = io.BytesIO()
                 so_far(profile, name).savefig(drawn, dpi=80)
                 picture.value, said.value = drawn.getvalue(), time.strftime("at %H:%M:%S")
+                picture.layout.display = ""
             except InputError as error:
                 said.value = str(error)
             await asyncio.sleep(seconds)

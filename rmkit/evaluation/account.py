@@ -28,13 +28,14 @@ CONTENTS = {
     "structure": "edge and depth maps",
     "propagated": "VACE's clips by variant, lossless",
     "pairs": "which pairs were trained on, and why",
-    "adapters": "the trained LoRA, in diffusers' format",
+    "adapters": "the trained LoRA, in diffusers' format, and what its attention was measured to read",
     "enhanced": "clips by method, lossless",
     "weather": "the demonstration of 06_weather",
     "carla": "the demonstration of 07_carla",
     "limits": "the demonstration of 08_limits",
     "study": "the user study: a page for participants, its key, and a panel that was simulated",
     "your_clip": "videos of 09_your_clip",
+    "lab": "clips, pins, pictures and profiles of 03's ablation lab",
 }
 
 

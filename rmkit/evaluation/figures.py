@@ -110,9 +110,12 @@ def learning(curve: pd.DataFrame, held_out: pd.DataFrame) -> "Figure":
             mean = of_level.groupby("step").loss.mean()
             right.plot(mean.index, mean, "o-", label=f"{level:.2f}", markersize=3, color=BLUE, alpha=shade)
         right.set(title=f"{expert} noise: held-out pairs, by sigma")
-    for ax in axes:
+    for i, ax in enumerate(axes):
         ax.set(xlabel="optimiser step", yscale="log")
-        ax.legend(*ax.get_legend_handles_labels(), **LEGEND)
+        beside = (
+            {"loc": "upper left", "bbox_to_anchor": (1, 1)} if i % 2 else {}
+        )  # lines cross all of the right side
+        ax.legend(*ax.get_legend_handles_labels(), **LEGEND, **beside)
     return figure
 
 

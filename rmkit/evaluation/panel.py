@@ -38,9 +38,8 @@ def preferences(answers: pd.DataFrame) -> pd.DataFrame:
         estimate = share(cell, found)
         counts = (len(cell), cell.participant.nunique(), cell["clip"].nunique())
         rows.append((against, question, estimate.value, estimate.low, estimate.high, *counts))
-    methods = list(
-        answers.against.unique()
-    )  # a method's questions beside one another, in the order they were asked
+    methods = list(answers.against.unique())
+    # A method's questions beside one another, in the order they were asked.
     rows.sort(key=lambda row: methods.index(row[0]))
     columns = ["against", "question", "preferred", "low", "high", "trials", "participants", "clips"]
     return pd.DataFrame(rows, columns=columns)
@@ -156,9 +155,8 @@ def simulated(
     seen = [(f"{SIMULATED}_{i:03d}", *pair) for i, pairs in enumerate(sessions, start=1) for pair in pairs]
     frame = pd.DataFrame(seen, columns=["participant", "clip", "against"])
     answers = pd.concat([frame.assign(question=question) for question in questions], ignore_index=True)
-    sizes = [
-        math.sin(math.pi / 2 * part) for part in alike
-    ]  # correlation of the numbers, from that of their signs
+    # The correlation of the numbers, from that of their signs.
+    sizes = [math.sin(math.pi / 2 * part) for part in alike]
     latent = norm.ppf(preference) + math.sqrt(max(0.0, 1 - sum(sizes))) * rng.standard_normal(len(answers))
     for column, size in zip(("participant", "clip"), sizes, strict=True):
         which = answers.groupby([column, "against", "question"]).ngroup().to_numpy()

@@ -31,9 +31,10 @@ STAYS = [
         "props": "position: sticky; left: 0; text-align: left; background: inherit",
     },
     {"selector": "tr", "props": "background: var(--jp-layout-color0, white)"},
-    {"selector": "th, td", "props": "padding: 3px 8px; text-align: right"},
+    {"selector": "th, td", "props": "padding: 3px 8px; text-align: right; vertical-align: top"},
     {"selector": "td", "props": "white-space: nowrap"},
 ]
+LONG = 30  # characters of a cell that may take two lines
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,12 @@ def styled(table: Table) -> "Styler":
         {"selector": f"th.col{i}", "props": f"min-width: {1.15 * min_width(text) + 1:.0f}ch"}
         for i, text in enumerate(table.header)
     ]
+    for i, texts in enumerate(zip(*table.cells, strict=True)):
+        if any(text[:1].isalpha() and text != "n/a" for text in texts):  # words, and no numbers
+            wide.append({"selector": f"th.col{i}, td.col{i}", "props": "text-align: left"})
+        if max(map(len, texts)) > LONG:
+            props = f"white-space: normal; min-width: {max(map(min_width, texts)) + 1}ch"
+            wide.append({"selector": f"td.col{i}", "props": props})
     style = _styler(table).set_caption(table.title).set_table_styles(STAYS + wide)
     return style.format(html_cell).format_index(escape="html", axis="columns")
 

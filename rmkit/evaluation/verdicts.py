@@ -42,18 +42,16 @@ def measured(table: Table) -> Table:
     header, *cells = (
         [*row[:2], *reversed(row[2:])] for row in [table.header, *table.cells] if row[-1] != NOT_RUN
     )
-    return dataclasses.replace(
-        table, title="Claims that were measured", header=header, cells=cells, notes=[CLAIMS]
-    )
+    said = {"name": "claims_measured", "title": "Claims that were measured"}
+    return dataclasses.replace(table, **said, header=header, cells=cells, notes=[CLAIMS])
 
 
 def not_run(table: Table) -> Table:
     """The claims that were not run, with the reasons under them."""
     cells = [row[:4] for row in table.cells if row[-1] == NOT_RUN]
     why = [note for note in table.notes if note != CLAIMS]
-    return dataclasses.replace(
-        table, title="Claims that were not run", header=table.header[:4], cells=cells, notes=why
-    )
+    said = {"name": "claims_not_run", "title": "Claims that were not run"}
+    return dataclasses.replace(table, **said, header=table.header[:4], cells=cells, notes=why)
 
 
 def headlines(profile: Profile, frame: pd.DataFrame) -> list[str]:

@@ -1,9 +1,9 @@
 """Training of the in-context LoRA on pairs of render and propagated clip (paper, 3.2, 3.3, B.2); `objective` says on what.
 
-Reads `pairs/`, encoded before (see `dataset`); writes `adapters/<name>/`: for each expert a folder with its adapter and learning curves,
-`samples/` and a model card, and `<expert>.log/` while it is in training. A killed run goes on from its checkpoint and ends bit-identical: a step's random numbers
-depend on its number alone. On several GPUs: `accelerate launch -m rmkit train` (one step is the same step there),
-with `--config_file rmkit/method/fsdp.yaml` to share the model out among them.
+Reads `pairs/`, encoded before (see `dataset`); writes `adapters/<name>/`: for each expert a folder with its adapter and
+learning curves, `samples/` and a model card, and `<expert>.log/` while it is in training. A killed run goes on from its
+checkpoint and ends bit-identical: a step's random numbers depend on its number alone. On several GPUs: `accelerate launch
+-m rmkit train` (one step is the same step there), with `--config_file rmkit/method/fsdp.yaml` to share the model out.
 """
 
 import math

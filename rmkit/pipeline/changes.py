@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from rmkit import baselines, metrics
 from rmkit import profile as profiles
 from rmkit.kit import store
@@ -51,6 +53,7 @@ STAGES: dict[str, Reads] = {
         ("enhance", "train.prompt", "train.mode", "seed", "models.accelerators.wan", *WAN),
         ("train",),
     ),
+    "attention": ((), ("realmaster",)),  # of 04's last picture
 }
 # Notebooks that run the trained model again.
 DEMONSTRATIONS: dict[str, Reads] = {
@@ -98,7 +101,7 @@ def begin(profile: Profile) -> None:
     if layout.demo or not (profile.extended or layout.run.is_dir()):
         return
     known, settings = layout.noted, profile.model_dump(mode="json")
-    was, is_copy = known.get("settings", settings), profile.file == layout.settings.resolve()
+    was, is_copy = _settings(layout) or settings, profile.file == layout.settings.resolve()
     changed = differences(was, settings)
     anew = stale(profile, changed)
     left = {**known.get("stale", {}), **dict.fromkeys(anew, time.time())}
@@ -151,7 +154,7 @@ def runs(profile: Profile) -> list[Run]:
     found, settings = [], profile.model_dump(mode="json")
     for other in _chain(profile):
         known = other.layout.noted
-        was = known.get("settings", other.model_dump(mode="json"))
+        was = _settings(other.layout) or other.model_dump(mode="json")
         old = dict.fromkeys(stale(profile, differences(was, settings)), math.inf)
         layout = Layout(other.layout.run, profile.layout.demo)
         found.append(Run(layout, known.get("stale", {}) | old))
@@ -180,7 +183,7 @@ def lines(profile: Profile) -> Iterator[str]:
     """What differs from the runs whose results could be used, and what is therefore computed again."""
     settings = profile.model_dump(mode="json")
     for other in _chain(profile):
-        was = other.layout.noted.get("settings")
+        was = _settings(other.layout)
         if was is None and other is not profile:
             was = other.model_dump(mode="json")
         if was is not None and (changed := differences(was, settings)):
@@ -189,6 +192,15 @@ def lines(profile: Profile) -> Iterator[str]:
             )
             yield f"changed {what}: {_told(was, settings, changed)}"
             yield f"computes again: {said(stale(profile, changed))}"
+
+
+def _settings(layout: Layout) -> dict[str, Any] | None:
+    """The settings that a run noted; one that came into the kit later has its default there, with which nothing changed."""
+    was = layout.noted.get("settings")
+    try:
+        return was and Profile.model_validate(was).model_dump(mode="json")
+    except ValidationError:  # of a kit that knew others
+        return was
 
 
 def _chain(profile: Profile) -> Iterator[Profile]:

@@ -58,6 +58,7 @@ def test_everything_is_turned_generated_kept_and_exported(
     browser,
 ) -> None:
     context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900})
+    context.set_default_timeout(120_000)  # of a machine with other tests on every core
     page = context.new_page()
     run_all(page, address, "03.ipynb")
     page.get_by_text("the run's own").wait_for()
@@ -120,6 +121,8 @@ def _chosen(lab: LabPage) -> None:
         *other,
     )
     lab.changes(lambda: lab.menu("Variant", "Multiple Anchors"), "Nearest anchor")
+    lab.changes(lambda: lab.menu("Anchors", "every 0.5 s"), "Nearest anchor", still=other)
+    lab.changes(lambda: lab.menu("Anchors", "every 0.25 s"), "Nearest anchor", still=other)
     for frame in "404":  # anchors are taken away, and one is put back
         lab.changes(lambda frame=frame: lab.press(frame), "Nearest anchor", still=other)
     lab.type("Steps", "0")
@@ -137,6 +140,7 @@ def _generated(lab: LabPage) -> None:
     lab.page.get_by_text("Not generated yet").wait_for()
     lab.generates()
     for act in (
+        lambda: lab.type("Steps", "3"),
         lambda: lab.slide("Conditioning", "ArrowLeft", 8),
         lambda: lab.type("Shift", "5"),
         lambda: lab.type("Guidance", "2"),
@@ -152,7 +156,7 @@ def _generated(lab: LabPage) -> None:
     lab.page.get_by_text("of 400").wait_for()
     lab.press("Cancel")
     lab.page.get_by_text("Cancelled").wait_for()
-    lab.type("Steps", "1")
+    lab.type("Steps", "3")
     lab.page.get_by_text("from the lab's store").wait_for()
 
 
@@ -200,7 +204,7 @@ def _kept(lab: LabPage, run: Path) -> None:
     content = yaml.safe_load((folder / "chosen.yaml").read_text())
     assert content["extends"] == str(run) and content["name"] == "chosen"
     assert (
-        content["propagation"] | {"anchor_frames": [4, 8], "guidance": 2.0, "steps": 1}
+        content["propagation"] | {"anchor_frames": [4, 8], "guidance": 2.0, "steps": 3}
         == content["propagation"]
     )
     saved = profile.load(folder / "chosen.yaml")

@@ -45,7 +45,6 @@ def test_a_whole_study(width, page_of_study, tiny_profile, browser, tmp_path):
     page.keyboard.press("b")
     page.keyboard.press("a")
     page.keyboard.press("Enter")
-    page.wait_for_timeout(2000)  # a person is slower; the browser writes what is kept a moment later
     page.reload()
     assert heading(page) == "Comparison 2 of 4"
     assert answered(page) == {"realism": "b", "faithfulness": "a"}

@@ -1,4 +1,4 @@
-"""The training lab of 04 in JupyterLab, in a real browser: stopped after a step, and gone on with, while its cell runs."""
+"""04's labs in JupyterLab, in a real browser: menus of pictures; a training stopped, and gone on with, while its cell runs."""
 
 import json
 import os
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from jupyter_lab import WIDTHS, serving
+from jupyter_lab import WIDTHS, run_all, serving
+from test_enhance import save_adapters
 
 from rmkit import profile
 from rmkit.kit import store, video
@@ -41,6 +42,10 @@ def run(
     made.layout.pairs.mkdir(parents=True)
     store.write_json(made.layout.pairs / "pairs.json", rows)
     dataset.encode(made)
+    save_adapters(made)  # whose attention is shown; not of this training
+    clip = sampling.load(made, "validation")[0]
+    made_of_it = made.layout.enhanced / training.NAME / f"{clip.id}.mp4"
+    video.write(made_of_it, 255 - video.read(sampling.path(made, clip)), made.clips.fps)
     yield made
     shutil.rmtree(made.layout.root)
 
@@ -49,7 +54,10 @@ def test_a_click_stops_and_another_goes_on(run: profile.Profile, browser, tmp_pa
     book = json.loads((REPOSITORY / "notebooks" / "04_iclora_training.ipynb").read_text())
     code = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
     lab = [cell for cell in code if "training_lab" in "".join(cell["source"])]
-    menu = next(cell for cell in code if "noise_levels" in "".join(cell["source"]))
+    noise, attention = (
+        next(cell for cell in code if part in "".join(cell["source"]))
+        for part in ("noise_levels", "attending")
+    )
     code[0]["source"] = [f"profile = {str(tmp_path / 'lab' / 'mine.yaml')!r}"]
     lab[1]["source"] = ["await training_lab.train(settings)"]
     imports = {
@@ -59,21 +67,28 @@ def test_a_click_stops_and_another_goes_on(run: profile.Profile, browser, tmp_pa
             "from IPython.display import display\n",
             "from rmkit.evaluation import figures\n",
             "from rmkit.kit import widgets\n",
-            "from rmkit.method import objective",
+            "from rmkit.method import objective, sampling\n",
+            "validation = sampling.load(settings, 'validation')",
         ],
     }
-    (tmp_path / "lab" / "04.ipynb").write_text(json.dumps(book | {"cells": [*code[:2], imports, menu, *lab]}))
+    for name, cells in (("menus", [imports, noise, attention]), ("04", lab)):
+        text = json.dumps(book | {"cells": [*code[:2], *cells]})
+        (tmp_path / "lab" / f"{name}.ipynb").write_text(text)
     log = run.layout.adapters / training.NAME / "high.log" / "curve.csv"
     context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900})
+    context.set_default_timeout(120_000)  # of a machine with other tests on every core
     page = context.new_page()
     with serving(tmp_path / "lab") as address:
+        run_all(page, address, "menus.ipynb")
+        assert page.get_by_label("sampler").input_value() == "logit-normal"  # the profile's own
+        _turned(page, 0, {"sampler": "uniform"})
+        _turned(page, 1, {"expert": "low", "block": "2", "head": "2", "place": "middle"})
         page.goto(f"{address}lab/tree/04.ipynb?reset")
-        page.get_by_text("| Idle").wait_for(timeout=60_000)
+        page.get_by_text("| Idle").wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         button = page.get_by_role("button", name="Stop after this step")
-        button.wait_for(timeout=60_000)
-        assert page.get_by_label("sampler").input_value() == "logit-normal"  # the profile's own
+        button.wait_for()
         while not log.is_file():
             page.wait_for_timeout(100)
         button.click()
@@ -91,3 +106,16 @@ def test_a_click_stops_and_another_goes_on(run: profile.Profile, browser, tmp_pa
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate(SIDEWAYS) <= 0
     context.close()
+
+
+def _turned(page, which: int, choices: dict[str, str]) -> None:
+    """Another choice in each menu of a picture gives another picture."""
+    picture = page.locator(".widget-interact").nth(which).locator("img").first
+    picture.wait_for()
+    for name, label in choices.items():
+        before = picture.get_attribute("src")
+        page.get_by_label(name, exact=True).select_option(label=label)
+        page.wait_for_function(
+            "([w, s]) => { const i = document.querySelectorAll('.widget-interact')[w].querySelector('img'); return i && i.src !== s }",
+            arg=[which, before],
+        )

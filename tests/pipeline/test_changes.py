@@ -183,6 +183,21 @@ def test_an_edited_profile_goes_on_and_says_what_is_computed_anew(
     assert contents(layout.root) == before
 
 
+def test_a_run_of_before_there_was_a_setting_is_not_stale(
+    tiny_profile: profile.Profile, tmp_path: Path, capsys
+):
+    base = profile.load(saved(tiny_profile, tmp_path))
+    stages.data(base)
+    changes.begin(base)
+    noted = base.layout.noted
+    del noted["settings"]["propagation"]["conditioning"]
+    store.write_json(base.layout.record, noted)
+    assert list(changes.lines(base)) == []
+    changes.begin(base)
+    assert "begun with" not in capsys.readouterr().out
+    assert base.layout.noted["stale"] == {} and "conditioning" in base.layout.noted["settings"]["propagation"]
+
+
 def test_what_was_made_before_an_edit_is_not_done(tiny_profile: profile.Profile, tmp_path: Path):
     path = saved(tiny_profile, tmp_path)
     base = profile.load(path)
