@@ -99,7 +99,7 @@ def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
     with claims.held(path, wait=True):
         # The suffix stays last, because writers choose a format by it.
         temporary = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.tmp{path.suffix}")
-        started = time.time()
+        started = time.monotonic()
         _clear(path)
         try:
             yield temporary
@@ -107,7 +107,7 @@ def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
             sidecar = {
                 "key": recipe.key,
                 **vars(recipe),
-                "seconds": round(time.time() - started, 3),
+                "seconds": round(time.monotonic() - started, 3),
                 "commit": commit(),
                 **facts,
             }

@@ -89,11 +89,11 @@ def run(profile: Profile, anyway: bool = False) -> Path:
                 continue
             workers.start()  # one cluster for all notebooks
             print(f"{notebook.name}: running", flush=True)
-            started, facts = time.time(), {}
+            started, facts = time.monotonic(), {}
             with store.writing(copy, recipe, facts=facts) as temporary:
                 peak = _execute(notebook, parameter, temporary, copy.with_suffix(".failed.ipynb"))
                 facts |= {"outputs": _listing(profile, notebook), "peak_mib": round(peak)}
-            seconds = time.time() - started
+            seconds = time.monotonic() - started
             times = machine.notebook_times(profile)
             times[notebook.name] = {
                 "seconds": round(seconds, 1),

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,13 @@ def test_every_part_of_a_recipe_changes_the_key(tmp_path: Path, change: dict):
     path = tmp_path / "a.txt"
     write(path, "text")
     assert not store.is_done(path, replace(RECIPE, **change))
+
+
+def test_a_clock_set_back_leaves_the_seconds_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clock = iter(range(10**6, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    write(tmp_path / "a.txt", "text")
+    assert 0 <= store.read_sidecar(tmp_path / "a.txt")["seconds"] < 60
 
 
 def test_key_does_not_depend_on_the_order_of_settings():
