@@ -10,17 +10,19 @@ import functools
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from bad_cases import CASES
+from bad_inputs import Place, outcome, plain, sentence
 
 from rmkit.paths import RECORD
 from rmkit.pipeline import notebooks, stages
@@ -43,7 +45,6 @@ WRITES = {
     "encode": "pairs/latents",
     "train": "adapters",
     "enhance": "enhanced/realmaster",
-    "baselines": "enhanced/blur",
     "evaluate": "metrics",
     "report": "report.md",
 }
@@ -116,15 +117,8 @@ class Campaign:
             shutil.rmtree(self.run)
 
 
-def sentence(said: str) -> str:
-    """What is said to the user: the line of the kit's, of the command line's parser, or the last one."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith(("rmkit: ", "Error: "))]
-    return "\n".join(own) or "".join(lines[-1:])
-
-
 def command_of(part: str) -> str:
-    return part if part in STAGES else "notebooks"
+    return part if part in (*STAGES, "study") else "notebooks"
 
 
 def state(run: Path) -> dict[str, tuple[int, int]]:
@@ -138,11 +132,6 @@ def state(run: Path) -> dict[str, tuple[int, int]]:
                 continue
             found[os.path.join(root, name)] = (stat.st_size, stat.st_mtime_ns)
     return {path: facts for path, facts in found.items() if not path.endswith(RECORD)}
-
-
-def plain(said: str) -> str:
-    """A sentence without what differs from case to case: paths, names in quotes, numbers."""
-    return re.sub(r"'[^']*'|\S*/\S*|\S*\d\S*", "*", said)
 
 
 def half_made(run: Path) -> list[str]:
@@ -252,6 +241,35 @@ def kills(campaign: Campaign, parts: tuple[str, ...], wanted: int) -> None:
         campaign.compare("killed run", run=run)
 
 
+def bad_inputs(campaign: Campaign) -> None:
+    """Every case of `bad_cases`, each from the run that was never killed, with a study."""
+    unkilled(campaign, (*STAGES, *DEMOS))
+    shutil.rmtree(campaign.run, ignore_errors=True)
+    shutil.copytree(campaign.never, campaign.run)
+    campaign.whole("study")
+    base = campaign.folder / "base"
+    shutil.rmtree(base, ignore_errors=True)
+    shutil.copytree(campaign.run, base)
+    place = Place(campaign.kit, campaign.run.parent, base, campaign.folder / "user")
+    place.restore()
+
+    def call(words: list[str], env: Mapping[str, str]) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "rmkit", *words],
+            cwd=campaign.kit,
+            env={**os.environ, "PYTHONPATH": str(campaign.kit), **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, sentence(done.stderr)
+
+    for case in CASES:
+        if not campaign.entries("bad input", what=case.what):
+            campaign.note("bad input", **outcome(place, case, call))
+    shutil.rmtree(campaign.run)
+
+
 def together(campaign: Campaign) -> None:
     """Every stage, then the notebooks, by two processes at once on one folder."""
     for part in (*STAGES, "notebooks"):
@@ -290,7 +308,7 @@ def negative(run: Path) -> list[str]:
 def read_only(campaign: Campaign) -> None:
     """Every stage with its work to do, and nothing that can be written: results/ is mounted read-only."""
     results = campaign.run.parent
-    for part in (*STAGES, "notebooks"):
+    for part in (*WRITES, "notebooks"):
         if campaign.entries("read-only", part=part):
             continue
         shutil.rmtree(campaign.run, ignore_errors=True)
@@ -357,50 +375,35 @@ def with_mounts(part: str, campaign: Campaign) -> None:
     )
 
 
-def table(campaign: Campaign, mini: Campaign) -> pd.DataFrame:
-    """A row for each kind: how often, what came out."""
+# What must come out, by the name of the entries: the exit code.
+ENDS = {"bad input": 2, "two at once": 0, "clock set back": 0, "read-only": 2, "full disk": 2}
+
+
+def table(*campaigns: Campaign) -> pd.DataFrame:
+    """A row for each kind: how often, and what came out that should not have."""
     rows = []
-
-    def row(
-        what: str, tried: int, wrong: list[dict], runs: list[dict], sentences: set[str] = frozenset()
-    ) -> None:
-        if tried:
-            sums = {
-                name: sum(len(e.get(key, ())) for e in runs)
-                for name, key in (
-                    ("values differ", "values_differ"),
-                    ("files differ", "files_differ"),
-                    ("left half made", "left"),
-                )
+    for campaign in campaigns:
+        kinds = {"kill": "killed run"} | {kind: f"{kind} run" for kind in ENDS}
+        for kind, run in kinds.items():
+            ends, runs = campaign.entries(kind), campaign.entries(run)
+            if kind == "full disk":
+                ends = [e for e in ends if e["code"]]
+            codes = [e.get("codes", [e.get("code")]) for e in ends]
+            said = [plain(e["said"]) for e in ends if e.get("said")]
+            row = {
+                "what": f"{kind}, {campaign.profile}",
+                "times": len(ends),
+                "other exit codes": sum(set(code) != {ENDS[kind]} for code in codes) if kind in ENDS else "",
+                "sentences": len(set(said)),
+                "of one sentence": max(Counter(said).values(), default=0),
+                "runs compared": len(runs),
+                "values compared": sum(e["values"] for e in runs),
             }
-            compared = sum(e.get("values", 0) for e in runs)
-            rows.append(
-                {
-                    "what": what,
-                    "times": tried,
-                    "ended otherwise": len(wrong),
-                    "sentences": len(sentences),
-                    "runs compared": sum("values" in e for e in runs),
-                    "values compared": compared,
-                    **sums,
-                }
-            )
-
-    for each in (campaign, mini):
-        killed = each.entries("kill")
-        row(f"killed, {each.profile}", len(killed), each.entries("failed"), each.entries("killed run"))
-    for what, good in (("two at once", 0), ("clock set back", 0), ("read-only", 2), ("full disk", 2)):
-        ends = campaign.entries(what)
-        ends = [e for e in ends if e.get("code") != 0] if what == "full disk" else ends
-        wrong = [e for e in ends if set(e.get("codes", [e.get("code")])) != {good} or e.get("lost")]
-        row(
-            what,
-            len(ends),
-            wrong,
-            campaign.entries(f"{what} run"),
-            {plain(e["said"]) for e in ends if e.get("said")},
-        )
-    return pd.DataFrame(rows)
+            # Of runs that are compared, and of single commands.
+            for name in ("values_differ", "files_differ", "lost", "written", "left"):
+                row[name.replace("_", " ")] = sum(len(e.get(name, ())) for e in [*ends, *runs])
+            rows.append(row)
+    return pd.DataFrame([row for row in rows if row["times"]])
 
 
 def main() -> None:
@@ -424,6 +427,7 @@ def main() -> None:
 
 PARTS = {
     "kills": functools.partial(kills, parts=(*STAGES, *DEMOS), wanted=SMOKE),
+    "bad-inputs": bad_inputs,
     "together": together,
     "clock": clock,
     "read-only": functools.partial(with_mounts, "read-only"),
