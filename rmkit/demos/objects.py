@@ -5,7 +5,6 @@ picture's area, speeds shares of its width from one source frame to the next; th
 anything was measured.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 
 from rmkit.errors import InputError
+from rmkit.kit import store
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
@@ -66,7 +66,7 @@ def find(profile: Profile, clip: Clip) -> Objects:
     visible = sampling.crop_to(visible[..., None], profile.clips.height, profile.clips.width)[..., 0]
     engine, kinds = sequence.folder / "engine.json", {}
     if engine.is_file():
-        entries = json.loads(engine.read_text())["objects"]
+        entries = store.read_json(engine, "restore it")["objects"]
         kinds = {int(number): entry["class"] for number, entry in entries.items()}
     return of_map(visible, kinds)
 

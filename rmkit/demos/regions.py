@@ -4,7 +4,6 @@ Reads the data set's `visible/` and, where the diorama wrote it, engine.json; wr
 are measured inside of them (`edge_f1.REGIONS`).
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def path(profile: Profile, clip: Clip) -> Path:
 
 def stream(path: Path) -> Iterator[np.ndarray]:
     """A clip's regions frame by frame, uint8 [H, W]."""
-    return iter(np.load(path, allow_pickle=False)["regions"])
+    return iter(store.read_arrays(path)["regions"])
 
 
 def _item(profile: Profile, source: Profile, clip: Clip) -> stage.Item | None:
@@ -61,7 +60,7 @@ def _write(item: stage.Item, temporary: Path) -> None:
     found = np.where(visible > 0, edge_f1.THING, 0)
     if engine.is_file():
         found = np.where(visible > 0, 0, edge_f1.SKY)
-        for number, entry in json.loads(engine.read_text())["objects"].items():
+        for number, entry in store.read_json(engine, "restore it")["objects"].items():
             found[visible == int(number)] = CLASSES.get(entry["class"], edge_f1.THING)
     size = profile.clips
     cropped = sampling.crop_to(found[..., None].astype(np.uint8), size.height, size.width)[..., 0]

@@ -73,6 +73,7 @@ def write(profile: Profile) -> Path:
     """
     if statistics.of_record(profile):
         print(f"report: {_of_record(profile)}", flush=True)
+    statistics.to_show(profile)  # damaged, it is refused before the notebooks' pages take their time
     page.notebooks(profile)
     parts = sections(profile)
     store.write_text(profile.layout.report, page.markdown(parts, profile.layout.root))

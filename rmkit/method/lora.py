@@ -129,7 +129,7 @@ def write_card(profile: Profile, folder: Path) -> None:
     """Write the model card of the adapters in `folder`: what they are, of what, how to load them, how they were trained."""
     rows, loads, facts = [], "", {}
     for expert in wan.experts(profile):
-        facts = json.loads((folder / expert.name / "adapter.json").read_text())
+        facts = store.read_json(folder / expert.name / "adapter.json")
         low, high = facts["sigma"]
         rows.append(
             f"| {expert.name} | `{expert.part}` | {low:g} to {high:g} | {facts['steps']} | {facts['learning_rate']:g} "

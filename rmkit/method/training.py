@@ -185,7 +185,9 @@ def _fit(run: _Run, watch: Watch | None, stop: Callable[[], bool] | None) -> Non
             if measured := done % settings.evaluate_every == 0 or done == expert.steps:
                 _measure(run, pipeline, bare, shown, done, record)
             stopping = stop is not None and done < expert.steps and stop()
-            if accelerator.is_main_process and (measured or stopping or time.monotonic() - logged > LOG_SECONDS):
+            if accelerator.is_main_process and (
+                measured or stopping or time.monotonic() - logged > LOG_SECONDS
+            ):
                 logged, so_far = time.monotonic(), run.tables(record)
                 run.log.mkdir(parents=True, exist_ok=True)
                 write_tables(run.log, so_far)

@@ -23,7 +23,7 @@ from rmkit.errors import InputError
 from rmkit.kit import store
 from rmkit.paths import resolve
 from rmkit.profile import Data, Profile
-from rmkit.sources import Pictures, Sequence
+from rmkit.sources import Pictures, Sequence, read_captions
 
 VERSION = 1
 FPS = 8  # of the recordings (paper, 4.1)
@@ -146,7 +146,7 @@ def read(root: Path, split: str, truths: Path, reduced: Path | None = None) -> l
             id=name,
             split=split,
             fps=FPS,
-            captions=tuple(json.loads(captions.read_text())) if captions.is_file() else (),
+            captions=read_captions(captions),
             breaks=tuple(breaks),
             truth=truth if truth.is_file() else None,
             folder=root / name,
