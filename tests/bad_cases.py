@@ -569,7 +569,7 @@ VIDEOS = [
     ),
     own("half of an adapter given", ADAPTED, adapter(cut("high/*.safetensors"))),
     own("renders alone", "evaluate --renders {folder}/a", videos("a/x.mp4")),
-    own("no such folder", SCORE, videos("a/x.mp4")),
+    own("no folder of outputs", SCORE, videos("a/x.mp4")),
     own("names that differ", SCORE, videos("a/x.mp4", "b/y.mp4")),
     own("frames that differ", SCORE, both(videos("a/x.mp4"), videos("b/x.mp4", frames=13))),
     own("too few frames", SCORE, videos("a/x.mp4", "b/x.mp4", frames=1)),

@@ -5,6 +5,7 @@ that must end with exit code 2 and one sentence, with no file changed, lost or w
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -64,6 +65,12 @@ class Place:
         found = [p for root in (self.run, self.results / OWN, self.folder) for p in root.rglob("*")]
         return {p: _stamp(p) for p in found if p.is_file() and p.name != RECORD}
 
+    def go_on(self) -> None:
+        """The user's profile has a run as far as smoke's, by links, which are never written through."""
+        if not (self.results / OWN).is_dir():
+            shutil.copytree(self.run, self.results / OWN, copy_function=os.link)
+            (self.results / OWN / RECORD).unlink(missing_ok=True)
+
     def restore(self) -> None:
         """The run as it was, and nothing of the user's."""
         for folder in (self.folder, self.results / OWN):
@@ -95,6 +102,7 @@ class Case(NamedTuple):
         known = {"folder": place.folder, "run": place.run, "own": place.folder / "own.yaml"}
         if isinstance(self.settings, dict):
             place.profile(**_filled(self.settings, known))
+            place.go_on()
         elif self.settings is not None:
             place.text("own.yaml", self.settings)
         return [word.format(**known).replace("~", " ") for word in self.command.split()]
@@ -169,27 +177,25 @@ def broken_model(name: str, change: Callable[[Path], Any]) -> Callable[[Place], 
 
 
 def not_a_number(file: Path) -> None:
-    """Every weight of a safetensors file not a number; its header kept."""
-    from safetensors import safe_open
-    from safetensors.numpy import save_file
-
-    with safe_open(file, "numpy") as content:
-        tensors = {key: np.full_like(content.get_tensor(key), np.nan) for key in content.keys()}
-        header = content.metadata()
-    save_file(tensors, file, header)
+    """Every weight of a safetensors file not a number."""
+    _saved(file, lambda tensor: tensor * float("nan"))
 
 
 def header(file: Path, change: Callable[[dict[str, Any]], Any] | None) -> None:
     """An adapter with other facts in its header; None: with none."""
     from safetensors import safe_open
-    from safetensors.numpy import save_file
 
-    with safe_open(file, "numpy") as content:
-        tensors = {key: content.get_tensor(key) for key in content.keys()}
+    with safe_open(file, "pt") as content:
         facts = json.loads(content.metadata()["rmkit"])
     if change:
         change(facts)
-    save_file(tensors, file, {"rmkit": json.dumps(facts)} if change else None)
+    _saved(file, lambda tensor: tensor, {"rmkit": json.dumps(facts)} if change else None)
+
+
+def _saved(file: Path, change: Callable[[Any], Any], facts: dict[str, str] | None = None) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_file({key: change(tensor).clone() for key, tensor in load_file(file).items()}, file, facts)
 
 
 def edited(pattern: str, change: Callable[[Any], Any]) -> Callable[[Place], None]:
