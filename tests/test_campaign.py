@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from bad_cases import CASES
 from bad_inputs import Place, outcome, plain, sentence
-from campaign import BACK, DAY, half_made, state
+from campaign_mishaps import BACK, DAY
+from campaign_runs import half_made, state
 
 from rmkit import cli, profile
 from rmkit.paths import REPOSITORY
