@@ -23,7 +23,16 @@ from rmkit.profile import Profile
 # Options that take several values: `--answers A B`, as a shell's answers_*.csv expands.
 SEVERAL = ("--against", "--answers", "--metrics", "--spread")
 
-UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # what a user can mend
+# What a user can mend: of permissions, and of names.
+UNWRITABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
 
 
 class Commands(TyperGroup):

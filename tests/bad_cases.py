@@ -621,4 +621,40 @@ KEYS = [
     setting("an outside LoRA that is not there", "baselines", baselines={"editto": {"model": "no/such"}}),
 ]
 
-CASES = [*PROFILES, *MACHINES, *MODELS, *DATA, *RUNS, *STUDIES, *VIDEOS, *KEYS]
+
+def of_kit(what: str, name: str, content: str, command: str = "report") -> Case:
+    """A file of the kit's that people edit."""
+    return own(what, command, lambda place: place.of_kit(name, content))
+
+
+EDITED = [
+    of_kit("claims that are no YAML", "data/paper/claims.yaml", "- [", "report"),
+    of_kit("claims that are no list", "data/paper/claims.yaml", "a: 1"),
+    of_kit("a claim without a bound", "data/paper/claims.yaml", "- {id: a, text: b}"),
+    of_kit("a paper's table that is none", "data/paper/tables.yaml", "- 1"),
+    of_kit(
+        "a paper's value of an unknown metric", "data/paper/tables.yaml", "table1: {realmaster: {fvd: 1}}"
+    ),
+    of_kit("a paper's value that is text", "data/paper/tables.yaml", "table1: {realmaster: {arcface: high}}"),
+    of_kit("half a notebook", "notebooks/99_mine.ipynb", '{"cells": [', "notebooks"),
+    of_kit("something else than a notebook", "notebooks/99_mine.ipynb", "{}", "notebooks"),
+    own("a name that is too long", f"enhance --prompt snow --into {'a' * 300}"),
+    own(
+        "an output's name that is too long",
+        f"enhance {{folder}}/in.mp4 {{folder}}/{'a' * 300}.mp4",
+        videos("in.mp4"),
+    ),
+    own("a folder for a file of answers", "study --answers {folder}"),
+    damaged(
+        "half of a metric's value", "evaluate", both(gone("metrics.csv"), damage("metrics/*/*/*.json", half))
+    ),
+    damaged(
+        "half of the faces",
+        "evaluate",
+        both(gone("metrics.csv", "metrics/arcface"), damage("faces/*/*.npz", half)),
+    ),
+    damaged("half of the cuts", "data", both(gone("clips"), damage("cuts/*.json", half))),
+    damaged("half of the notebooks' times", "plan", damage("notebooks/times.json", half)),
+]
+
+CASES = [*EDITED, *PROFILES, *MACHINES, *MODELS, *DATA, *RUNS, *STUDIES, *VIDEOS, *KEYS]

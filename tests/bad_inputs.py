@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -31,6 +31,9 @@ class Place:
     results: Path  # with a run of `smoke`, which is damaged and put back
     base: Path  # a copy of that run
     folder: Path  # the user's files
+    kits: dict[Path, bytes | None] = field(
+        default_factory=dict
+    )  # files of the kit's own that a case changed, as they were
 
     @property
     def run(self) -> Path:
@@ -45,6 +48,12 @@ class Place:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
+
+    def of_kit(self, name: str, content: str) -> None:
+        """A file of the repository with other content, until `restore`."""
+        path = self.kit / name
+        self.kits.setdefault(path, path.read_bytes() if path.is_file() else None)
+        path.write_text(content)
 
     def video(self, name: str, frames: int = 9, size: tuple[int, int] = (96, 144), fps: int = 16) -> Path:
         """A video of noise, height x width."""
@@ -76,6 +85,9 @@ class Place:
         for folder in (self.folder, self.results / OWN):
             shutil.rmtree(folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
+        for path, content in self.kits.items():
+            path.unlink() if content is None else path.write_bytes(content)
+        self.kits.clear()
         ours, base = (
             {p.relative_to(root): p for p in root.rglob("*") if p.is_file()} for root in (self.run, self.base)
         )
