@@ -1,6 +1,7 @@
 """What happens to a run in a campaign, beside kills: bad inputs, two at once, other clocks, no writing, no room (see `campaign`)."""
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -38,6 +39,18 @@ time.time = lambda: real() - 3600 * (time.monotonic() - began > 3)
 """
 
 
+def command(words: list[str], env: dict[str, str], kit: Path, said: Path) -> None:
+    """A process: the command line in the clone, its standard error in a file; ends with the exit code."""
+    os.chdir(kit)
+    os.environ.update(env)
+    with said.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    from rmkit import cli
+
+    assert Path(cli.__file__).is_relative_to(kit)
+    sys.exit(cli.main(words))
+
+
 def bad_inputs(campaign: Campaign) -> None:
     """Every case of `bad_cases`, each from the run that was never killed, with a study."""
     unkilled(campaign, (*STAGES, *DEMOS))
@@ -50,16 +63,18 @@ def bad_inputs(campaign: Campaign) -> None:
     place = Place(campaign.kit, campaign.run.parent, base, campaign.folder / "user")
     place.restore()
 
+    # Processes of their own, forked from one that has the heavy imports, which would take most of the time.
+    sys.path.insert(0, str(campaign.kit))
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["torch", "diffusers", "transformers", "rmkit.cli", "rmkit.pipeline.plan"])
+
     def call(words: list[str], env: Mapping[str, str]) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "rmkit", *words],
-            cwd=campaign.kit,
-            env={**os.environ, "PYTHONPATH": str(campaign.kit), **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
+        process = server.Process(
+            target=command, args=(words, dict(env), campaign.kit, campaign.folder / "err")
         )
-        return done.returncode, sentence(done.stderr)
+        process.start()
+        process.join()
+        return process.exitcode, sentence((campaign.folder / "err").read_text())
 
     for case in CASES:
         if not campaign.entries("bad input", what=case.what):
