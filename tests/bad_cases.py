@@ -377,7 +377,6 @@ DATA = [
     sailvos("a listing without a key", listing(lambda content: content.pop("images"))),
     sailvos("a picture that is not there", remove("train_0/images/000002.png")),
     sailvos("half a picture", cut("train_0/images/000002.png")),
-    sailvos("no depth", remove("*/depth"), "data"),
     sailvos("more clips than there are", nothing, data={"train_clips": 50}),
     sailvos("pictures smaller than a clip", nothing, clips={"height": 96, "width": 144}),
     sailvos("a rate that is no multiple", nothing, clips={"height": 32, "width": 48, "fps": 25}),

@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 
 from rmkit.kit import video
+from rmkit.kit.store import sidecar_of
 from rmkit.paths import RECORD
 
 OWN = "bad"  # name of the profile that a case writes
@@ -132,10 +133,15 @@ def outcome(place: Place, case: Case, call: Call) -> dict[str, Any]:
     after = place.contents()
     names = {
         "lost": [str(p) for p in before if after.get(p) != before[p]],
-        "written": [str(p) for p in after.keys() - before.keys()],
+        "written": [str(p) for p in after.keys() - before.keys() if not _is_finished(p)],
     }
     place.restore()
     return {"what": case.what, "command": case.command, "code": code, "said": said, **names}
+
+
+def _is_finished(path: Path) -> bool:
+    """An artefact with its sidecar, or that: finished before the refusal, such as a listing that was read, and kept."""
+    return sidecar_of(path).exists() or (path.suffix == ".json" and path.with_suffix("").exists())
 
 
 def sentence(said: str) -> str:

@@ -209,9 +209,13 @@ def require_space(folder: Path, gigabytes: float) -> None:
     free = shutil.disk_usage(folder).free / 1e9
     if free < gigabytes:
         raise InputError(
-            f"{folder} has {free:.1f} GB free and this run needs about {gigabytes:.1f} GB; "
+            f"{folder} has {_room(free)} free and this run needs about {_room(gigabytes)}; "
             "free some space or move results/ to another disk."
         )
+
+
+def _room(gigabytes: float) -> str:
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1e3 * gigabytes:.2g} MB"
 
 
 @functools.lru_cache(maxsize=4096)

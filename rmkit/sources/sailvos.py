@@ -195,6 +195,10 @@ def _parse(listing: Path) -> dict[str, Any]:
     videos: dict[str, dict[str, Any]] = {}
     try:
         content = json.loads(listing.read_text(), object_hook=_used)
+        if not isinstance(content, dict):
+            raise InputError(
+                f"{listing} is not a SAIL-VOS listing: it has no `images`, a list with a file_name for each."
+            )
         for file, frame_id in content["images"]:
             name, _, rest = file.replace("\\", "/").removeprefix("./").partition("/")
             if not rest or name in ("", "..") or ".." in rest.split("/"):

@@ -267,6 +267,12 @@ def test_no_pickle_is_ever_loaded(root: Path):
         read(root, "train")[0].visible([0])
 
 
+def test_a_listing_without_images_is_a_sentence(root: Path):
+    (root / "train.json").write_text(json.dumps({"videos": []}))
+    with pytest.raises(InputError, match=r"it has no `images`, a list with a file_name for each"):
+        read(root, "train")
+
+
 @pytest.mark.parametrize("content", ["[", "{}", '[{"first_frame": 0}]', '["a street"]'])
 def test_captions_that_are_none_are_a_sentence(root: Path, content: str):
     (root / "ah_1_mcs_1" / "captions.json").write_text(content)
