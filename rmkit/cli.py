@@ -222,7 +222,7 @@ def study(
             help="methods beside RealMaster (the paper's baselines that have clips, else some of the run)",
         ),
     ] = (),
-    trials: Annotated[int, typer.Option(help="comparisons a participant (paper: 15)")] = 15,
+    trials: Annotated[int, typer.Option(min=1, help="comparisons a participant (paper: 15)")] = 15,
     answers: Annotated[
         list[Path],
         typer.Option(

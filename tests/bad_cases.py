@@ -42,7 +42,8 @@ def damaged(what: str, command: str, make: Callable[[Place], Any]) -> Case:
 def model(what: str, command: str, role: str, change: Callable[[Path], Any]) -> Case:
     """A checkpoint of the pipelines that is wrong."""
     settings = {"models": {role: f"{{folder}}/{role}"}}
-    return Case(what, f"{command} --profile {{own}}", broken_model(role, change), settings)
+    make = both(gone("pairs/latents", "pairs/text"), broken_model(role, change))  # wan's, by `encode`
+    return Case(what, f"{command} --profile {{own}}", make, settings)
 
 
 def metric(
@@ -163,6 +164,18 @@ def adapter(change: Callable[[Path], Any]) -> Callable[[Place], None]:
         change(Path(shutil.copytree(place.run / "adapters/realmaster", place.folder / "adapter")))
 
     return make
+
+
+def fewer(file: Path) -> None:
+    """An adapter without one of its tensors."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(file, "pt") as content:
+        known = content.metadata()
+    tensors = load_file(file)
+    tensors.pop(min(tensors))
+    save_file(tensors, file, known)
 
 
 def videos(*names: str, **facts: Any) -> Callable[[Place], None]:
@@ -656,4 +669,127 @@ EDITED = [
     damaged("half of the notebooks' times", "plan", damage("notebooks/times.json", half)),
 ]
 
-CASES = [*EDITED, *PROFILES, *MACHINES, *MODELS, *DATA, *RUNS, *STUDIES, *VIDEOS, *KEYS]
+
+def bundle(what: str, change: Callable[[Path], Any]) -> Case:
+    """A diorama that is wrong."""
+
+    def make(place: Place) -> None:
+        change(Path(shutil.copytree(place.kit / "data/diorama/clips", place.folder / "clips")))
+
+    return Case(what, "data --profile {own}", make, {"data": {"bundle": "{folder}/clips"}})
+
+
+ODD = [
+    setting("a number for a group", train=5),
+    setting("nothing for a group", data=None),
+    setting("a list for the metrics' models", metrics=["dino"]),
+    setting("a number for a method", baselines={"blur": 3}),
+    setting("a list of cuts that is not there", "data", data={"cuts": "no/such.json"}),
+    setting("a file for a model", "anchors", models={"editor": "README.md"}),
+    setting("a file for a pack", "filter", identity={"model_pack": "README.md"}),
+    setting("a file for a DINO", "evaluate", metrics={"dino": "README.md"}),
+    setting("a file for a data set", "data", data={"source": "sailvos", "root": "README.md", "bundle": None}),
+    model("an index that is a list", "anchors", "editor", said("model_index.json", "[]")),
+    model(
+        "a pipeline of an unknown class", "anchors", "editor", facts("model_index.json", _class_name="Sora")
+    ),
+    model(
+        "a part of an unknown class", "encode", "wan", facts("model_index.json", vae=["diffusers", "Sora"])
+    ),
+    model("a config that is a list", "encode", "wan", said("vae/config.json", "[]")),
+    model("a tokenizer without its words", "encode", "wan", remove("tokenizer/tokenizer.json")),
+    model("a scheduler that is missing", "encode", "wan", remove("scheduler/*.json")),
+    model(
+        "an index of weights without a map",
+        "encode",
+        "wan",
+        lambda root: (root / "vae/x.safetensors.index.json").write_text("{}"),
+    ),
+    metric(
+        "a DINO whose preprocessing is no JSON", "dino", "features", said("preprocessor_config.json", "{")
+    ),
+    pack("an empty model in the pack", said("detector.onnx", "")),
+    bundle("a damaged bundle", cut("validation/*/*.mp4")),
+    bundle("a bundle that lacks a file", remove("validation/validation_interior_00001/*.mp4")),
+    sailvos("half of the captions", cut("train_0/captions.json")),
+    sailvos(
+        "pictures of several sizes",
+        lambda root: shutil.copy(
+            Path(__file__).parents[1]
+            / "data/diorama/checkpoints/editor/sheet_render_affine_edited_truth.jpg",
+            root / "train_0/images/000002.png",
+        ),
+    ),
+    own("no trials", "study --trials 0"),
+    own("a spread of folders that are not there", "verify --spread {folder}/a {folder}/b"),
+    own("a file for renders", "evaluate --renders {folder}/x.mp4 --outputs {folder}", videos("x.mp4")),
+    own("a file for an adapter", f"{ENHANCE} --adapter {{folder}}/in.mp4", videos("in.mp4")),
+    own(
+        "an adapter whose header is no JSON",
+        ADAPTED,
+        adapter(lambda root: header(min(root.glob("low/*.safetensors")), "")),
+    ),
+    own(
+        "an adapter that is not finite",
+        ADAPTED,
+        adapter(lambda root: not_a_number(min(root.glob("low/*.safetensors")))),
+    ),
+    own(
+        "an adapter that lacks a tensor",
+        ADAPTED,
+        adapter(lambda root: fewer(min(root.glob("low/*.safetensors")))),
+    ),
+    own("an empty file for a video", ENHANCE, lambda place: place.text("in.mp4", "")),
+    damaged(
+        "a pair whose target is not there",
+        "encode",
+        both(
+            gone("pairs/latents"),
+            edited("pairs/pairs.json", lambda found: found[0].update(target="no/such.mp4")),
+        ),
+    ),
+    damaged(
+        "a pair whose target is a number",
+        "encode",
+        both(gone("pairs/latents"), edited("pairs/pairs.json", lambda found: found[0].update(target=5))),
+    ),
+    damaged(
+        "a pair whose target is its render",
+        "encode",
+        both(
+            gone("pairs/latents"),
+            edited("pairs/pairs.json", lambda found: found[0].update(target=found[0]["render"])),
+        ),
+    ),
+    damaged(
+        "a clip of an unknown sequence",
+        "structure",
+        both(
+            gone("structure"),
+            edited(
+                "clips/clips.json",
+                lambda found: [each.update(sequence="elsewhere") for each in found][:0] or found,
+            ),
+        ),
+    ),
+    damaged(
+        "a table of values with text",
+        "report",
+        damage("metrics.csv", lambda content: content.replace(b"24.", b"x24.", 1)),
+    ),
+    damaged(
+        "a table of values with a row twice",
+        "report",
+        damage("metrics.csv", lambda content: content + content.splitlines()[-1] + b"\n"),
+    ),
+    damaged(
+        "a key of the study of another form",
+        "study --answers {folder}/a.csv",
+        both(
+            edited("study/key.json", lambda found: {key: 1 for key in found}),
+            lambda place: place.text("a.csv", "participant,trial,question,choice\np,x,realism,a\n"),
+        ),
+    ),
+]
+
+CASES = [*ODD, *EDITED, *PROFILES, *MACHINES, *MODELS, *DATA, *RUNS, *STUDIES, *VIDEOS, *KEYS]

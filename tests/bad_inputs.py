@@ -81,6 +81,14 @@ class Place:
             shutil.copytree(self.run, self.results / OWN, copy_function=os.link)
             (self.results / OWN / RECORD).unlink(missing_ok=True)
 
+    def is_as_before(self, path: Path) -> bool:
+        """Whether a file of a run was written again as it was."""
+        for run in (self.run, self.results / OWN):
+            if path.is_file() and path.is_relative_to(run):
+                first = self.base / path.relative_to(run)
+                return first.is_file() and first.read_bytes() == path.read_bytes()
+        return False
+
     def restore(self) -> None:
         """The run as it was, and nothing of the user's."""
         for folder in (self.folder, self.results / OWN):
@@ -132,7 +140,7 @@ def outcome(place: Place, case: Case, call: Call) -> dict[str, Any]:
     code, said = call(words, case.env)
     after = place.contents()
     names = {
-        "lost": [str(p) for p in before if after.get(p) != before[p]],
+        "lost": [str(p) for p in before if after.get(p) != before[p] and not place.is_as_before(p)],
         "written": [str(p) for p in after.keys() - before.keys() if not _is_finished(p)],
     }
     place.restore()
@@ -195,22 +203,28 @@ def broken_model(name: str, change: Callable[[Path], Any]) -> Callable[[Place], 
 
 
 def not_a_number(file: Path) -> None:
-    """Every weight of a safetensors file not a number."""
-    _saved(file, lambda tensor: tensor * float("nan"))
+    """Every weight of a safetensors file not a number; its header kept."""
+    _saved(file, lambda tensor: tensor * float("nan"), _facts(file))
 
 
-def header(file: Path, change: Callable[[dict[str, Any]], Any] | None) -> None:
-    """An adapter with other facts in its header; None: with none."""
+def header(file: Path, change: Callable[[dict[str, Any]], Any] | str | None) -> None:
+    """An adapter with other facts in its header, another text, or none."""
+    found = _facts(file)
+    if callable(change):
+        facts = json.loads(found["rmkit"])
+        change(facts)
+        change = json.dumps(facts)
+    _saved(file, lambda tensor: tensor, None if change is None else {"rmkit": change})
+
+
+def _facts(file: Path) -> dict[str, str] | None:
     from safetensors import safe_open
 
     with safe_open(file, "pt") as content:
-        facts = json.loads(content.metadata()["rmkit"])
-    if change:
-        change(facts)
-    _saved(file, lambda tensor: tensor, {"rmkit": json.dumps(facts)} if change else None)
+        return content.metadata()
 
 
-def _saved(file: Path, change: Callable[[Any], Any], facts: dict[str, str] | None = None) -> None:
+def _saved(file: Path, change: Callable[[Any], Any], facts: dict[str, str] | None) -> None:
     from safetensors.torch import load_file, save_file
 
     save_file({key: change(tensor).clone() for key, tensor in load_file(file).items()}, file, facts)

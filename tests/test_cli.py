@@ -252,6 +252,11 @@ def test_shards_on_the_command_line(capsys, sampled: Path, tiny_profile: profile
         ("structure", "clips/clips.json", '[{"id": "a", "split": "train"}]'),
         ("encode", "pairs/pairs.json", '[{"clip": '),
         ("encode", "pairs/pairs.json", '[{"clip": "a"}]'),
+        (
+            "encode",
+            "pairs/pairs.json",
+            '[{"clip": "a", "render": 5, "target": "b", "caption": "", "kept": true, "reason": ""}]',
+        ),
         ("plan", "pairs/pairs.json", "{"),
     ],
 )

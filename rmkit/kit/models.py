@@ -153,7 +153,7 @@ def _loaded(kind: type[P], **arguments: Any) -> P:
     """A pipeline by from_pretrained; InputError where its configs and its weights do not go together."""
     try:
         return kind.from_pretrained(**arguments)
-    except (KeyError, OSError, TypeError, ValueError) as error:
+    except (AttributeError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
         if getattr(error, "errno", None):
             raise  # of the disk
         said = str(error).partition(". ")[0]
@@ -207,13 +207,17 @@ def load_editor(profile: Profile) -> "diffusers.QwenImageEditPipeline":
     arguments = _arguments(profile, profile.models.editor)
     root = Path(arguments["pretrained_model_name_or_path"])
     name = weights.pipeline_index(root)["_class_name"]
+    if not (kind := getattr(diffusers, name, None)):
+        raise InputError(
+            f"models.editor: {root} is a {name}, which diffusers {diffusers.__version__} does not know."
+        )
     # One type throughout: this pipeline hands latents over in the text encoder's type.
     arguments["dtype"] = dtype(profile)
     if profile.models.editor_weights == "nf4":
         arguments["quantization_config"] = _nf4(profile)
     if not (is_torchvision_available() and (root / "processor").is_dir()):
         arguments["processor"] = _processor(root)
-    pipeline = _loaded(getattr(diffusers, name), **arguments)
+    pipeline = _loaded(kind, **arguments)
     _check_template(pipeline)
     accelerators.put_on(profile, pipeline, "editor")
     if profile.models.editor_weights == "fp8":  # after the accelerator, which keeps its own type

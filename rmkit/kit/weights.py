@@ -145,11 +145,16 @@ def _check_json(folder: Path, what: str) -> None:
         _json(what, file)
 
 
-def _json(what: str, file: Path) -> Any:
+def _json(what: str, file: Path, *keys: str) -> Any:
+    """What a JSON file of a model holds; InputError where it is none, or is a config without these keys."""
     try:
-        return json.loads(file.read_text())
+        found = json.loads(file.read_text())
     except ValueError as error:
         raise InputError(f"{what}: {file} is not valid JSON ({error}); copy the model again.") from None
+    is_config = file.name.endswith(("config.json", "index.json"))
+    if is_config and not (isinstance(found, dict) and found.keys() >= set(keys)):
+        raise InputError(f"{what}: {file} has no {', '.join(keys) or 'keys'}; copy the model again.")
+    return found
 
 
 def check_weights(folder: Path, what: str) -> None:
@@ -160,7 +165,7 @@ def check_weights(folder: Path, what: str) -> None:
         raise InputError(f"{what}: {folder} has no config.json; copy the model there or correct the profile.")
     expected = {file.name for file in folder.glob("*.safetensors")}
     for listing in folder.glob("*.safetensors.index.json"):
-        expected |= set(_json(what, listing)["weight_map"].values())
+        expected |= set(_json(what, listing, "weight_map")["weight_map"].values())
     if not expected:
         raise InputError(f"{what}: {folder} has no *.safetensors file; other formats are not read.")
     for name in sorted(expected):
@@ -173,12 +178,9 @@ def check_weights(folder: Path, what: str) -> None:
 def pipeline_index(root: Path) -> dict[str, Any]:
     """A pipeline's model_index.json; InputError when there is none that can be read."""
     file = root / "model_index.json"
-    try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{root} has no model_index.json: it is not a diffusers pipeline folder.") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} is not valid JSON ({error}); copy the model again.") from None
+    if not file.is_file():
+        raise InputError(f"{root} has no model_index.json: it is not a diffusers pipeline folder.")
+    return _json(root.name, file, "_class_name")
 
 
 def pipeline_fingerprint(key: str, name: str, optional: Collection[str] = ("processor",)) -> str:
