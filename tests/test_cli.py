@@ -64,6 +64,7 @@ def test_an_unknown_command_is_refused():
     assert cli.main(["paint"]) == 2
     assert cli.main([]) == 2
     assert cli.main(["plan", "--profil", "mini"]) == 2
+    assert cli.main(["study", "--trials", "0"]) == 2
 
 
 def test_every_stage_has_a_command_in_the_order_of_the_stages(capsys):
