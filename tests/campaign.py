@@ -54,7 +54,13 @@ def table(*campaigns: Campaign) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=tuple(PARTS))
+    parser.add_argument(
+        "--parts",
+        nargs="*",
+        default=tuple(PARTS),
+        metavar="NAME",
+        help=f"of {', '.join(PARTS)}; none: the table alone",
+    )
     parser.add_argument("--csv", type=Path, help="write the table there too")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     given = parser.parse_args()
