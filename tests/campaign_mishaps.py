@@ -65,6 +65,7 @@ def bad_inputs(campaign: Campaign) -> None:
 
     # Processes of their own, forked from one that has the heavy imports, which would take most of the time.
     sys.path.insert(0, str(campaign.kit))
+    os.environ["PYTHONPATH"] = str(campaign.kit)  # by which that one imports
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["torch", "diffusers", "transformers", "rmkit.cli", "rmkit.pipeline.plan"])
 
