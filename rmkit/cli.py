@@ -23,7 +23,16 @@ from rmkit.profile import Profile
 # Options that take several values: `--answers A B`, as a shell's answers_*.csv expands.
 SEVERAL = ("--against", "--answers", "--metrics", "--spread")
 
-UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # what a user can mend
+# What a user can mend: of permissions, and of names.
+UNWRITABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
 
 
 class Commands(TyperGroup):
@@ -213,7 +222,7 @@ def study(
             help="methods beside RealMaster (the paper's baselines that have clips, else some of the run)",
         ),
     ] = (),
-    trials: Annotated[int, typer.Option(help="comparisons a participant (paper: 15)")] = 15,
+    trials: Annotated[int, typer.Option(min=1, help="comparisons a participant (paper: 15)")] = 15,
     answers: Annotated[
         list[Path],
         typer.Option(

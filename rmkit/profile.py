@@ -193,7 +193,7 @@ def _file(name: str | Path, base: Path = Path()) -> Path:
 
 def _content(file: Path, before: tuple[Path, ...]) -> tuple[Any, tuple[str, ...]]:
     """What a file says, on top of what it extends, and the names of those; before: the files that led to it."""
-    content = _read(file)
+    content = read_yaml(file)
     if not isinstance(content, dict) or content.get("extends") is None:
         return content, ()
     chain, asked = (*before, file), content["extends"]
@@ -245,7 +245,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read(file: Path) -> Any:
+def read_yaml(file: Path) -> Any:
+    """What a YAML file holds; raises InputError for one that is none, or has a key twice."""
     try:
         return yaml.load(file.read_text(), _Loader)
     except _Twice as error:

@@ -64,6 +64,7 @@ def test_an_unknown_command_is_refused():
     assert cli.main(["paint"]) == 2
     assert cli.main([]) == 2
     assert cli.main(["plan", "--profil", "mini"]) == 2
+    assert cli.main(["study", "--trials", "0"]) == 2
 
 
 def test_every_stage_has_a_command_in_the_order_of_the_stages(capsys):
@@ -243,3 +244,30 @@ def test_shards_on_the_command_line(capsys, sampled: Path, tiny_profile: profile
     assert (
         cli.main(["train", "--profile", str(sampled), "--shard", "1/2"]) == 2
     )  # it is not made clip by clip
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "content"),
+    [
+        ("structure", "clips/clips.json", "["),
+        ("structure", "clips/clips.json", '[{"id": "a", "split": "train"}]'),
+        ("encode", "pairs/pairs.json", '[{"clip": '),
+        ("encode", "pairs/pairs.json", '[{"clip": "a"}]'),
+        (
+            "encode",
+            "pairs/pairs.json",
+            '[{"clip": "a", "render": 5, "target": "b", "caption": "", "kept": true, "reason": ""}]',
+        ),
+        ("plan", "pairs/pairs.json", "{"),
+    ],
+)
+def test_a_damaged_listing_of_the_runs_own(
+    capsys, sampled: Path, tiny_profile: profile.Profile, command: str, file: str, content: str
+):
+    path = tiny_profile.layout.root / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    before = contents(tiny_profile.layout.root)
+    line = refused(capsys, command, sampled)
+    assert str(path) in line and "delete it and" in line
+    assert contents(tiny_profile.layout.root) == before

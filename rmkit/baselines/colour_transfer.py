@@ -50,7 +50,7 @@ def fit(profile: Profile) -> Path:
 
 def load_map(path: Path) -> np.ndarray:
     """The stored map, float64 [3, 4]."""
-    return np.array(json.loads(path.read_text())["map"])
+    return np.array(store.read_json(path)["map"])
 
 
 def least_squares(pairs: Iterable[tuple[Iterable[np.ndarray], Iterable[np.ndarray]]]) -> np.ndarray:

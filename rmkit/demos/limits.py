@@ -56,7 +56,7 @@ def measure(profile: Profile) -> Path:
     stage.run("limits", items, lambda: partial(_measure, profile))
     rows, points, moving = [], [], []
     for clip, item in zip(clips, items, strict=True):
-        found = json.loads(item.path.read_text())
+        found = store.read_json(item.path)
         commit = store.read_sidecar(item.path).get("commit", "unknown")
         for method, named in found["values"].items():
             artefact = found["artefacts"][method]

@@ -5,7 +5,6 @@ picture's area, speeds shares of its width from one source frame to the next; th
 anything was measured.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from rmkit import sources
 from rmkit.errors import InputError
+from rmkit.kit import store
 from rmkit.method import sampling
 from rmkit.method.sampling import Clip
 from rmkit.profile import Profile
@@ -73,7 +73,7 @@ def classes(sequence: sources.Sequence) -> dict[int, str] | None:
     engine = sequence.folder / "engine.json"
     if not engine.is_file():
         return None
-    return {int(n): entry["class"] for n, entry in json.loads(engine.read_text())["objects"].items()}
+    return {int(n): entry["class"] for n, entry in store.read_json(engine, "restore it")["objects"].items()}
 
 
 def of_map(visible: np.ndarray, kinds: dict[int, str]) -> Objects:

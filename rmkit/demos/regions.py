@@ -37,7 +37,7 @@ def path(profile: Profile, clip: Clip) -> Path:
 
 def stream(path: Path) -> Iterator[np.ndarray]:
     """A clip's regions frame by frame, uint8 [H, W]."""
-    return iter(np.load(path, allow_pickle=False)["regions"])
+    return iter(store.read_arrays(path)["regions"])
 
 
 def _item(profile: Profile, source: Profile, clip: Clip) -> stage.Item | None:

@@ -11,10 +11,11 @@ from functools import cache
 from typing import Literal, get_args
 
 import pandas as pd
-import yaml
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 
 from rmkit import metrics
+from rmkit import profile as profiles
+from rmkit.errors import InputError
 from rmkit.evaluation import metrics_csv, statistics
 from rmkit.evaluation.statistics import Estimate
 from rmkit.paths import REPOSITORY
@@ -124,8 +125,16 @@ class Outcome:
 
 @cache
 def load() -> tuple[Claim, ...]:
-    """All claims, in the order of their file."""
-    return tuple(Claim.model_validate(entry) for entry in yaml.safe_load(FILE.read_text()))
+    """All claims, in the order of their file; raises InputError for an entry that is none."""
+    entries, found = profiles.read_yaml(FILE), []
+    if not isinstance(entries, list):
+        raise InputError(f"{FILE} must be a list of claims.")
+    for number, entry in enumerate(entries, start=1):
+        try:
+            found.append(Claim.model_validate(entry))
+        except ValidationError as error:
+            raise InputError(f"{FILE}: entry {number}: {profiles.first_mistake(error)}") from None
+    return tuple(found)
 
 
 def measured_beside(profile: Profile) -> dict[str, pd.DataFrame]:

@@ -233,7 +233,7 @@ def _rows(profile: Profile, items: Sequence[stage.Item[Job]]) -> list[Row]:
     for item in done:
         metric, subject, columns = item.subject
         commit = store.read_sidecar(item.path).get("commit", "unknown")
-        values = json.loads(item.path.read_text())
+        values = store.read_json(item.path)
         for column in (column for column in columns if column.name in values):
             shown = options[metric] | dict(column.options)
             rows.append(

@@ -78,12 +78,17 @@ def with_demos(folder: Path) -> pd.DataFrame:
 def read(path: Path) -> pd.DataFrame:
     """A file of the form of metrics.csv; what was not run or does not apply has no value (NaN).
 
-    Raises InputError when the file is damaged: not a csv, a column missing, a value that is no number.
+    Raises InputError when the file is damaged: not a csv, a column missing, a value that is no number or there twice.
     """
     try:
         frame = pd.read_csv(path, keep_default_na=False, na_values={"value": ["", "not run", "n/a"]})
         if lacking := [column for column in NEEDED if column not in frame]:
             raise ValueError(f"no column {lacking[0]}")
+        twice = frame[frame.duplicated(["method", "clip", "metric"]) & frame.value.notna()]
+        if len(twice):
+            raise ValueError(
+                "two rows are of " + ", ".join(map(str, twice.iloc[0][["method", "clip", "metric"]]))
+            )
         return frame.astype({"value": float})
     except ValueError as error:  # pandas' own are of this kind
         raise InputError(f"{path} is not a whole table of metrics ({error}): make it again.") from None

@@ -90,8 +90,8 @@ def contents(folder: Path) -> Section:
 
 def sections(profile: Profile) -> list[Section]:
     """The parts of a run's report, in order, after making the tables, figures, sheets, viewing copies and pages that they show."""
+    frame = metrics_csv.to_show(profile)  # damaged, it is refused before the notebooks' pages take their time
     page.notebooks(profile)
-    frame = metrics_csv.to_show(profile)
     made = {table.name: table for table in tables.build(profile)}
     tables.write(profile, list(made.values()))
     measured, not_run = verdicts.measured(made["claims"]), verdicts.not_run(made["claims"])

@@ -101,7 +101,7 @@ def compared(profile: Profile) -> list[str]:
     Raises InputError where none has.
     """
     methods, path = baselines.every(profile), profile.layout.study / "key.json"
-    known = [facts["against"] for facts in json.loads(path.read_text()).values()] if path.is_file() else []
+    known = [facts["against"] for facts in answer_key(profile).values()] if path.is_file() else []
     clips = sampling.load(profile, "validation")
     for names in (dict.fromkeys(known), baselines.EXTERNAL, STAND_INS):
         named = [methods[name] for name in names if name in methods]
@@ -237,7 +237,7 @@ def answer_key(profile: Profile) -> dict[str, dict[str, str]]:
     path = profile.layout.study / "key.json"
     if not path.is_file():
         raise InputError(f"{path} does not exist: make the study first (`rmkit study`).")
-    return json.loads(path.read_text())
+    return store.read_json(path)
 
 
 def _answers(file: Path) -> Iterator[tuple[int, dict[str, str]]]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-import yaml
 
 from rmkit import baselines, metrics
+from rmkit import profile as profiles
 from rmkit.errors import InputError
 from rmkit.evaluation import having, metrics_csv, statistics, verdicts
 from rmkit.evaluation.statistics import Estimate
@@ -150,9 +150,15 @@ def beside_paper(profile: Profile, frame: pd.DataFrame) -> list[Table]:
     """
     methods, columns = baselines.every(profile), metrics.columns()
     cells, data = [], []
+    given = profiles.read_yaml(PAPER)
+    if not isinstance(given, dict) or not all(
+        isinstance(rows, dict) and all(isinstance(row, dict) for row in rows.values())
+        for rows in given.values()
+    ):
+        raise InputError(f"{PAPER} must hold table, method and metric, each within the other.")
     values = [
         (number, method, metric, value)
-        for number, rows in yaml.safe_load(PAPER.read_text()).items()
+        for number, rows in given.items()
         for method, row in rows.items()
         for metric, value in row.items()
         if value is not None

@@ -244,13 +244,8 @@ def _require_comparable(expected: pd.DataFrame, found: pd.DataFrame, where: str)
 
 
 def _values(frame: pd.DataFrame) -> pd.Series:
-    """Values by method, metric and clip, of rows that have one; raises InputError for two rows of one value."""
-    values = frame.dropna(subset="value").set_index(["method", "metric", "clip"]).value
-    if values.index.has_duplicates:
-        raise InputError(
-            f"two rows of metrics.csv are of {', '.join(values.index[values.index.duplicated()][0])}."
-        )
-    return values
+    """Values by method, metric and clip, of rows that have one."""
+    return frame.dropna(subset="value").set_index(["method", "metric", "clip"]).value
 
 
 def _pairs(values: pd.Series) -> set[tuple[str, str]]:

@@ -3,7 +3,6 @@
 Reads the installed packages' metadata and a run's notebooks/times.json; writes nothing.
 """
 
-import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from rmkit.kit import models, revision
+from rmkit.kit import models, revision, store
 from rmkit.profile import Profile
 
 PACKAGES = (
@@ -52,7 +51,7 @@ def show(profile: Profile) -> None:
 def notebook_times(profile: Profile) -> dict[str, dict[str, Any]]:
     """Seconds, peak memory (MiB) and device of each notebook's last run; empty before the first."""
     path = profile.layout.notebooks / "times.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return store.read_json(path) if path.is_file() else {}
 
 
 def recorded_device(profile: Profile) -> str:

@@ -145,7 +145,21 @@ def fingerprint(profile: Profile, role: Role) -> str:
 
 def load(profile: Profile, kind: type[P], name: str) -> P:
     """The diffusers pipeline of a folder or hub name that has been checked."""
-    return _place(profile, kind.from_pretrained(**_arguments(profile, name)))
+    return _place(profile, _loaded(kind, **_arguments(profile, name)))
+
+
+def _loaded(kind: type[P], **arguments: Any) -> P:
+    """A pipeline by from_pretrained; InputError where its configs and its weights do not go together."""
+    try:
+        return kind.from_pretrained(**arguments)
+    except (AttributeError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
+        if getattr(error, "errno", None):
+            raise  # of the disk
+        said = str(error).partition(". ")[0]
+        name = arguments["pretrained_model_name_or_path"]
+        raise InputError(
+            f"{name} cannot be loaded as a {kind.__name__} ({said}): copy the model again."
+        ) from error
 
 
 def load_wan(
@@ -159,7 +173,7 @@ def load_wan(
     from diffusers import WanPipeline
 
     absent = dict.fromkeys(without)
-    pipeline = WanPipeline.from_pretrained(**_arguments(profile, profile.models.wan), **absent)
+    pipeline = _loaded(WanPipeline, **_arguments(profile, profile.models.wan), **absent)
     return _place(profile, pipeline, on_cpu)
 
 
@@ -172,9 +186,9 @@ def load_vace(profile: Profile) -> "diffusers.WanVACEPipeline":
     shared: dict[str, Any] = {}
     if borrowed := _borrowed(profile):
         absent = {name: None for name in ("transformer", "transformer_2")}
-        wan = WanPipeline.from_pretrained(**_arguments(profile, profile.models.wan), **absent)
+        wan = _loaded(WanPipeline, **_arguments(profile, profile.models.wan), **absent)
         shared = {name: getattr(wan, name) for name in borrowed}
-    pipeline = WanVACEPipeline.from_pretrained(**_arguments(profile, profile.models.vace), **shared)
+    pipeline = _loaded(WanVACEPipeline, **_arguments(profile, profile.models.vace), **shared)
     # The pipeline counts the VAE's stages and overlooks its patch_size; the config knows the true stride.
     stride = pipeline.vae.config.scale_factor_spatial
     if stride is not None:
@@ -192,13 +206,17 @@ def load_editor(profile: Profile) -> "diffusers.QwenImageEditPipeline":
     arguments = _arguments(profile, profile.models.editor)
     root = Path(arguments["pretrained_model_name_or_path"])
     name = weights.pipeline_index(root)["_class_name"]
+    if not (kind := getattr(diffusers, name, None)):
+        raise InputError(
+            f"models.editor: {root} is a {name}, which diffusers {diffusers.__version__} does not know."
+        )
     # One type throughout: this pipeline hands latents over in the text encoder's type.
     arguments["dtype"] = dtype(profile)
     if profile.models.editor_weights == "nf4":
         arguments["quantization_config"] = editor.nf4(dtype(profile))
     if not (is_torchvision_available() and (root / "processor").is_dir()):
         arguments["processor"] = editor.processor(root)
-    pipeline = getattr(diffusers, name).from_pretrained(**arguments)
+    pipeline = _loaded(kind, **arguments)
     editor.check_template(pipeline)
     accelerators.put_on(profile, pipeline, "editor")
     if profile.models.editor_weights == "fp8":  # after the accelerator, which keeps its own type

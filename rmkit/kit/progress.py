@@ -36,11 +36,11 @@ def track(
 
         yield from tqdm(items, desc=label, total=total, delay=every or 0, leave=every is None)
         return
-    started = said = time.time()
+    started = said = time.monotonic()
     passed = 0
     for done, item in enumerate(items, start=1):
         yield item
-        now = time.time()
+        now = time.monotonic()
         before, passed = passed, done * MILESTONES // total if total else 0
         due = now - said >= every if every else passed > before and now - started >= QUIET
         if total and due:

@@ -22,10 +22,17 @@ def check(name: str, prompts: Mapping[str, str]) -> None:
 
 
 def tokenizer(name: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a Wan pipeline, a folder or hub name."""
+    """The tokenizer of a Wan pipeline, a folder or hub name; raises InputError for one that is not whole."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(weights.part_folder(name, "tokenizer"))
+    folder = weights.part_folder(name, "tokenizer")
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        raise InputError(
+            f"{folder} is no tokenizer that transformers reads ({said}): copy the model again."
+        ) from None
 
 
 def require(tokenizer: "PreTrainedTokenizerBase", where: str, prompt: str) -> None:

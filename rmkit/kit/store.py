@@ -12,6 +12,8 @@ import os
 import re
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 from pydantic import BaseModel
 
 from rmkit.errors import InputError
@@ -99,7 +102,7 @@ def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
     with claims.held(path, wait=True):
         # The suffix stays last, because writers choose a format by it.
         temporary = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.tmp{path.suffix}")
-        started = time.time()
+        started = time.monotonic()
         _clear(path)
         try:
             yield temporary
@@ -107,7 +110,7 @@ def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
             sidecar = {
                 "key": recipe.key,
                 **vars(recipe),
-                "seconds": round(time.time() - started, 3),
+                "seconds": round(time.monotonic() - started, 3),
                 "commit": commit(),
                 **facts,
             }
@@ -130,6 +133,35 @@ def discard(path: Path) -> None:
     """Remove an artefact and its sidecar, if they are there."""
     sidecar_of(path).unlink(missing_ok=True)
     _remove(path)
+
+
+def read_json(path: Path, mend: str = "delete it and make it again") -> Any:
+    """What a JSON file holds; raises InputError, which says what to do (`mend`), for one that is damaged or not there."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; run the stage that writes it first.") from None
+    except ValueError as error:  # of the text, or of its encoding
+        raise InputError(f"{path} is damaged ({error}): {mend}.") from None
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file; raises InputError for a damaged one."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except (EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} is damaged ({error}): delete it and make it again.") from None
+
+
+def require_whole(path: Path) -> None:
+    """Raise InputError for a safetensors file that is cut short, told by its length and its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        safe_open(path, framework="numpy")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is damaged ({error}): delete it and make it again.") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -183,9 +215,13 @@ def require_space(folder: Path, gigabytes: float) -> None:
     free = shutil.disk_usage(folder).free / 1e9
     if free < gigabytes:
         raise InputError(
-            f"{folder} has {free:.1f} GB free and this run needs about {gigabytes:.1f} GB; "
+            f"{folder} has {_room(free)} free and this run needs about {_room(gigabytes)}; "
             "free some space or move results/ to another disk."
         )
+
+
+def _room(gigabytes: float) -> str:
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1e3 * gigabytes:.2g} MB"
 
 
 @functools.lru_cache(maxsize=4096)

@@ -123,7 +123,9 @@ def pipeline_folder(
                 raise InputError(
                     f"{key}: {root} lacks its {part} folder, which model_index.json lists; copy the model again."
                 )
-        elif (folder / "config.json").is_file() or _has_weights(origin[1]):
+            continue
+        _check_json(folder, key)
+        if (folder / "config.json").is_file() or _has_weights(origin[1]):
             check_weights(folder, key)
     return root, None
 
@@ -139,6 +141,7 @@ def single(key: str, name: str) -> tuple[str, str | None]:
         return repository(name), commit
     folder = _existing(key, name)
     check_weights(folder, key)
+    _check_json(folder, key)
     if not (folder / "preprocessor_config.json").is_file():
         raise InputError(f"{key}: {folder} has no preprocessor_config.json; copy it again.")
     return str(folder), None
@@ -147,11 +150,25 @@ def single(key: str, name: str) -> tuple[str, str | None]:
 def single_config(key: str, name: str) -> tuple[str, dict[str, Any]]:
     """(folder or hub name, config.json) of one transformers model; InputError as `single`, or for broken JSON."""
     found, _ = single(key, name)
-    file = where(name, "config.json") / "config.json"
+    return found, _json(key, where(name, "config.json") / "config.json")
+
+
+def _check_json(folder: Path, what: str) -> None:
+    """Raise InputError for a JSON file in a model's folder (config, tokenizer, scheduler) that is damaged."""
+    for file in folder.glob("*.json"):
+        _json(what, file)
+
+
+def _json(what: str, file: Path, *keys: str) -> Any:
+    """What a JSON file of a model holds; InputError where it is none, or is a config without these keys."""
     try:
-        return found, json.loads(file.read_text())
+        found = json.loads(file.read_text())
     except ValueError as error:
-        raise InputError(f"{key}: {file} is not valid JSON ({error}); copy the model again.") from None
+        raise InputError(f"{what}: {file} is not valid JSON ({error}); copy the model again.") from None
+    is_config = file.name.endswith(("config.json", "index.json"))
+    if is_config and not (isinstance(found, dict) and found.keys() >= set(keys)):
+        raise InputError(f"{what}: {file} has no {', '.join(keys) or 'keys'}; copy the model again.")
+    return found
 
 
 def check_weights(folder: Path, what: str) -> None:
@@ -162,7 +179,7 @@ def check_weights(folder: Path, what: str) -> None:
         raise InputError(f"{what}: {folder} has no config.json; copy the model there or correct the profile.")
     expected = {file.name for file in folder.glob("*.safetensors")}
     for listing in folder.glob("*.safetensors.index.json"):
-        expected |= set(json.loads(listing.read_text())["weight_map"].values())
+        expected |= set(_json(what, listing, "weight_map")["weight_map"].values())
     if not expected:
         raise InputError(f"{what}: {folder} has no *.safetensors file; other formats are not read.")
     for name in sorted(expected):
@@ -175,12 +192,9 @@ def check_weights(folder: Path, what: str) -> None:
 def pipeline_index(root: Path) -> dict[str, Any]:
     """A pipeline's model_index.json; InputError when there is none that can be read."""
     file = root / "model_index.json"
-    try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{root} has no model_index.json: it is not a diffusers pipeline folder.") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} is not valid JSON ({error}); copy the model again.") from None
+    if not file.is_file():
+        raise InputError(f"{root} has no model_index.json: it is not a diffusers pipeline folder.")
+    return _json(root.name, file, "_class_name")
 
 
 def pipeline_fingerprint(key: str, name: str) -> str:

@@ -55,6 +55,7 @@ def resume(
 
     if not store.is_done(path, recipe):
         return Record()
+    store.require_whole(path)
     found = load_file(path)
     for name, parameter in parameters.items():
         parameter.data.copy_(_shared_out(found[f"adapter.{name}"], parameter))

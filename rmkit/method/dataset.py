@@ -88,13 +88,15 @@ def encode(profile: Profile) -> list[Path]:
 
 
 def encoded(profile: Profile, pairs: list[Pair]) -> list[Encoded]:
-    """The files of pairs, in order; raises InputError unless all are encoded as this profile asks."""
+    """The files of pairs, in order; raises InputError unless all are encoded as this profile asks, and whole."""
     texts, latents = _items(profile, pairs)
     if missing := [item.path for item in (*texts, *latents) if not item.is_done]:
         raise InputError(
             f"{len(missing)} of the pairs' files are not encoded as this profile asks, {missing[0]} the first: run "
             "`rmkit encode` first (04_iclora_training does)."
         )
+    for item in (*texts, *latents):
+        store.require_whole(item.path)
     by_prompt = {item.subject: item.path for item in texts}
     return [(item.path, by_prompt[item.subject.prompt]) for item in latents]
 

@@ -72,8 +72,8 @@ def of_video(
     )
     ready = functools.partial(_ready, profile, numbers)
     stage.run("", [stage.Item(kept, recipe, frames)], ready, device=str(models.device(profile)))
-    with np.load(kept, allow_pickle=False) as stored:
-        return Faces(stored["frame"], stored["box"], stored["embedding"])
+    stored = store.read_arrays(kept)
+    return Faces(stored["frame"], stored["box"], stored["embedding"])
 
 
 def compare(render: Faces, output: Faces, frames: Iterable[int], gate: float) -> Likeness:

@@ -69,7 +69,15 @@ def load(profile: Profile) -> list[dict[str, Any]]:
     file = profile.layout.pairs / "pairs.json"
     if not file.is_file():
         raise InputError(f"{file} does not exist: run 03_propagation_ablations first.")
-    return json.loads(file.read_text())
+    pairs, names = store.read_json(file), ("clip", "render", "target", "caption")
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, dict)
+        and pair.keys() >= {"kept", "reason"}
+        and all(isinstance(pair.get(name), str) for name in names)
+        for pair in pairs
+    ):
+        raise InputError(f"{file} is no listing of pairs: delete it and make it again.")
+    return pairs
 
 
 def likeness(profile: Profile, clip: Clip) -> Likeness:

@@ -129,7 +129,7 @@ def write_card(profile: Profile, folder: Path) -> None:
     """Write the model card of the adapters in `folder`: what they are, of what, how to load them, how they were trained."""
     rows, loads, facts = [], "", {}
     for expert in wan.experts(profile):
-        facts = json.loads((folder / expert.name / "adapter.json").read_text())
+        facts = store.read_json(folder / expert.name / "adapter.json")
         low, high = facts["sigma"]
         rows.append(
             f"| {expert.name} | `{expert.part}` | {low:g} to {high:g} | {facts['steps']} | {facts['learning_rate']:g} "
@@ -162,7 +162,10 @@ def check(profile: Profile, folder: Path, expert: Expert, mode: str) -> dict[str
             f"{file} is a foreign LoRA: its header does not say in which mode and on which base it was "
             "trained; use an adapter of this kit."
         )
-    facts = json.loads(header[HEADER])
+    try:
+        facts = json.loads(header[HEADER])
+    except ValueError as error:
+        raise InputError(f"{file} has a damaged header ({error}): train the adapter again.") from None
     expected = {"mode": mode, "expert": expert.name, "base": wan.fingerprint(profile, expert.part)}
     for key, value in expected.items():
         if facts.get(key) != value:

@@ -6,7 +6,6 @@ Reads the data set (`sources`) and its shots; writes `clips/<id>.mp4` (16 fps, l
 
 import functools
 import itertools
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,11 +102,13 @@ def load(profile: Profile, split: str | None = None) -> list[Clip]:
     manifest = profile.layout.clips / "clips.json"
     if not manifest.is_file():
         raise InputError(f"{manifest} does not exist: run 01_data_prep (or `make reproduce`) first.")
-    entries = json.loads(manifest.read_text())
-    for entry in entries:
-        entry["source_frames"] = tuple(entry["source_frames"])
-        entry["subsets"] = tuple(entry["subsets"])
-    return [Clip(**entry) for entry in entries if split in (None, entry["split"])]
+    try:
+        clips = [_listed(entry) for entry in store.read_json(manifest)]
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{manifest} is no listing of clips ({error!r}): delete it and run 01_data_prep again."
+        ) from None
+    return [clip for clip in clips if split in (None, clip.split)]
 
 
 def path(profile: Profile, clip: Clip) -> Path:
@@ -244,6 +245,11 @@ def _is_stored(profile: Profile, chosen: Chosen) -> bool:
     if not target.exists() or noted.get("stamp") != chosen.sequence.stamp(chosen.clip.source_frames):
         return False
     return store.is_done(target, store.Recipe("clips", VERSION, profile.clips.model_dump(), noted["inputs"]))
+
+
+def _listed(entry: dict) -> Clip:
+    """A clip as the manifest has it, whose lists are tuples."""
+    return Clip(**entry | {name: tuple(entry[name]) for name in ("source_frames", "subsets")})
 
 
 def _clip(sequence: sources.Sequence, frames: list[int]) -> Clip:

@@ -79,7 +79,7 @@ def _found(profile: Profile, label: str, sequences: Sequence[sources.Sequence]) 
         temporary.write_text(json.dumps(find_cuts(item.subject.stream(), ratio, item.subject.fps)))
 
     stage.run(f"cuts of {label}", items, lambda: make)
-    return {item.subject.id: json.loads(item.path.read_text()) for item in items}
+    return {item.subject.id: store.read_json(item.path) for item in items}
 
 
 def _listed(profile: Profile, sequences: Sequence[sources.Sequence]) -> dict[str, list[int]]:

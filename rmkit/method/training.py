@@ -150,7 +150,7 @@ def _fit(run: _Run, watch: Watch | None, stop: Callable[[], bool] | None) -> Non
     bare = accelerator.unwrap_model(model)
     parameters = {name: bare.get_parameter(name) for name in parameters}  # sharded ones are new
     record = checkpoint.resume(run.checkpoint, run.recipe, parameters, optimizer)
-    started, logged = time.time() - record.seconds, 0.0
+    started, logged = time.monotonic() - record.seconds, -math.inf
     steps = range(record.steps, expert.steps)
     if accelerator.is_main_process:
         steps = progress.track(steps, f"train {expert.name}")
@@ -177,7 +177,7 @@ def _fit(run: _Run, watch: Watch | None, stop: Callable[[], bool] | None) -> Non
             accelerator.clip_grad_norm_(parameters.values(), settings.gradient_clip)
             optimizer.step()
             levels = accelerator.gather(inputs.timestep / 1000).tolist()
-            elapsed = time.time() - started
+            elapsed = time.monotonic() - started
             rows = zip(pairs, levels, every, strict=True)
             record.curve += [(step, pair, level, error, rate, elapsed) for pair, level, error in rows]
             done = step + 1
@@ -185,8 +185,10 @@ def _fit(run: _Run, watch: Watch | None, stop: Callable[[], bool] | None) -> Non
             if measured := done % settings.evaluate_every == 0 or done == expert.steps:
                 _measure(run, pipeline, bare, shown, done, record)
             stopping = stop is not None and done < expert.steps and stop()
-            if accelerator.is_main_process and (measured or stopping or time.time() - logged > LOG_SECONDS):
-                logged, so_far = time.time(), run.tables(record)
+            if accelerator.is_main_process and (
+                measured or stopping or time.monotonic() - logged > LOG_SECONDS
+            ):
+                logged, so_far = time.monotonic(), run.tables(record)
                 run.log.mkdir(parents=True, exist_ok=True)
                 write_tables(run.log, so_far)
                 if watch:

@@ -271,7 +271,7 @@ def _keep(endpoint: Endpoint, question: Question, shown: Mapping[tuple[str, int]
     """
     facts: dict[str, Any] = {}
     unread = question.path.with_suffix(".unread.json")
-    before = json.loads(unread.read_text()) if unread.is_file() else []
+    before = store.read_json(unread) if unread.is_file() else []
     try:
         with store.writing(question.path, question.recipe, facts=facts) as temporary:
             rating, answers = endpoint.ask(_request(endpoint.model, question, shown))
@@ -315,7 +315,7 @@ def _ratings(questions: Sequence[Question]) -> dict[str, float]:
         by_repeat = defaultdict(list)
         for question in questions:
             if question.metric == metric:
-                by_repeat[question.repeat].append(json.loads(question.path.read_text())["rating"])
+                by_repeat[question.repeat].append(store.read_json(question.path)["rating"])
         given = [[rating for rating in ratings if rating is not None] for ratings in by_repeat.values()]
         means = [float(np.mean(ratings)) for ratings in given if ratings]
         if means:

@@ -56,7 +56,7 @@ def _measured(small: Profile, is_cpu: bool, cuts: Path) -> dict[str, Timed]:
     peaks: dict[str, float] = {}
     verbs = stages.STAGES | {"evaluate": _evaluate}
     for stage in STAGES:
-        started = time.time()
+        started = time.monotonic()
         with _highest() as peak:
             try:
                 verbs[stage](small)
@@ -64,7 +64,9 @@ def _measured(small: Profile, is_cpu: bool, cuts: Path) -> dict[str, Timed]:
                 print(f"calibrate: {stage} is left out: {error}", flush=True)
                 continue
         peaks["faces" if stage == "filter" else stage] = peak[0]
-        print(f"calibrate: {stage}, {duration(time.time() - started)}, {peak[0] / GIB:.2f} GiB", flush=True)
+        print(
+            f"calibrate: {stage}, {duration(time.monotonic() - started)}, {peak[0] / GIB:.2f} GiB", flush=True
+        )
     found, megapixels = {}, small.clips.raw_bytes / 3e6
     for row in plan.steps(small):
         if row.is_own and row.seconds:

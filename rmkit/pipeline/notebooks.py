@@ -52,11 +52,16 @@ class Notebook:
 
 
 def series() -> tuple[Notebook, ...]:
-    """The notebooks in the order in which they run, which is that of their names."""
+    """The notebooks in the order in which they run, which is that of their names; InputError for a file that is none."""
     found = []
     for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb")):
-        facts = json.loads(path.read_text())["metadata"].get("rmkit", {})
+        content = store.read_json(path, "save it again, or move it away")
+        if not isinstance(content, dict) or not {"cells", "metadata"} <= content.keys():
+            raise InputError(f"{path} is no notebook: save it again, or move it away.")
+        facts = content["metadata"].get("rmkit", {})
         found.append(Notebook(path, tuple(facts.get("writes", ())), facts.get("measures", False)))
+    if not found:
+        raise InputError(f"{FOLDER} holds no notebook of the series (NN_name.ipynb): restore it with git.")
     return tuple(found)
 
 
@@ -89,11 +94,11 @@ def run(profile: Profile, anyway: bool = False) -> Path:
                 continue
             workers.start()  # one cluster for all notebooks
             print(f"{notebook.name}: running", flush=True)
-            started, facts = time.time(), {}
+            started, facts = time.monotonic(), {}
             with store.writing(copy, recipe, facts=facts) as temporary:
                 peak = _execute(notebook, parameter, temporary, copy.with_suffix(".failed.ipynb"))
                 facts |= {"outputs": _listing(profile, notebook), "peak_mib": round(peak)}
-            seconds = time.time() - started
+            seconds = time.monotonic() - started
             times = machine.notebook_times(profile)
             times[notebook.name] = {
                 "seconds": round(seconds, 1),

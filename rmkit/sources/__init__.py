@@ -135,6 +135,21 @@ def digest(data: Data) -> str:
     return _short("\n".join(sorted(map(_stat, visible(resolve(data.root))))))
 
 
+def read_captions(path: Path) -> tuple[dict, ...]:
+    """The captions of a sequence, as `Sequence.captions`; none without a file, InputError for one that holds something else."""
+    if not path.is_file():
+        return ()
+    found = store.read_json(path, "correct it, or move it away")
+    keys = {"first_frame", "caption", "subsets"}
+    if not isinstance(found, list) or not all(
+        isinstance(shot, dict) and shot.keys() >= keys for shot in found
+    ):
+        raise InputError(
+            f"{path} must be a list with {', '.join(sorted(keys))} of each shot: correct it, or move it away."
+        )
+    return tuple(found)
+
+
 def _source(data: Data) -> ModuleType:
     return importlib.import_module(f"{__name__}.{data.source}")
 

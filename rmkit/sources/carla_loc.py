@@ -7,7 +7,6 @@ run any code when it is loaded: it is never opened. Nothing is trained on these 
 
 import functools
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from rmkit.errors import InputError
 from rmkit.kit import pictures
 from rmkit.paths import resolve
 from rmkit.profile import Data, Profile
-from rmkit.sources import Pictures, Sequence
+from rmkit.sources import Pictures, Sequence, read_captions
 
 FPS = 20  # of the recordings
 KINDS = ("dynamic", "static")  # with other traffic, and without
@@ -110,7 +109,7 @@ def _drive(folder: Path, fps: int, truths: Path | None = None) -> Drive:
         id=name,
         split="validation",
         fps=fps,
-        captions=tuple(json.loads(captions.read_text())) if captions.is_file() else (),
+        captions=read_captions(captions),
         truth=truth if truth and truth.is_file() else None,
         images=_pictures(camera, camera.stat().st_mtime_ns),
         town=town,

@@ -23,7 +23,7 @@ from rmkit.errors import InputError
 from rmkit.kit import store
 from rmkit.paths import resolve
 from rmkit.profile import Data, Profile
-from rmkit.sources import Pictures, Sequence
+from rmkit.sources import Pictures, Sequence, read_captions
 
 VERSION = 1
 FPS = 8  # of the recordings (paper, 4.1)
@@ -146,7 +146,7 @@ def read(root: Path, split: str, truths: Path, reduced: Path | None = None) -> l
             id=name,
             split=split,
             fps=FPS,
-            captions=tuple(json.loads(captions.read_text())) if captions.is_file() else (),
+            captions=read_captions(captions),
             breaks=tuple(breaks),
             truth=truth if truth.is_file() else None,
             folder=root / name,
@@ -195,6 +195,10 @@ def _parse(listing: Path) -> dict[str, Any]:
     videos: dict[str, dict[str, Any]] = {}
     try:
         content = json.loads(listing.read_text(), object_hook=_used)
+        if not isinstance(content, dict):
+            raise InputError(
+                f"{listing} is not a SAIL-VOS listing: it has no `images`, a list with a file_name for each."
+            )
         for file, frame_id in content["images"]:
             name, _, rest = file.replace("\\", "/").removeprefix("./").partition("/")
             if not rest or name in ("", "..") or ".." in rest.split("/"):

@@ -224,7 +224,7 @@ def test_other_clips_or_options_are_not_compared(capsys, spread: Path, tiny_prof
     [
         ("metrics.csv", "metric,value", "metric,number", "no column value"),
         ("metrics.csv", "render,s0_0,psnr_truth,", "render,s0_0,psnr_truth,many", "could not convert"),
-        ("metrics.csv", "render,s0_1,", "render,s0_0,", "two rows of metrics.csv are of render"),
+        ("metrics.csv", "render,s0_1,", "render,s0_0,", "two rows are of render, s0_0"),
         ("tolerances.csv", "clip_tolerance", "other", "is damaged"),
         ("tolerances.csv", "edges,psnr_truth,", "edges,psnr_truth,-", "something else than positive numbers"),
         ("tolerances.csv", "edges,psnr_truth,", "edges,ssim_truth,", "two rows of one method and metric"),

@@ -206,6 +206,12 @@ def test_only_a_name_of_the_hubs_kind_is_one():
         (lambda root: next((root / "vae").glob("*.safetensors")).unlink(), "no .*safetensors"),
         (lambda root: _truncate(next((root / "vae").glob("*.safetensors"))), "truncated"),
         (lambda root: (root / "text_encoder" / "config.json").unlink(), "no config.json"),
+        (lambda root: (root / "vae" / "config.json").write_text("{"), "vae/config.json is not valid JSON"),
+        (lambda root: (root / "vae" / "config.json").write_text("[]"), "vae/config.json has no keys"),
+        (lambda root: (root / "model_index.json").write_text("[]"), "model_index.json has no _class_name"),
+        (lambda root: (root / "vae" / "a.safetensors.index.json").write_text("{}"), "has no weight_map"),
+        (lambda root: (root / "tokenizer" / "tokenizer_config.json").write_text(""), "not valid JSON"),
+        (lambda root: (root / "scheduler" / "scheduler_config.json").write_text("["), "not valid JSON"),
     ],
 )
 def test_incomplete_model_is_refused_before_loading(tiny_profile, tiny_checkpoints, tmp_path, spoil, message):
@@ -213,6 +219,32 @@ def test_incomplete_model_is_refused_before_loading(tiny_profile, tiny_checkpoin
     spoil(tmp_path / "wan")
     with pytest.raises(InputError, match=message):
         models.check(pointed_at(tiny_profile, wan=tmp_path / "wan"), "wan")
+
+
+@pytest.mark.parametrize(
+    ("role", "key", "named", "message"),
+    [
+        ("editor", "_class_name", "Sora", r"is a Sora, which diffusers [.\d]+ does not know"),
+        ("wan", "vae", ["diffusers", "Sora"], "cannot be loaded as a WanPipeline .*Sora"),
+    ],
+)
+def test_a_class_that_is_not_known(tiny_profile, tiny_checkpoints, tmp_path, role, key, named, message):
+    shutil.copytree(tiny_checkpoints / role, tmp_path / role)
+    index = tmp_path / role / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {key: named}))
+    load = {"editor": models.load_editor, "wan": models.load_wan}[role]
+    with pytest.raises(InputError, match=message):
+        load(pointed_at(tiny_profile, **{role: tmp_path / role}))
+
+
+def test_a_config_of_other_weights_is_a_sentence(tiny_profile, tiny_checkpoints, tmp_path):
+    shutil.copytree(tiny_checkpoints / "wan", tmp_path / "wan")
+    config = tmp_path / "wan" / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_attention_heads": 1}))
+    with pytest.raises(
+        InputError, match=r"wan cannot be loaded as a WanPipeline \(.*expected shape.*: copy the model"
+    ):
+        models.load_wan(pointed_at(tiny_profile, wan=tmp_path / "wan"))
 
 
 def test_tokenizer_that_would_cut_into_the_prompt_is_refused(tiny_profile):

@@ -38,7 +38,7 @@ def test_items_are_made_once(tmp_path: Path):
 
 def test_the_seconds_are_those_of_the_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     clock = iter(range(0, 100, 7))
-    monkeypatch.setattr(store.time, "time", lambda: next(clock))
+    monkeypatch.setattr(store.time, "monotonic", lambda: next(clock))
     (path,) = stage.run("stage", items(tmp_path, 1), lambda: write)
     assert store.read_sidecar(path)["seconds"] >= 7
 

@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from rmkit.errors import InputError
 from rmkit.kit import store
@@ -51,6 +54,39 @@ def test_every_part_of_a_recipe_changes_the_key(tmp_path: Path, change: dict):
     path = tmp_path / "a.txt"
     write(path, "text")
     assert not store.is_done(path, replace(RECIPE, **change))
+
+
+def test_a_clock_set_back_leaves_the_seconds_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clock = iter(range(10**6, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    write(tmp_path / "a.txt", "text")
+    assert 0 <= store.read_sidecar(tmp_path / "a.txt")["seconds"] < 60
+
+
+@pytest.mark.parametrize("content", [b'{"a": [1, ', b"", b"\xff\xfe"])
+def test_a_damaged_file_is_a_sentence(tmp_path: Path, content: bytes):
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"/a is damaged \(.*\): delete it and make it again\."):
+        store.read_json(path)
+    with pytest.raises(InputError, match=r"/a is damaged"):
+        store.read_arrays(path)
+    with pytest.raises(InputError, match=r"/a is damaged"):
+        store.require_whole(path)
+
+
+def test_half_of_arrays_and_tensors_is_a_sentence(tmp_path: Path):
+    save_file({"a": np.arange(9.0)}, tmp_path / "a.safetensors")
+    np.savez_compressed(tmp_path / "a.npz", a=np.arange(9.0))
+    store.require_whole(tmp_path / "a.safetensors")
+    assert store.read_arrays(tmp_path / "a.npz")["a"].tolist() == list(range(9))
+    for path, check in (
+        (tmp_path / "a.safetensors", store.require_whole),
+        (tmp_path / "a.npz", store.read_arrays),
+    ):
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(InputError, match=f"{path.name} is damaged"):
+            check(path)
 
 
 def test_key_does_not_depend_on_the_order_of_settings():

@@ -189,6 +189,9 @@ def test_foreign_and_unfit_adapters_are_refused_before_a_model_is_loaded(adapted
     save_file(load_file(file), file)  # the same weights without a header of ours
     with pytest.raises(InputError, match="foreign LoRA"):
         enhance.enhance(adapted, chosen)
+    save_file(load_file(file), file, {lora.HEADER: "{"})
+    with pytest.raises(InputError, match="has a damaged header"):
+        enhance.enhance(adapted, chosen)
     file.write_bytes(whole[:-100])
     with pytest.raises(InputError, match="truncated"):
         enhance.enhance(adapted, chosen)

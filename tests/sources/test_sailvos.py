@@ -265,3 +265,16 @@ def test_no_pickle_is_ever_loaded(root: Path):
     np.save(root / "ah_1_mcs_1/visible/000000.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match=r"000000\.npy cannot be read .*allow_pickle"):
         read(root, "train")[0].visible([0])
+
+
+def test_a_listing_without_images_is_a_sentence(root: Path):
+    (root / "train.json").write_text(json.dumps({"videos": []}))
+    with pytest.raises(InputError, match=r"it has no `images`, a list with a file_name for each"):
+        read(root, "train")
+
+
+@pytest.mark.parametrize("content", ["[", "{}", '[{"first_frame": 0}]', '["a street"]'])
+def test_captions_that_are_none_are_a_sentence(root: Path, content: str):
+    (root / "ah_1_mcs_1" / "captions.json").write_text(content)
+    with pytest.raises(InputError, match=r"captions\.json .*: correct it, or move it away"):
+        read(root, "train")
