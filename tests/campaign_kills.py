@@ -40,13 +40,16 @@ def unkilled(campaign: Campaign, parts: tuple[str, ...]) -> None:
 
 
 def kill_once(campaign: Campaign, part: str, number: int, kind: str = "kill", *more: str) -> bool:
-    """Start a part, kill its group at a random moment of its work; False where it ended before."""
+    """Start a part, kill its group at a random moment of its work; False where it ended before.
+
+    How long its work takes is known from the run that was not killed, at the pace of that hour; the pace of this one is told
+    by how long a stage takes to begin.
+    """
     known = campaign.entries("unkilled", part=part)[-1]
     run = len(campaign.entries(f"{kind}ed run"))
-    before = [entry["after"] for entry in campaign.entries(kind, part=part, run=run)]
-    last = max(known["work"] - sum(before), 0.2)
-    after = random.Random(f"{campaign.profile} {kind} {part} {number}").uniform(0, last)
-    was = state(campaign.run)
+    before = sum(entry["share"] for entry in campaign.entries(kind, part=part, run=run))
+    share = random.Random(f"{campaign.profile} {kind} {part} {number}").uniform(0, max(1 - before, 0.02))
+    was, started = state(campaign.run), time.monotonic()
     process = campaign.start(command_of(part), *more)
 
     def at_work() -> bool:
@@ -56,13 +59,17 @@ def kill_once(campaign: Campaign, part: str, number: int, kind: str = "kill", *m
 
     while process.poll() is None and not at_work():
         time.sleep(0.05)
+    paces = [entry["pace"] for entry in campaign.entries(kind)]
+    pace = paces[-1] if paces else 1.0
+    if part in STAGES and known["writes"]:
+        pace = (time.monotonic() - started) / (known["seconds"] - known["work"])
     try:
-        code = process.wait(after)
+        code = process.wait(share * known["work"] * pace)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         half = len(half_made(campaign.run))
-        campaign.note(kind, part=part, run=run, after=round(after, 2), of=round(known["work"], 2), half=half)
+        campaign.note(kind, part=part, run=run, share=round(share, 3), pace=round(pace, 3), half=half)
         return True
     if code:
         campaign.note("failed", part=part, code=code, said=sentence((campaign.folder / "err").read_text()))

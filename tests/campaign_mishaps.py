@@ -1,5 +1,6 @@
 """What happens to a run in a campaign, beside kills: bad inputs, two at once, other clocks, no writing, no room (see `campaign`)."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 
 from bad_cases import CASES
@@ -16,7 +18,7 @@ from campaign_kills import kill_once, unkilled
 from campaign_runs import DEMOS, STAGES, Campaign, command_of, differences, half_made
 
 DAY = 86_400
-SCRIPT = Path(__file__).with_name("campaign.py")
+SCRIPT = Path(__file__).resolve().with_name("campaign.py")
 # Where a stage writes, to have it do its work again.
 WRITES = {
     "data": "clips",
@@ -65,9 +67,10 @@ def bad_inputs(campaign: Campaign) -> None:
 
     # Processes of their own, forked from one that has the heavy imports, which would take most of the time.
     sys.path.insert(0, str(campaign.kit))
-    os.environ["PYTHONPATH"] = str(campaign.kit)  # by which that one imports
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["torch", "diffusers", "transformers", "rmkit.cli", "rmkit.pipeline.plan"])
+    with contextlib.chdir(campaign.kit):  # from where that one imports
+        forkserver.ensure_running()
 
     def call(words: list[str], env: Mapping[str, str]) -> tuple[int, str]:
         process = server.Process(

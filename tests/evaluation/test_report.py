@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,8 +33,20 @@ PARTS = (
 
 
 @pytest.fixture
-def finished(tiny_profile: profile.Profile, tiny_clips: list[sampling.Clip]) -> profile.Profile:
-    """A run whose stages are played by simple changes of colour."""
+def finished(
+    tiny_profile: profile.Profile, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> profile.Profile:
+    """A run whose stages are played by simple changes of colour: played once, and copied from then on."""
+    root, kept = tiny_profile.layout.root, tmp_path_factory.getbasetemp() / "finished"
+    if kept.is_dir():
+        shutil.copytree(kept, root)
+    else:
+        play(tiny_profile, request.getfixturevalue("tiny_clips"))
+        shutil.copytree(root, kept)
+    return tiny_profile
+
+
+def play(tiny_profile: profile.Profile, tiny_clips: list[sampling.Clip]) -> None:
     layout, pairs = tiny_profile.layout, []
     for clip in tiny_clips:
         frames = video.read(sampling.path(tiny_profile, clip))
@@ -67,7 +80,6 @@ def finished(tiny_profile: profile.Profile, tiny_clips: list[sampling.Clip]) -> 
         )
         record.write(folder, done.tables(name, ["one", "two"], ["three"]))
     evaluate.evaluate(tiny_profile)
-    return tiny_profile
 
 
 def test_the_report_says_all_and_its_links_lead_somewhere(finished: profile.Profile) -> None:
