@@ -64,7 +64,8 @@ def play(tiny_profile: profile.Profile, tiny_clips: list[sampling.Clip]) -> None
             sides = (sampling.path(tiny_profile, clip), propagation.path(tiny_profile, "edges", clip))
             names = [path.relative_to(layout.root).as_posix() for path in sides]
             entry = dict(zip(("render", "target"), names, strict=True))
-            pairs.append(entry | {"clip": clip.id, "kept": True, "reason": "no face model: not applied"})
+            entry |= {"clip": clip.id, "caption": clip.caption}
+            pairs.append(entry | {"kept": True, "reason": "no face model: not applied"})
         elif not truth.exists(tiny_profile, clip):
             sequence = sampling.sequence_of(tiny_profile, clip)
             whole = sequence.frames(range(len(sequence)))
