@@ -68,7 +68,9 @@ def bad_inputs(campaign: Campaign) -> None:
     # Processes of their own, forked from one that has the heavy imports, which would take most of the time.
     sys.path.insert(0, str(campaign.kit))
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["torch", "diffusers", "transformers", "rmkit.cli", "rmkit.pipeline.plan"])
+    server.set_forkserver_preload(
+        ["torch", "diffusers", "transformers", "pandas", "rmkit.cli", "rmkit.pipeline.notebooks"]
+    )
     with contextlib.chdir(campaign.kit):  # from where that one imports
         forkserver.ensure_running()
 
