@@ -201,6 +201,6 @@ def test_what_is_missing_is_named_before_the_model_loads(prepared, tiny_clips, m
     with pytest.raises(InputError, match=r"models\.vace"):
         propagation.propagate(profile.model_copy(update={"models": away}), [clip], "edges")
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 0}))
-    with pytest.raises(InputError, match="GB free"):
+    with pytest.raises(InputError, match="MB free"):
         propagation.propagate(profile, [clip], "edges")
     assert sampling.path(profile, clip).is_file()

@@ -687,7 +687,7 @@ def finished(
             video.write(propagation.path(made, "edges", clip), frames // 2 + 60, 16)
             sides = {"render": sampling.path(made, clip), "target": propagation.path(made, "edges", clip)}
             names = {side: path.relative_to(made.layout.root).as_posix() for side, path in sides.items()}
-            pairs.append(names | {"clip": clip.id, "kept": True, "reason": ""})
+            pairs.append(names | {"clip": clip.id, "caption": clip.caption, "kept": True, "reason": ""})
         else:
             sequence = sampling.sequence_of(made, clip)
             whole = sequence.frames(range(len(sequence)))

@@ -321,6 +321,7 @@ def put_results(settings: profile.Profile) -> None:
             pairs.append(
                 {
                     "clip": clip.id,
+                    "caption": clip.caption,
                     "render": sampling.path(settings, clip).relative_to(root).as_posix(),
                     "target": propagation.path(settings, "edges", clip).relative_to(root).as_posix(),
                     "kept": True,
