@@ -266,7 +266,7 @@ def _places(profile: Profile, stage: str) -> list[list[tuple[str, str, str]]]:
 
 
 def _sum(files: set[str], wanted: dict[str, int] | None) -> int:
-    return sum(1 if wanted is None else wanted.get(Path(file).stem, 0) for file in files)
+    return sum(1 if wanted is None else wanted.get(Path(file).name.partition(".")[0], 0) for file in files)
 
 
 def _told(was: dict[str, Any], now: dict[str, Any], changed: list[str]) -> str:

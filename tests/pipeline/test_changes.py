@@ -240,3 +240,12 @@ def flat(settings: dict, group: str = "") -> dict:
     for key, value in settings.items():
         found |= flat(value, f"{group}{key}.") if isinstance(value, dict) else {f"{group}{key}": value}
     return found
+
+
+def test_a_demonstration_that_has_run_is_done(tiny_profile: profile.Profile) -> None:
+    folder, wanted = tiny_profile.layout.notebooks, {"06_weather": 5, "09_your_clip": 7}
+    folder.mkdir(parents=True)
+    (folder / "09_your_clip.ipynb.json").write_text("{}")
+    changes.begin(tiny_profile)
+    counted = (changes.counted(tiny_profile, name, changes.runs(tiny_profile), wanted) for name in wanted)
+    assert list(counted) == [(0, 0), (7, 0)]
