@@ -666,7 +666,6 @@ EDITED = [
         both(gone("metrics.csv", "metrics/arcface"), damage("faces/*/*.npz", half)),
     ),
     damaged("half of the cuts", "data", both(gone("clips"), damage("cuts/*.json", half))),
-    damaged("half of the notebooks' times", "plan", damage("notebooks/times.json", half)),
 ]
 
 
