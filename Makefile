@@ -79,7 +79,7 @@ tables: setup ## tables, figures and report from metrics.csv, or before a run fr
 	@$(RMKIT) report --profile "$(PROFILE)"
 
 # A process a core, of one thread and up to 1.3 GB; a file's tests stay together, with what they share.
-test: setup ## every stage on tiny clips, bad inputs, notebooks at smoke size; 12 to 25 min on two cores; ARGS="-k video" for some
+test: setup ## every stage on tiny clips, bad inputs, notebooks at smoke size; 10 to 25 min on two cores; ARGS="-k video" for some
 	@OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 browser: setup ## playwright, for the tests that open pages in the system's chromium; 1 min; writes the environment

@@ -184,7 +184,7 @@ def with_mounts(part: str, campaign: Campaign) -> None:
             "--map-root-user",
             "--mount",
             sys.executable,
-            __file__,
+            SCRIPT,
             campaign.folder,
             "--inside",
             part,
