@@ -60,6 +60,12 @@ def pack(what: str, change: Callable[[Path], Any]) -> Case:
     return Case(what, "filter --profile {own}", broken_model("faces", change), settings)
 
 
+def tree(source: str, folder: str, train: int, validation: int) -> dict[str, Any]:
+    """The settings `data` of a tree in the user's folder."""
+    clips = {"train_clips": train, "validation_clips": validation}
+    return {"source": source, "root": f"{{folder}}/{folder}", "bundle": None, **clips}
+
+
 def sailvos(what: str, change: Callable[[Path], Any], command: str = "data", **settings: Any) -> Case:
     """A SAIL-VOS tree that is wrong: two videos a split, five pictures of 32x48 each."""
 
@@ -69,13 +75,7 @@ def sailvos(what: str, change: Callable[[Path], Any], command: str = "data", **s
         write_dataset(place.folder / "tree")
         change(place.folder / "tree")
 
-    data = {
-        "source": "sailvos",
-        "root": "{folder}/tree",
-        "bundle": None,
-        "train_clips": 2,
-        "validation_clips": 2,
-    }
+    data = tree("sailvos", "tree", train=2, validation=2)
     groups = {"data": data | settings.pop("data", {}), "clips": {"height": 32, "width": 48}, **settings}
     return Case(what, f"{command} --profile {{own}}", make, groups)
 
@@ -89,13 +89,7 @@ def carla(what: str, change: Callable[[Path], Any]) -> Case:
         carla_tree.write(place.folder / "loc", 7.5)
         change(place.folder / "loc")
 
-    data = {
-        "source": "carla_loc",
-        "root": "{folder}/loc",
-        "bundle": None,
-        "train_clips": 0,
-        "validation_clips": 1,
-    }
+    data = tree("carla_loc", "loc", train=0, validation=1)
     return Case(what, "data --profile {own}", make, {"data": data})
 
 

@@ -45,10 +45,10 @@ def check(shot: Footage, target: Path) -> str:
             f"{shot.path} has sound as {sounds[0]}, which {ending[1:]} does not hold: name an output that ends in .mkv, "
             f"or convert the input first, as by `ffmpeg -i {shot.path.name} -c:v copy -c:a aac {shot.path.stem}.aac.mp4`."
         )
-    names = ", ".join(f"{kind} ({codec})" if codec else kind for kind, codec in lost)
-    return "; ".join(
-        [*shot.lost, *([f"left out, since {ending[1:]} does not hold it: {names}"] if names else [])]
-    )
+    notes = [*shot.lost]
+    if names := ", ".join(f"{kind} ({codec})" if codec else kind for kind, codec in lost):
+        notes.append(f"left out, since {ending[1:]} does not hold it: {names}")
+    return "; ".join(notes)
 
 
 def write(path: Path, frames: Iterable[np.ndarray], shot: Footage, streams: bool = True) -> None:

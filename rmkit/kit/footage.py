@@ -57,10 +57,8 @@ class Footage:
     colour: colour.Colour
     subsampling: str  # "420", "422" or "444": how its colours are stored
     stream: int  # the number of its picture among its streams
-    begins: Fraction = Fraction(
-        0
-    )  # seconds: where a clock that starts anywhere, as a broadcast's, stood at the beginning
-    lost: tuple[str, ...] = ()  # what of its pictures is not seen or goes
+    begins: Fraction  # seconds: what a clock that starts anywhere, as a broadcast's, showed at the beginning
+    lost: tuple[str, ...]  # what of its pictures is not seen or goes
 
     @property
     def frames(self) -> int:
@@ -191,14 +189,11 @@ def _lost(video: "av.VideoStream", interlaced: bool) -> tuple[str, ...]:
     pixels = video.codec_context.format
     transparent = any(component.is_alpha for component in pixels.components) if pixels else False
     transparent |= video.metadata.get("alpha_mode") == "1"  # WebM's, which is stored beside the picture
-    return (
-        *(["its transparency is not kept"] if transparent else []),
-        *(
-            ["it is interlaced, and its frames show two moments at once: deinterlace it first"]
-            if interlaced
-            else []
-        ),
-    )
+    said = {
+        "its transparency is not kept": transparent,
+        "it is interlaced, and its frames show two moments at once: deinterlace it first": interlaced,
+    }
+    return tuple(sentence for sentence, holds in said.items() if holds)
 
 
 def _rate(times: list[int], lasts: int, base: Fraction, said: Fraction | None) -> Fraction:

@@ -156,7 +156,13 @@ def single_config(key: str, name: str) -> tuple[str, dict[str, Any]]:
 def _check_json(folder: Path, what: str) -> None:
     """Raise InputError for a JSON file in a model's folder (config, tokenizer, scheduler) that is damaged."""
     for file in folder.glob("*.json"):
-        _json(what, file)
+        _check_json_once(what, file, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _check_json_once(what: str, file: Path, mtime_ns: int) -> None:
+    """Models are checked often, and the vocabulary of a large tokenizer takes half a second to parse."""
+    _json(what, file)
 
 
 def _json(what: str, file: Path, *keys: str) -> Any:
