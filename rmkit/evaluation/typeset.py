@@ -33,6 +33,7 @@ STAYS = [
     {"selector": "tr", "props": "background: var(--jp-layout-color0, white)"},
     {"selector": "th, td", "props": "padding: 3px 8px; text-align: right; vertical-align: top"},
     {"selector": "td", "props": "white-space: nowrap"},
+    {"selector": "caption", "props": "text-align: left"},  # in view, however wide the table is
 ]
 LONG = 30  # characters of a cell that may take two lines
 
@@ -104,7 +105,8 @@ def styled(table: Table) -> "Styler":
         for i, text in enumerate(table.header)
     ]
     for i, texts in enumerate(zip(*table.cells, strict=True)):
-        if any(text[:1].isalpha() and text != "n/a" for text in texts):  # words, and no numbers
+        said = [text[:1].isalpha() for text in texts if text not in ("", "n/a", "not run")]
+        if sum(said) > len(said) / 2:  # words, and no numbers
             wide.append({"selector": f"th.col{i}, td.col{i}", "props": "text-align: left"})
         if max(map(len, texts)) > LONG:
             props = f"white-space: normal; min-width: {max(map(min_width, texts)) + 1}ch"

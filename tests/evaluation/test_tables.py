@@ -217,8 +217,18 @@ def test_a_styled_frame_shows_the_same(tiny_profile: profile.Profile) -> None:
     assert html.count("<tr>") == 1 + len(shown.cells) and "row_heading" not in html
     assert re.search(r"\d<br><small>\[", html)  # the interval below its value
     assert html == typeset.styled(shown).to_html()
-    assert "&gt; 0" in typeset.styled(made["claims"]).to_html()
+    said = typeset.styled(made["claims"]).to_html()
+    assert "&gt; 0" in said
+    assert _left(html) == {"0"}  # numbers are at the right, where some or all were not run, too
+    assert _left(said) == {
+        str(made["claims"].header.index(name)) for name in ("Section", "Claim", "Measured as", "Verdict")
+    }
     assert typeset.notes(made["wins"]) in typeset.markdown(made["wins"])
+
+
+def _left(html: str) -> set[str]:
+    """The columns whose text is at the left."""
+    return set(re.findall(r"td\.col(\d+) {\s*(?:position[^}]*)?text-align: left", html))
 
 
 def test_before_a_run_the_shipped_record_is_shown(tiny_profile: profile.Profile) -> None:
