@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 from bad_inputs import plain
-from campaign_kills import kills
+from campaign_kills import kills, unkilled
 from campaign_mishaps import bad_inputs, clock, full_disk, read_only, together, with_mounts
 from campaign_runs import BOOKS, DEMOS, STAGES, Campaign
 
@@ -69,6 +69,8 @@ def main() -> None:
         return {"read-only": read_only, "full disk": full_disk}[given.inside](campaign)
     os.environ["OMP_NUM_THREADS"] = "1"  # sums in another order differ in their last bits
     for part in given.parts:
+        if part != "mini":
+            unkilled(campaign, (*STAGES, *DEMOS))
         PARTS[part](mini if part == "mini" else campaign)
     found = table(campaign, mini)
     print(found.to_string(index=False))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bad_cases import CASES
 from bad_inputs import Place, outcome, sentence
-from campaign_kills import kill_once, unkilled
+from campaign_kills import kill_once
 from campaign_runs import DEMOS, STAGES, Campaign, command_of, differences, half_made
 
 DAY = 86_400
@@ -55,7 +55,6 @@ def command(words: list[str], env: dict[str, str], kit: Path, said: Path) -> Non
 
 def bad_inputs(campaign: Campaign) -> None:
     """Every case of `bad_cases`, each from the run that was never killed, with a study."""
-    unkilled(campaign, (*STAGES, *DEMOS))
     shutil.rmtree(campaign.run, ignore_errors=True)
     shutil.copytree(campaign.never, campaign.run)
     campaign.whole("study")
