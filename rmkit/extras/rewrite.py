@@ -39,11 +39,14 @@ def check(shot: Footage, target: Path) -> str:
         )
     with footage.opened(shot.path) as source:
         streams = [stream for stream in source.streams if stream.index != shot.stream]
-        lost = [(s.type, _codec(s)) for s in streams if not _is_held(s, FORMATS[ending])]
+        unheld = [s for s in streams if not _is_held(s, FORMATS[ending])]
+        lost = [(s.type, _codec(s)) for s in unheld]
+        does_mkv = all(_is_held(s, "matroska") for s in unheld if s.type == "audio")
     if sounds := [codec for kind, codec in lost if kind == "audio"]:
+        mkv = "name an output that ends in .mkv, or " if does_mkv else ""
         raise InputError(
-            f"{shot.path} has sound as {sounds[0]}, which {ending[1:]} does not hold: name an output that ends in .mkv, "
-            f"or convert the input first, as by `ffmpeg -i {shot.path.name} -c:v copy -c:a aac {shot.path.stem}.aac.mp4`."
+            f"{shot.path} has sound as {sounds[0]}, which {ending[1:]} does not hold: {mkv}convert the input first, as by "
+            f"`ffmpeg -i {shot.path.name} -c:v copy -c:a aac {shot.path.stem}.aac.mkv`."
         )
     notes = [*shot.lost]
     if names := ", ".join(f"{kind} ({codec})" if codec else kind for kind, codec in lost):

@@ -22,7 +22,9 @@ from rmkit.kit import colour, store
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+# By which a video of a folder is known.
+ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp")
+ENDINGS += (".wmv", ".flv", ".ogv", ".mxf")
 # What holds its pictures itself: lists of files, such as ffconcat or HLS, would have others opened, whatever they are called.
 CONTAINERS = (
     "mov,matroska,avi,mpegts,mpeg,ogg,flv,asf,mxf,h264,hevc,obu,ivf,mpegvideo,m4v,yuv4mpegpipe,gif,apng"

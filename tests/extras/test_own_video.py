@@ -35,7 +35,7 @@ def with_sound(path, frames, fps, codec="aac"):
     with av.open(str(path), "w") as container:
         picture = container.add_stream("libx264", rate=fps)
         picture.height, picture.width, picture.pix_fmt = *frames.shape[1:3], "yuv420p"
-        tone = container.add_stream(codec, rate=48_000)
+        tone = container.add_stream(codec, rate=48_000, bit_rate=128_000)
         for frame in frames:
             container.mux(picture.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(picture.encode())

@@ -135,6 +135,22 @@ def test_what_a_container_does_not_hold_is_said_before_the_work(identity, tmp_pa
         assert container.streams.audio[0].codec_context.name == "pcm_s16le"
 
 
+def test_no_container_is_named_that_does_not_hold_it_either(identity, tmp_path: Path):
+    source = tmp_path / "old.wmv"
+    with_sound(source, moving(5), 16, "wmav2")
+    for ending in (".mp4", ".mkv"):
+        with pytest.raises(InputError, match=rf"wmav2, which {ending[1:]} does not hold: convert the input"):
+            own_video.enhance_video(identity, source, tmp_path / f"o{ending}")
+
+
+def test_older_containers_are_seen_in_a_folder(identity, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    for name, sound in (("a.mpg", "mp2"), ("b.ts", "aac"), ("c.mkv", "aac")):
+        with_sound(tmp_path / "in" / name, moving(5), 25, sound)
+    own_video.enhance_video(identity, tmp_path / "in", tmp_path / "out")
+    assert [path.name for path in outputs.videos(tmp_path / "out")] == ["a.mp4", "b.mp4", "c.mp4"]
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_what_is_not_finite_stops(wrong: float):
     frames = np.zeros((2, 4, 4, 3), np.float32)
