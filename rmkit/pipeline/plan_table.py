@@ -101,6 +101,8 @@ def _totals(profile: Profile, rows: list[Step], here: Card) -> None:
     if here.usd:
         print(f", {known / 3600 * here.usd:,.0f} USD at {here.usd:.2f} an hour (assumed)", end="")
     print("; not all is known" if None in left else "")
+    if any(row.count > row.done for row in rows if row.stage in changes.DEMONSTRATIONS):
+        print("to that comes what the demonstrations measure and draw")
     for name, size in fit.downloads(profile, rows).items():
         print(
             f"download {name}: {size / GIB:.1f} GiB, more where it is kept in float32"
