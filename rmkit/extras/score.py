@@ -6,6 +6,7 @@ the device; sizes are the outputs' own.
 """
 
 import functools
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from rmkit.profile import Profile
 # Bytes of a decoded video that is kept for all metrics of its pair; a larger one is read anew for each.
 KEPT = 512 * 2**20
 FEWEST = 3  # distinct frames, of Motion Smoothness
+STRETCHED = 0.05  # share by which a picture's shape may differ and count as resized (ours)
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def score(
                 metric.check(profile, *pair.size)
             taken += [column.name for column in metric.columns if repeats > 1 or not column.distinct]
         groups.append((_subjects(pair, profile.layout.scored / name, repeats), taken))
+    for note, count in Counter(pair.note for pair in pairs if pair.note).items():
+        notes.append(f"{count} of {len(pairs)} pairs: {note}.")
     for note in notes:
         print(note, flush=True)
     rows: list[metrics_csv.Row] = []
@@ -194,7 +198,9 @@ def _checked(render: Path, output: Path, repeats: int, strict: bool) -> Pair:
     a, b = footage.scan(render), footage.scan(output)
     differ = []
     if (a.height, a.width) != (b.height, b.width):
-        differ.append(f"render resized from {a.width}x{a.height} to {b.width}x{b.height}")
+        shape = a.width * b.height / (a.height * b.width)
+        how = "resized" if abs(shape - 1) < STRETCHED else "stretched"
+        differ.append(f"render {how} from {a.width}x{a.height} to {b.width}x{b.height}")
     if not footage.are_alike(a.fps, b.fps):
         differ.append(
             f"render at {float(a.fps):.4g} fps, output at {float(b.fps):.4g}: paired frame by frame"

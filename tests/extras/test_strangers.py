@@ -212,10 +212,11 @@ def unlike(tmp_path: Path) -> tuple[Path, Path]:
 def test_pairs_that_differ_are_compared_and_noted(tiny_profile, unlike, capsys):
     rows = rows_of(score.score(tiny_profile, *unlike))
     notes = {row["clip"]: row["note"] for row in rows}
-    assert "render resized from 48x32 to 64x48" in notes["a"] and "30 fps, output at 24" in notes["a"]
+    assert "render stretched from 48x32 to 64x48" in notes["a"] and "30 fps, output at 24" in notes["a"]
     assert notes["b"] == ""
     assert {row["clip"] for row in rows if row["metric"] == "edge_f1"} == {"a", "b"}
-    assert "2 clips, mean" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 clips, mean" in said and f"1 of 2 pairs: {notes['a']}." in said
     with pytest.raises(InputError, match=r"a\.MOV has 9 frames of 48x64"):
         score.score(tiny_profile, *unlike, strict=True)
 
