@@ -246,12 +246,12 @@ def _answers(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     Such programs change the separator and the encoding, put columns in another order, and leave empty lines.
     """
     try:
-        raw = file.read_bytes()
-        text = raw.decode("utf-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+        lines = io.StringIO(_text(file.read_bytes()), newline=None)
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read: {error}") from None
-    first = text.partition("\n")[0]
-    rows = csv.reader(io.StringIO(text), delimiter=max(SEPARATORS, key=first.count))
+    first = lines.readline()
+    lines.seek(0)
+    rows = csv.reader(lines, delimiter=max(SEPARATORS, key=first.count))
     header = [name.strip().lower() for name in next(rows, [])]
     if lacking := [name for name in COLUMNS if name not in header]:
         raise InputError(f"{file} has no column '{lacking[0]}'; it must have {', '.join(COLUMNS)}.")
@@ -260,6 +260,18 @@ def _answers(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if any(entry.strip() for entry in row):
             padded = [*row, *[""] * len(header)]
             yield rows.line_num, {name: padded[i].strip() for name, i in places.items()}
+
+
+def _text(raw: bytes) -> str:
+    """A file's text by its marks, else as UTF-8 or as Excel writes CSV in the west; ValueError where it is none."""
+    if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return raw.decode("utf-16")
+    if raw[:2] == b"PK":
+        raise ValueError("it is a spreadsheet; save it as CSV.")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252")
 
 
 def _video(profile: Profile, page: Path, clip: sampling.Clip, method: baselines.Method, scale: int) -> str:

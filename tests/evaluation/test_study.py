@@ -121,12 +121,14 @@ def test_answers_are_counted_by_method_and_question(compared):
 def test_answers_that_a_spreadsheet_program_had_are_the_same(compared, tmp_path):
     study.make(compared, ["lucy_edit", "colour_transfer"])
     plain = answer(compared, "p1", dict.fromkeys(pairs_of(compared), True))
+    plain.write_text(plain.read_text().replace("p1", "Zoë"))
     expected, rows = study.read(compared, [plain]), [line.split(",") for line in plain.read_text().split()]
     turned = [[row[i] for i in (3, 1, 0, 2)] for row in rows]
     for separator, encoding, ending in (
         (";", "utf-8-sig", "\r\n"),
         ("\t", "utf-16", "\r\n"),
-        (",", "utf-8", "\n"),
+        (";", "cp1252", "\r\n"),
+        (",", "utf-8", "\r"),  # Excel's, of a Macintosh
     ):
         text = ending.join(separator.join([*row, "", "x y"]) for row in turned) + ending
         text += separator * 5 + ending  # an empty line, as a sheet's end has them
