@@ -49,7 +49,7 @@ def _named(given: Any) -> Any:
 class Profile(Settings):
     """All settings of a run. `Profile.layout` is where its results go."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$", max_length=100)]
     extends: str | None = Field(
         None,
         description="profile that holds all other settings, and whose run is reused where nothing changed",
@@ -248,10 +248,10 @@ class _Loader(yaml.SafeLoader):
 def read_yaml(file: Path) -> Any:
     """What a YAML file holds; raises InputError for one that is none, or has a key twice."""
     try:
-        return yaml.load(file.read_text(), _Loader)
+        return yaml.load(file.read_bytes(), _Loader)
     except _Twice as error:
         raise InputError(f"{file.name}: {error}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise InputError(f"{file} is not valid YAML: {error}") from None
 
 

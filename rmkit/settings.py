@@ -5,10 +5,19 @@ Fields the paper does not state carry "(ours)" in their description; the report 
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 # Wan's own, `sample_neg_prompt` in wan/configs/shared_config.py of the repository Wan-Video/Wan2.1 (and Wan2.2): garish,
 # over-exposed, static, blurred, subtitles, style, deformed hands, a still picture, a crowd in the background, ...
@@ -23,6 +32,20 @@ class Settings(BaseModel):
     """Base of all groups: frozen, and a misspelt key is an error rather than a silent default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's yes and on would count as 1."""
+        asked = _types(cls.model_fields[info.field_name].annotation)
+        if isinstance(value, bool) and bool not in asked and (int in asked or float in asked):
+            raise ValueError("yes, no, on, off, true and false are no numbers")
+        return value
+
+
+def _types(annotation: Any) -> list[Any]:
+    """The types that a field may have."""
+    return [kind for part in get_args(annotation) for kind in _types(part)] or [annotation]
 
 
 # Numbers of the same kind have the same bounds: those beyond which none can be meant.

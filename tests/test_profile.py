@@ -204,6 +204,29 @@ def test_a_profile_that_cannot_extend(tmp_path: Path, name: str | None, extends:
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": True}, "'seed': yes, no, on, off, true and false are no numbers"),
+        ({"train": {"rank": True}}, "'train.rank': yes, no, on, off, true and false are no numbers"),
+        ({"data": {"stride": {"train": False}}}, "'data.stride.train': yes, no, on, off"),
+        ({"name": "x" * 101}, "'name': String should have at most 100 characters"),
+    ],
+)
+def test_what_yaml_takes_for_something_else_is_refused(tmp_path: Path, changes: dict, said: str):
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({"extends": "mini", "name": "own"} | changes))
+    with pytest.raises(InputError, match=re.escape(f"own.yaml: {said}")):
+        profile.load(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_profile_as_any_editor_saves_it(tmp_path: Path, encoding: str):
+    path = tmp_path / "own.yaml"
+    path.write_bytes("extends: mini\r\nname: own\r\ntrain: {prompt: café}\r\n".encode(encoding))
+    assert profile.load(path).train.prompt == "café"
+
+
+@pytest.mark.parametrize(
     ("text", "key", "lines"),
     [
         ("seed: 1\nname: own\nextends: mini\nseed: 2\n", "seed", "1 and 4"),
