@@ -138,7 +138,7 @@ def discard(path: Path) -> None:
 def read_json(path: Path, mend: str = "delete it and make it again") -> Any:
     """What a JSON file holds; raises InputError, which says what to do (`mend`), for one that is damaged or not there."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; run the stage that writes it first.") from None
     except ValueError as error:  # of the text, or of its encoding

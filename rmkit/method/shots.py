@@ -86,7 +86,7 @@ def _listed(profile: Profile, sequences: Sequence[sources.Sequence]) -> dict[str
     """Cuts by sequence as the file `data.cuts` gives them."""
     path = resolve(profile.data.cuts)
     try:
-        listed = json.loads(path.read_text())
+        listed = json.loads(path.read_bytes())
         cuts = {each.id: listed.get(each.id) for each in sequences}
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(

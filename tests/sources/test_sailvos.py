@@ -278,3 +278,11 @@ def test_captions_that_are_none_are_a_sentence(root: Path, content: str):
     (root / "ah_1_mcs_1" / "captions.json").write_text(content)
     with pytest.raises(InputError, match=r"captions\.json .*: correct it, or move it away"):
         read(root, "train")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_captions_as_any_editor_saves_them(root: Path, encoding: str):
+    shot = {"first_frame": 0, "caption": "a café", "subsets": []}
+    content = json.dumps([shot], ensure_ascii=False).encode(encoding)
+    (root / "ah_1_mcs_1" / "captions.json").write_bytes(content)
+    assert read(root, "train")[0].captions == (shot,)
