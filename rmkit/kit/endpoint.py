@@ -20,6 +20,7 @@ UNREADABLE = 3  # answers without a rating to one question, or before the first 
 SHOWN = 120  # letters of such an answer that are shown
 # Where an answer is no JSON: fenced, commented, or with words around it.
 WRITTEN = re.compile(r"""["']rating["']\s*:\s*(?:["']?(-?\d+(?:\.\d+)?)["']?\s*(?=[,}\n#]|//|/\*))?""")
+THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)  # what some models print before they answer
 PAUSE = 1.0  # seconds before an unusable answer is asked for again; doubled each time
 
 
@@ -139,7 +140,8 @@ def _rating(body: Any) -> int | None:
         text = choice["message"]["content"]
         if isinstance(text, list):  # parts, as some servers answer
             text = "".join(part.get("text", "") for part in text)
-        given = keys.parsed(text)
+        text = THOUGHT.sub("", text)
+        given = keys.parsed(text, _once)
         written = set(WRITTEN.findall(text)) if given is None else {given["rating"]}
     except (KeyError, IndexError, TypeError, AttributeError):
         raise ValueError("an answer without a rating") from None
@@ -154,6 +156,13 @@ def _rating(body: Any) -> int | None:
     if type(rating) not in (int, float) or not 1 <= rating <= 10 or rating != int(rating):
         raise ValueError("a rating that is no integer from 1 to 10")
     return int(rating)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError for one that rates twice, of which the last would count without a word."""
+    if [key for key, _ in pairs].count("rating") > 1:
+        raise ValueError("several ratings")
+    return dict(pairs)
 
 
 def _beginning(body: Any) -> str:

@@ -6,6 +6,7 @@ where the service quotes it. Reads environment variables; writes nothing.
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import SecretStr
@@ -40,9 +41,9 @@ def blotted(content: T, key: SecretStr) -> T:
     return json.loads(json.dumps(content).replace(json.dumps(text)[1:-1], "[key]"))
 
 
-def parsed(text: Any) -> Any:
-    """What a service's text holds as JSON, None when it is none."""
+def parsed(text: Any, made: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """What a service's text holds as JSON, None when it is none; made: what an object's keys and values become."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=made)
     except (ValueError, TypeError, RecursionError):
         return None

@@ -292,6 +292,7 @@ PASSING = (
         rates(True),
         says(200, answer('{"rating": 7 or "rating": 8}')),
         says(200, answer('{"rating": 5} no, {"rating": 7}')),
+        says(200, answer('{"rating": 5, "rating": 7}')),
         says(200, answer('{"rating": 7/10}')),
         says(200, answer('```json\n{"rating": 1')),  # cut short, perhaps of 10
         says(200, answer('{"rating": 70} // of 100')),
@@ -318,6 +319,7 @@ def test_what_may_pass_is_asked_again(server: Server, settings: profile.Profile,
         '{"rating": "7"}',
         '{"rating": 7.0, "why": "soft"}',
         '{"rating": 7 /* of 10 */}',
+        '<think>A "rating": 3, perhaps?\nNo.</think>\n{"rating": 7}',
         [{"type": "text", "text": '{"rating": 7}'}],
     ],
 )
