@@ -14,6 +14,7 @@ from rmkit.kit import footage, store
 
 PREVIEW = ".preview.mp4"
 STAGE = "own video"
+LONGEST = 200  # bytes of a name; file systems take 255, and temporary files have longer ones
 
 
 class Place(NamedTuple):
@@ -48,6 +49,12 @@ def places(source: Path, target: Path) -> list[Place]:
         made = [Place(path, target / f"{path.stem}.mp4") for path in found]
     else:
         made = [Place(source, target / f"{source.stem}.mp4" if target.is_dir() else target)]
+    for place in made:
+        footage.require_name(place.out)
+        if len(place.out.name.encode()) > LONGEST:
+            raise InputError(
+                f"{place.out} has a name of more than {LONGEST} bytes, too long with what is added to it: name another output."
+            )
     files = [path for place in made for path in place.written]
     if twice := [path.name for path, count in Counter(files).items() if count > 1]:
         raise InputError(

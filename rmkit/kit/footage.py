@@ -4,6 +4,7 @@ What a file says of its length is not believed: fragments carry no counts, edit 
 Reads video files; writes nothing.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ def frames(path: Path) -> Iterator[Shown]:
 @contextmanager
 def opened(path: Path) -> "Iterator[InputContainer]":
     """A video file for reading; nothing but the file itself is opened, whatever it refers to."""
+    require_name(path)
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist.")
     try:
@@ -156,6 +158,15 @@ def opened(path: Path) -> "Iterator[InputContainer]":
         ) from None
     with container:
         yield container
+
+
+def require_name(path: Path) -> None:
+    """Raise InputError for a name that is no text, which neither FFmpeg takes nor a sidecar holds."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        said = os.fsencode(path).decode(errors="replace")
+        raise InputError(f"{said} has a name that is not UTF-8: rename it first.") from None
 
 
 def remedy(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Files that are not the kit's: what is refused says why, nothing of the user's is replaced, and what differs is noted."""
 
+import os
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -79,6 +80,19 @@ def test_names_with_colons_and_capitals(identity, tmp_path: Path, monkeypatch: p
     (tmp_path / "mine.YAML").write_text("name: mine\nseed: x\n")
     with pytest.raises(InputError, match=r"mine\.YAML"):
         profile.load("mine.YAML")
+
+
+def test_a_name_that_cannot_be_written_is_a_sentence(identity, tmp_path: Path):
+    source = tmp_path / "a.mp4"
+    video.write(source, moving(5), 16)
+    with pytest.raises(InputError, match="a name of more than 200 bytes"):
+        own_video.enhance_video(identity, source, tmp_path / ("é" * 100 + ".mp4"))
+    foreign = tmp_path / os.fsdecode(b"caf\xe9.mp4")  # Latin-1, as an old archive has them
+    with pytest.raises(InputError, match="has a name that is not UTF-8"):
+        own_video.enhance_video(identity, source, foreign)
+    source.rename(foreign)
+    with pytest.raises(InputError, match="has a name that is not UTF-8"):
+        own_video.enhance_video(identity, foreign, tmp_path / "out.mp4")
 
 
 def test_nothing_of_the_users_is_replaced(identity, tmp_path: Path):
