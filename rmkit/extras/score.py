@@ -213,7 +213,8 @@ def _checked(render: Path, output: Path, repeats: int, strict: bool) -> Pair:
         raise InputError(f"{output} has {said[1]} and its render {said[0]}: they must be alike.")
     if sampling.distinct(a.frames, repeats) < FEWEST:
         raise InputError(f"{render} has {a.frames} frames, each shown {repeats} times: {FEWEST} are needed.")
-    return Pair(a, b, "; ".join(differ))
+    noted = [f"{side}: {what}" for side, each in (("render", a), ("output", b)) for what in each.lost]
+    return Pair(a, b, "; ".join([*differ, *noted]))
 
 
 def _writable(path: Path, force: bool) -> Path:

@@ -5,7 +5,7 @@ Reads video files; writes nothing.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -43,6 +43,7 @@ class Shown(NamedTuple):
     colour: colour.Colour
     sideways: bool  # it is stored lying: its sides are exchanged
     interlaced: bool
+    damaged: bool  # the decoder has made up a part of it
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ def scan(path: Path) -> Footage:
     """Decode a video to its end and say what it is; InputError as `frames`."""
     times: list[int] = []
     last: Shown | None = None
-    interlaced = False
+    interlaced, damaged = False, []
     for last in frames(path):
+        if last.damaged:
+            damaged.append(len(times))
         times.append(last.at)
         interlaced |= last.interlaced
     with opened(path) as container:
@@ -100,7 +103,7 @@ def scan(path: Path) -> Footage:
             subsampling=_subsampling(video.codec_context.format),
             stream=video.index,
             begins=_begins(container, times[0] * base),
-            lost=_lost(video, interlaced),
+            lost=_lost(video, interlaced, damaged),
         )
 
 
@@ -132,7 +135,15 @@ def frames(path: Path) -> Iterator[Shown]:
                 matrix = _matrix(frame)
                 picture = _upright(colour.to_rgb(frame, colours), matrix, path)
                 sideways = bool(matrix and not matrix[0])
-                yield Shown(picture, at, frame.duration or step, colours, sideways, frame.interlaced_frame)
+                yield Shown(
+                    picture,
+                    at,
+                    frame.duration or step,
+                    colours,
+                    sideways,
+                    frame.interlaced_frame,
+                    frame.is_corrupt,
+                )
             _require_end(video, path)
     except av.FFmpegError as error:
         raise InputError(
@@ -198,11 +209,13 @@ def _begins(container: "InputContainer", first: Fraction) -> Fraction:
     return min(first, Fraction(0))
 
 
-def _lost(video: "av.VideoStream", interlaced: bool) -> tuple[str, ...]:
+def _lost(video: "av.VideoStream", interlaced: bool, damaged: Sequence[int]) -> tuple[str, ...]:
     pixels = video.codec_context.format
     transparent = any(component.is_alpha for component in pixels.components) if pixels else False
     transparent |= video.metadata.get("alpha_mode") == "1"  # WebM's, which is stored beside the picture
+    shown = ", ".join(map(str, damaged[:5])) + (f" and {len(damaged) - 5} more" if len(damaged) > 5 else "")
     said = {
+        f"damaged frames, counted from 0: {shown}": bool(damaged),
         "its transparency is not kept": transparent,
         "it is interlaced, and its frames show two moments at once: deinterlace it first": interlaced,
     }

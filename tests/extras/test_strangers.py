@@ -1,6 +1,7 @@
 """Files that are not the kit's: what is refused says why, nothing of the user's is replaced, and what differs is noted."""
 
 import os
+import re
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -327,6 +328,24 @@ def test_a_broadcasts_clock_begins_at_nought(identity, tmp_path: Path, clock: fl
             starts[name] = float(next(container.demux(sound)).pts * sound.time_base)
     before = float(shown.times[0] * shown.base) - starts["in"]
     assert float(out.times[0] * out.base) - starts["out"] == pytest.approx(before, abs=2e-3)
+
+
+def test_damage_inside_a_file_is_said(identity, tiny_profile, tmp_path: Path, capsys):
+    """A decoder makes up what is missing, and says nothing: a file that was copied badly, and not cut short."""
+    whole, hurt = tmp_path / "whole" / "a.mp4", tmp_path / "hurt" / "a.mp4"
+    for path in (whole, hurt):
+        path.parent.mkdir()
+        video.write_viewing_copy(path, moving(25, 64, 96), 25)
+    raw = bytearray(hurt.read_bytes())
+    with av.open(str(whole)) as container:
+        entry = container.streams.video[0].index_entries[12]
+    raw[entry.pos + 20 : entry.pos + entry.size] = bytes(entry.size - 20)
+    hurt.write_bytes(raw)
+    said = r"damaged frames, counted from 0: \d+"
+    own_video.enhance_video(identity, hurt, tmp_path / "out.mp4")
+    assert re.search(f"a.mp4: {said}", capsys.readouterr().out)
+    rows = rows_of(score.score(tiny_profile, whole.parent, hurt.parent))
+    assert all(re.fullmatch(f"output: {said}", row["note"]) for row in rows)
 
 
 def test_what_of_a_picture_goes_is_said(identity, tmp_path: Path, capsys):
