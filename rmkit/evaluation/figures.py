@@ -48,9 +48,8 @@ def save(profile: Profile, name: str, figure: "Figure", folder: Path | None = No
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
     undated = [{"dpi": DPI, "metadata": {"Software": None}}, {"metadata": {"CreationDate": None}}]
     for path, how in zip(paths, undated, strict=True):
-        temporary = path.with_stem(f".{name}")
-        figure.savefig(temporary, bbox_inches="tight", **how)
-        temporary.replace(path)
+        with store.replacing(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], bbox_inches="tight", **how)
     return paths
 
 

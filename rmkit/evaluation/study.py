@@ -279,7 +279,8 @@ def _video(profile: Profile, page: Path, clip: sampling.Clip, method: baselines.
     path = f"videos/{_hash(profile, store.fingerprint(method.path(profile, clip)), str(scale))}.mp4"
     if not (page / path).exists():
         (page / path).parent.mkdir(parents=True, exist_ok=True)
-        video.write_viewing_copy(page / path, method.stream(profile, clip), profile.clips.fps, scale)
+        with store.replacing(page / path) as temporary:
+            video.write_viewing_copy(temporary, method.stream(profile, clip), profile.clips.fps, scale)
     return path
 
 

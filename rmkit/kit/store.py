@@ -171,9 +171,19 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text by rename, so that a reader never sees half a file."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path of this process's own to write to; renamed into place on success, and gone after an error."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
-    temporary.write_text(text)
-    temporary.rename(path)
+    try:
+        yield temporary
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sidecar_of(path: Path) -> Path:

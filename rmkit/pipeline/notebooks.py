@@ -130,7 +130,7 @@ def _parameter(profile: Profile) -> str:
     text = profiles.text(profile)
     if not (path.is_file() and path.read_text() == text):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        store.write_text(path, text)
     return str(path)
 
 

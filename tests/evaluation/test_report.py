@@ -207,3 +207,19 @@ def test_figures_without_a_truth_say_so(finished: profile.Profile) -> None:
     figure = figures.gain_by_clip(finished)
     assert "no truth" in figure.axes[0].texts[0].get_text()
     assert figures.fidelity(finished).axes
+
+
+def test_two_may_draw_a_figure_at_once(tiny_profile: profile.Profile) -> None:
+    class Drawing:
+        def __init__(self, content: bytes, during: "Drawing | None" = None) -> None:
+            self.content, self.during = content, during
+
+        def savefig(self, path: Path, **_: object) -> None:
+            path.write_bytes(self.content)
+            during, self.during = self.during, None
+            if during:
+                figures.save(tiny_profile, "a", during)
+
+    paths = figures.save(tiny_profile, "a", Drawing(b"one", Drawing(b"other")))
+    assert [path.read_bytes() for path in paths] == [b"one", b"one"]
+    assert sorted(tiny_profile.layout.figures.iterdir()) == sorted(paths)

@@ -80,6 +80,21 @@ def test_the_page_shows_every_pair_and_tells_nothing(compared):
     assert not study.answer_key(compared).keys() & fewer.keys()
 
 
+def test_a_video_that_was_not_written_to_its_end_is_none(compared, monkeypatch):
+    def broken(path, *_):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "write_viewing_copy", broken)
+        with pytest.raises(KeyboardInterrupt):
+            study.make(compared, ["lucy_edit"])
+    assert not list((compared.layout.study / "page" / "videos").iterdir())
+    study.make(compared, ["lucy_edit"])
+    made = list((compared.layout.study / "page" / "videos").iterdir())
+    assert made and all(video.probe(path).frames == compared.clips.frames for path in made)
+
+
 def test_sessions_are_balanced_for_however_many_take_part():
     pairs = [(f"c{i}", method) for method in "xyz" for i in range(7 if method == "z" else 9)]
     for people, trials in ((1, 15), (7, 15), (45, 15), (45, 10)):

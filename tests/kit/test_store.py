@@ -94,6 +94,18 @@ def test_key_does_not_depend_on_the_order_of_settings():
     assert other.key == RECIPE.key
 
 
+def test_two_may_replace_a_file_at_once(tmp_path: Path):
+    path = tmp_path / "report.md"
+    with store.replacing(path) as one, store.replacing(path) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one"
+    with pytest.raises(OSError), store.replacing(path) as half:
+        half.write_text("half")
+        raise OSError
+    assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]
+
+
 def test_an_artefact_may_be_a_folder_and_is_replaced_whole(tmp_path: Path):
     path = tmp_path / "folder"
     for name in ("old", "new"):
