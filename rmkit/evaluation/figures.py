@@ -49,7 +49,7 @@ def save(profile: Profile, name: str, figure: "Figure", folder: Path | None = No
     undated = [{"dpi": DPI, "metadata": {"Software": None}}, {"metadata": {"CreationDate": None}}]
     for path, how in zip(paths, undated, strict=True):
         with store.replacing(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:], bbox_inches="tight", **how)
+            figure.savefig(temporary, bbox_inches="tight", **how)
     return paths
 
 

@@ -99,11 +99,8 @@ def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
     behind, and an earlier artefact at `path` is untouched. While another living process writes it, this
     one waits. Raises InputError when the disk is full.
     """
-    with claims.held(path, wait=True):
-        # The suffix stays last, because writers choose a format by it.
-        temporary = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.tmp{path.suffix}")
+    with _claimed(path) as temporary:
         started = time.monotonic()
-        _clear(path)
         try:
             yield temporary
             facts = {**record.pop("facts", {}), **record}
@@ -125,6 +122,25 @@ def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
                     "finished artefacts are kept."
                 ) from error
             raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """As `writing`, of a file that has no recipe, as figures: made anew whenever it is asked for."""
+    with _claimed(path) as temporary:
+        yield temporary
+        temporary.rename(path)
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` while its claim is held; what is left there is removed."""
+    with claims.held(path, wait=True):
+        # The suffix stays last, because writers choose a format by it.
+        temporary = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.tmp{path.suffix}")
+        _clear(path)
+        try:
+            yield temporary
         finally:
             _remove(temporary)
 
@@ -171,16 +187,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text by rename, so that a reader never sees half a file."""
-    with replacing(path) as temporary:
-        temporary.write_text(text)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path of this process's own to write to; renamed into place on success, and gone after an error."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
-        yield temporary
+        temporary.write_text(text)
         temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)

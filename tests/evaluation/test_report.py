@@ -209,17 +209,14 @@ def test_figures_without_a_truth_say_so(finished: profile.Profile) -> None:
     assert figures.fidelity(finished).axes
 
 
-def test_two_may_draw_a_figure_at_once(tiny_profile: profile.Profile) -> None:
-    class Drawing:
-        def __init__(self, content: bytes, during: "Drawing | None" = None) -> None:
-            self.content, self.during = content, during
-
+def test_a_figure_is_replaced_whole(tiny_profile: profile.Profile) -> None:
+    class Broken:
         def savefig(self, path: Path, **_: object) -> None:
-            path.write_bytes(self.content)
-            during, self.during = self.during, None
-            if during:
-                figures.save(tiny_profile, "a", during)
+            path.write_bytes(b"half")
+            raise OSError
 
-    paths = figures.save(tiny_profile, "a", Drawing(b"one", Drawing(b"other")))
-    assert [path.read_bytes() for path in paths] == [b"one", b"one"]
-    assert sorted(tiny_profile.layout.figures.iterdir()) == sorted(paths)
+    (folder := tiny_profile.layout.figures).mkdir(parents=True)
+    (folder / "a.png").write_bytes(b"whole")
+    with pytest.raises(OSError):
+        figures.save(tiny_profile, "a", Broken())
+    assert [path.read_bytes() for path in folder.iterdir()] == [b"whole"]

@@ -94,16 +94,28 @@ def test_key_does_not_depend_on_the_order_of_settings():
     assert other.key == RECIPE.key
 
 
-def test_two_may_replace_a_file_at_once(tmp_path: Path):
-    path = tmp_path / "report.md"
-    with store.replacing(path) as one, store.replacing(path) as other:
-        one.write_text("one")
-        other.write_text("other")
-    assert path.read_text() == "one"
-    with pytest.raises(OSError), store.replacing(path) as half:
-        half.write_text("half")
-        raise OSError
-    assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]
+REPLACING = """
+import os, signal, sys
+from pathlib import Path
+from rmkit.kit import store
+for i in range(50):
+    with store.replacing(Path(sys.argv[1])) as temporary:
+        temporary.write_text(sys.argv[2] * 50_000)
+        if sys.argv[2] == "killed" and i == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_several_may_replace_a_file_at_once(tmp_path: Path):
+    path = tmp_path / "a.png"
+    path.write_text("first")
+    command = [sys.executable, "-c", REPLACING, str(path)]
+    env = {**os.environ, "PYTHONPATH": "."}
+    names = ("killed", "b", "c")
+    started = [subprocess.Popen([*command, name], cwd=REPOSITORY, env=env) for name in names]
+    assert [process.wait() for process in started] == [-signal.SIGKILL, 0, 0]
+    assert path.read_text() in ("b" * 50_000, "c" * 50_000)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_artefact_may_be_a_folder_and_is_replaced_whole(tmp_path: Path):
