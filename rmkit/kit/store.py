@@ -255,8 +255,10 @@ def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def _disk_is_full(error: Exception, folder: Path) -> bool:
-    # torch and safetensors hide the errno, so a disk without room counts too.
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    full = (errno.ENOSPC, errno.EDQUOT)
+    # safetensors has the errno in its words, and may find no room for a file beside much that is left; torch hides it, so a
+    # disk without room counts too.
+    if getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full):
         return True
     return not isinstance(error, InputError) and shutil.disk_usage(folder).free < 2**16
 
