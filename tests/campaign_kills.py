@@ -48,7 +48,9 @@ def kill_once(campaign: Campaign, part: str, number: int, kind: str = "kill", *m
     known = campaign.entries("unkilled", part=part)[-1]
     run = len(campaign.entries(f"{kind}ed run"))
     before = sum(entry["share"] for entry in campaign.entries(kind, part=part, run=run))
-    share = random.Random(f"{campaign.profile} {kind} {part} {number}").uniform(0, max(1 - before, 0.02))
+    # Another moment in another run: of a part that is done in no time, one may be too late every time.
+    chance = random.Random(f"{campaign.profile} {kind} {part} {number} {run}")
+    share = chance.uniform(0, max(1 - before, 0.02))
     was, started = state(campaign.run), time.monotonic()
     process = campaign.start(command_of(part), *more)
 

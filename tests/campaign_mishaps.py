@@ -154,7 +154,8 @@ def full_disk(campaign: Campaign) -> None:
             before = artefacts(campaign.run)
             code, said = campaign.finish(command_of(part))
             after = artefacts(campaign.run)
-            lost = [path for path in before if after.get(path) != before[path]]
+            # A part that ended has cleared its checkpoints away.
+            lost = [path for path in before if after.get(path) != before[path]] if code else []
             left = half_made(campaign.run) if code else []
             campaign.note("full disk", part=part, size=size, code=code, said=said, lost=lost, left=left)
             if code:

@@ -266,7 +266,8 @@ def _disk_is_full(error: Exception, folder: Path) -> bool:
 def _clear(path: Path) -> None:
     """Remove what others left of an artefact whose claim is held, who therefore are dead."""
     stem, name, suffix = map(re.escape, (path.stem, path.name, path.suffix))
-    left = re.compile(rf"\.{stem}\.[0-9a-f]+\.tmp{suffix}|\.{name}\.(json\.[0-9a-f]+\.tmp|claim\.[0-9a-f]+)")
+    # Not a claim that was moved aside: one who waits may be putting it back.
+    left = re.compile(rf"\.{stem}\.[0-9a-f]+\.tmp{suffix}|\.{name}\.json\.[0-9a-f]+\.tmp")
     hidden = f".{path.stem}."
     for entry in os.listdir(path.parent):
         if entry.startswith(hidden) and left.fullmatch(entry):

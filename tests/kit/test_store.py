@@ -108,12 +108,12 @@ for i in range(50):
 
 def test_several_may_replace_a_file_at_once(tmp_path: Path):
     path = tmp_path / "a.png"
-    path.write_text("first")
     command = [sys.executable, "-c", REPLACING, str(path)]
     env = {**os.environ, "PYTHONPATH": "."}
-    names = ("killed", "b", "c")
-    started = [subprocess.Popen([*command, name], cwd=REPOSITORY, env=env) for name in names]
-    assert [process.wait() for process in started] == [-signal.SIGKILL, 0, 0]
+    assert subprocess.run([*command, "killed"], cwd=REPOSITORY, env=env).returncode == -signal.SIGKILL
+    assert path.read_text() == "killed" * 50_000 and len(list(tmp_path.iterdir())) == 3  # and what it left
+    started = [subprocess.Popen([*command, name], cwd=REPOSITORY, env=env) for name in "bc"]
+    assert [process.wait() for process in started] == [0, 0]
     assert path.read_text() in ("b" * 50_000, "c" * 50_000)
     assert list(tmp_path.iterdir()) == [path]
 
