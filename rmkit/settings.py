@@ -37,9 +37,10 @@ class Settings(BaseModel):
     @classmethod
     def _is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         """YAML's yes and on would count as 1."""
-        asked = _types(cls.model_fields[info.field_name].annotation)
-        if isinstance(value, bool) and bool not in asked and (int in asked or float in asked):
-            raise ValueError("yes, no, on, off, true and false are no numbers")
+        if isinstance(value, bool):
+            asked = _types(cls.model_fields[info.field_name].annotation)
+            if bool not in asked and (int in asked or float in asked):
+                raise ValueError("yes, no, on, off, true and false are no numbers")
         return value
 
 

@@ -69,9 +69,9 @@ def main() -> None:
         return {"read-only": read_only, "full disk": full_disk}[given.inside](campaign)
     os.environ["OMP_NUM_THREADS"] = "1"  # sums in another order differ in their last bits
     for part in given.parts:
-        if part != "mini":
-            unkilled(campaign, (*STAGES, *DEMOS))
-        PARTS[part](mini if part == "mini" else campaign)
+        of, whole = (mini, BOOKS[1:]) if part == "mini" else (campaign, (*STAGES, *DEMOS))
+        unkilled(of, whole)
+        PARTS[part](of)
     found = table(campaign, mini)
     print(found.to_string(index=False))
     if given.csv:

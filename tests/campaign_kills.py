@@ -80,7 +80,6 @@ def kill_once(campaign: Campaign, part: str, number: int, kind: str = "kill", *m
 
 def kills(campaign: Campaign, parts: tuple[str, ...], wanted: int) -> None:
     """So many kills, as even over the parts as may be, in as many runs as that takes."""
-    unkilled(campaign, parts)
     each = {part: wanted // len(parts) + (i < wanted % len(parts)) for i, part in enumerate(parts)}
     while len(campaign.entries("kill")) < wanted or campaign.run.is_dir():
         run = len(campaign.entries("killed run"))

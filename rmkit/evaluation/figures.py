@@ -44,7 +44,6 @@ def draw(profile: Profile) -> dict[str, str]:
 def save(profile: Profile, name: str, figure: "Figure", folder: Path | None = None) -> list[Path]:
     """Write a figure as png and pdf to the run's `figures/` or to `folder`; without a date: the same data, the same bytes."""
     folder = folder or profile.layout.figures
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
     undated = [{"dpi": DPI, "metadata": {"Software": None}}, {"metadata": {"CreationDate": None}}]
     for path, how in zip(paths, undated, strict=True):

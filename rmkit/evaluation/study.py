@@ -278,7 +278,6 @@ def _video(profile: Profile, page: Path, clip: sampling.Clip, method: baselines.
     """The viewing copy of a clip in the page's folder, named by what it shows; made unless it is there."""
     path = f"videos/{_hash(profile, store.fingerprint(method.path(profile, clip)), str(scale))}.mp4"
     if not (page / path).exists():
-        (page / path).parent.mkdir(parents=True, exist_ok=True)
         with store.replacing(page / path) as temporary:
             video.write_viewing_copy(temporary, method.stream(profile, clip), profile.clips.fps, scale)
     return path

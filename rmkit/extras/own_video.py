@@ -114,12 +114,8 @@ def _ready(profile: Profile, folder: Path, said: Mapping[str, str], jobs: Sequen
         rewrite.write(temporary, made, job.shot)
         pairs = zip(video.stream(job.source), video.stream(temporary), strict=True)
         preview = outputs.preview_of(out)
-        beside = preview.with_name(f".{temporary.name}{outputs.PREVIEW}")
-        try:
+        with store.replacing(preview) as beside:
             rewrite.write(beside, (np.hstack(pair) for pair in pairs), job.shot, streams=False)
-            beside.rename(preview)
-        finally:
-            beside.unlink(missing_ok=True)
         print(f"{out} (beside the input: {preview.name})")
         return {"windows": len(job.first), **outputs.record(out, [temporary, preview])}
 

@@ -101,27 +101,19 @@ def writing(path: Path, recipe: Recipe, **record: Any) -> Iterator[Path]:
     """
     with _claimed(path) as temporary:
         started = time.monotonic()
-        try:
-            yield temporary
-            facts = {**record.pop("facts", {}), **record}
-            sidecar = {
-                "key": recipe.key,
-                **vars(recipe),
-                "seconds": round(time.monotonic() - started, 3),
-                "commit": commit(),
-                **facts,
-            }
-            # Sidecar away first, back last: a kill in between leaves an artefact that counts as undone.
-            discard(path)
-            temporary.rename(path)
-            write_json(sidecar_of(path), sidecar)
-        except Exception as error:
-            if _disk_is_full(error, path.parent):
-                raise InputError(
-                    f"the disk is full while writing {path}; free some space and run again, "
-                    "finished artefacts are kept."
-                ) from error
-            raise
+        yield temporary
+        facts = {**record.pop("facts", {}), **record}
+        sidecar = {
+            "key": recipe.key,
+            **vars(recipe),
+            "seconds": round(time.monotonic() - started, 3),
+            "commit": commit(),
+            **facts,
+        }
+        # Sidecar away first, back last: a kill in between leaves an artefact that counts as undone.
+        discard(path)
+        temporary.rename(path)
+        write_json(sidecar_of(path), sidecar)
 
 
 @contextmanager
@@ -134,13 +126,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` while its claim is held; what is left there is removed."""
+    """A temporary path beside `path` while its claim is held; what is left there is removed, a full disk is a sentence."""
     with claims.held(path, wait=True):
         # The suffix stays last, because writers choose a format by it.
         temporary = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.tmp{path.suffix}")
         _clear(path)
         try:
             yield temporary
+        except Exception as error:
+            if _disk_is_full(error, path.parent):
+                raise InputError(
+                    f"the disk is full while writing {path}; free some space and run again, "
+                    "finished artefacts are kept."
+                ) from error
+            raise
         finally:
             _remove(temporary)
 
